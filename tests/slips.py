@@ -123,6 +123,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "PruneSchedule": (dg.PruneSchedule, {"layers": {"0": (1, 3, 1, 0.5)}}),
     "PruneSchedule.everywhere": (dg.PruneSchedule.everywhere, {"start": 1, "end": 3, "every": 1, "ratio": 0.5}),
     "prune_and_tune": (dg.prune_and_tune, {"study": STUDY, "scorer": "l1", "ratio": 0.5}),
+    "train_treatments": (dg.train_treatments, {"build": lambda seed: NET, "sources": [A], "schedule": SCHEDULE}),
     "train_with_pruning": (dg.train_with_pruning, {"network": NET, "sources": [A], "schedule": SCHEDULE}),
     "grid": (dg.grid, {"start": 0, "stop": 0.9, "count": 4}),
     "sweep": (dg.sweep, {"study": STUDY, **REMOVAL}),
@@ -380,6 +381,12 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "measure": ("round",),
         "images": (0,),
         "seed": ("0",),
+    },
+    "train_treatments": {
+        "build": (NET, None),
+        "schedule": (None, 3),
+        "treatments": (["small"], []),
+        "seeds": ([], [0, 0]),
     },
     "train_with_pruning": {
         "network": (STUDY, None, nn.Linear),
