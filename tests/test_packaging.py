@@ -132,6 +132,12 @@ def test_binder_takes_torch_from_conda_and_leaves_the_rest_to_pyproject() -> Non
     assert {need.replace("torch>", "pytorch-cpu>") for need in ours} <= asked, "the bounds differ from pyproject.toml"
 
 
+def test_the_badge_opens_the_first_notebook_of_the_repository_that_pyproject_names() -> None:
+    place = CONFIGURATION["project"]["urls"]["Repository"].removeprefix("https://github.com/")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"(https://mybinder.org/v2/gh/{place}/HEAD?urlpath=lab/tree/notebooks/00_start.ipynb)" in readme
+
+
 def test_a_required_browser_test_may_not_be_skipped(tmp_path: Path) -> None:
     source = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
     absent = "\n\ndef browser_missing() -> str | None:\n    return 'no browser on this machine'\n"
