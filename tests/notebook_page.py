@@ -8,11 +8,13 @@ import queue
 import time
 from typing import Any
 
+import nbformat
+
 from dgprune_lab.commands.bench.browser_lab import LabPage
 from dgprune_lab.core import DgpruneError
 
 HANDLE = 16.0  # width of the slider's handle in pixels
-CHART = "[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-{chart} .dgx-chart').vegaView"
+CHART = "[...document.querySelectorAll('.dgx-explorer')][{index}].querySelector('.dgx-{chart} .dgx-chart').vegaView"
 
 
 class NotebookPage(LabPage):
@@ -35,7 +37,7 @@ class NotebookPage(LabPage):
 
     def slider(self, index: int = 0) -> Any:
         """The explorer's slider."""
-        return self.page.locator(".dgx input[type=range][aria-label^='Remove']").nth(index)
+        return self.page.locator(".dgx-explorer input[type=range][aria-label^='Remove']").nth(index)
 
     def drag(self, fraction: float, *, index: int = 0) -> None:
         """Take the slider's handle with the mouse and put it at a fraction of its range."""
@@ -69,11 +71,26 @@ class NotebookPage(LabPage):
 
     def text(self, part: str, *, index: int = 0) -> str:
         """Words of an explorer: "sentence", "badge", "progress", ..."""
-        return self.page.locator(".dgx").nth(index).locator(f".dgx-{part}").first.inner_text()
+        return self.page.locator(".dgx-explorer").nth(index).locator(f".dgx-{part}").first.inner_text()
 
     def saved(self, notebook: str) -> str:
         """When a notebook was last written."""
         return json.loads(self._ask("GET", f"/api/contents/{notebook}?content=0"))["last_modified"]
+
+    def in_notebook_7(self, name: str, *cells: str) -> NotebookPage:
+        """A tab of Notebook 7 on the same server, with a new notebook of these cells in the same kernel."""
+        content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        content.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        self._ask("PUT", f"/api/contents/{name}", body={"type": "notebook", "content": content})
+        kernel = {"id": json.loads(self._ask("GET", "/api/kernels"))[0]["id"]}
+        session = {"path": name, "name": name, "type": "notebook", "kernel": kernel}
+        self._ask("POST", "/api/sessions", body=session)
+        tab = self.page.context.browser.new_page(viewport={"width": 1280, "height": 1400})
+        opened = NotebookPage(tab, base=self._base, token=self._token, runtime=self._runtime)
+        tab.goto(f"{self._base}/notebooks/{name}?token={self._token}")
+        tab.locator(".jp-CodeCell").nth(len(cells) - 1).wait_for()
+        tab.locator(".jp-NotebookKernelStatus, .jp-KernelStatus, [data-status='idle']").first.wait_for(state="attached")
+        return opened
 
     def delete_kernel(self) -> None:
         """Take the kernel away, as a server that shuts down does."""

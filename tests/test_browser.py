@@ -17,6 +17,15 @@ pytestmark = pytest.mark.browser
 NOTEBOOK = "00_start.ipynb"
 WORKERS = "import threading; print(sum(t.name == 'dgprune-explorer' for t in threading.enumerate()))"
 
+OWN = """
+@dg.scorer("largest_weight", label="Largest weight")
+def largest_weight(view):
+    'Largest absolute weight of a filter.'
+    return view.weight.abs().amax(1)
+
+explorer.scorer = largest_weight
+"""
+
 # Sent from inside the page, so that no pause of the test's own driver counts as a rest of the slider. It returns how
 # often a busy machine has made the slider rest all the same.
 BURST = """
@@ -40,7 +49,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookPage]:
     with lab_page(tmp_path_factory.mktemp("lab"), kind=NotebookPage) as opened:
         opened.open(NOTEBOOK)
         opened.run_all()
-        opened.kernel("explorer.scorer = 'l1'; explorer.wait()")
+        opened.kernel(OWN + "explorer.scorer = 'l1'; explorer.wait()")
         opened.settled()
         yield opened
 
@@ -92,8 +101,8 @@ def assert_measured(lab: NotebookPage) -> None:
 def test_the_notebook_runs_without_an_error_and_asks_nobody_outside(lab: NotebookPage) -> None:
     assert lab.errors() == []
     assert lab.outside == []
-    assert lab.page.locator(".dgx").count() == 1
-    options = lab.page.locator(".dgx select option").all_inner_texts()
+    assert lab.page.locator(".dgx-explorer").count() == 1
+    options = lab.page.locator(".dgx-explorer select option").all_inner_texts()
     assert any("Largest weight" in option for option in options)
 
 
@@ -273,7 +282,7 @@ def test_two_views_on_one_page_move_together(lab: NotebookPage) -> None:
     lab.page.keyboard.press("Enter")
     lab.page.keyboard.type("explorer")
     lab.page.keyboard.press("Shift+Enter")
-    lab.page.locator(".dgx").nth(1).wait_for()
+    lab.page.locator(".dgx-explorer").nth(1).wait_for()
     wait_until(lambda: lab.slider(1).is_visible())
     lab.drag(0.4, index=1)
     assert wait_until(lambda: lab.slider(0).input_value() == lab.slider(1).input_value())
@@ -318,7 +327,7 @@ def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab
     assert wait_until(lambda: lab.saved(NOTEBOOK) != before)
     lab.page.reload()
     lab.page.wait_for_selector(".jp-Notebook")
-    lab.page.locator(".dgx, :text('Run this cell')").first.wait_for()
+    lab.page.locator(".dgx-explorer, :text('Run this cell')").first.wait_for()
     assert lab.outside == []
 
 

@@ -355,6 +355,22 @@ def test_a_brush_along_one_axis_tells_one_span(live: Live) -> None:
     assert sent(live, "brush") == [{"x": pytest.approx([5, 9], abs=0.1), "y": None}]
 
 
+def test_keys_draw_move_and_remove_a_brush(live: Live) -> None:
+    draw(live, MOVING, data={"chart": {"points": POINTS}})
+    live.page.locator(BOX).focus()
+    steps = {"ArrowRight": "[3,6][4,7]", "ArrowLeft": "[2.5,5.5][4,7]", "Shift+ArrowUp": "[2.5,5.5][4.5,7]"}
+    for key, wanted in {**steps, "Escape": "nullnull"}.items():
+        live.page.keyboard.press(key)
+        live.page.wait_for_function(
+            """(wanted) => {
+              const told = window.sent.filter(({ type }) => type === 'brush').at(-1) ?? {};
+              const tenths = (ends) => ends && ends.map((end) => Math.round(10 * end) / 10);
+              return JSON.stringify(tenths(told.x)) + JSON.stringify(tenths(told.y)) === wanted;
+            }""",
+            arg=wanted,
+        )
+
+
 def test_data_and_the_slider_leave_a_brush(live: Live) -> None:
     free = {name: {"field": name, "type": "quantitative", "axis": None} for name in "xy"}
     draw(live, {**MOVING, "encoding": free}, data={"chart": {"points": POINTS}})

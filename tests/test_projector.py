@@ -37,6 +37,7 @@ def test_a_picture_is_larger_and_otherwise_the_same() -> None:
     head, rest = (text.split(">", 1) for text in (small, large))
     assert head[1] == rest[1], "what is drawn stays"
     sizes = [[float(n) for n in re.findall(r'\b(?:width|height)="([\d.]+)"', text)] for text in (head[0], rest[0])]
+    assert re.match(r'<rect width="\d+" height="\d+" fill="#FFFFFF"/>', rest[1]), "on white, for dark pages"
     assert len(sizes[0]) == 2 and sizes[1] == [FACTOR * size for size in sizes[0]]
     dg.theme("screen")
     assert dg.charts.svg(chart) == small

@@ -197,12 +197,12 @@ def beside(
 
 @public
 def svg(chart: alt.TopLevelMixin) -> str:
-    """Render a chart as SVG in the size of the present `dg.theme`, without a browser.
+    """Render a chart as SVG on white in the size of the present `dg.theme`, without a browser.
 
     Raises:
         DgpruneError: the memory limit of this process leaves no room for the engine that draws.
     """
-    return in_theme(vegalite_to_svg(chart.to_dict()))
+    return in_theme(vegalite_to_svg({"background": PAPER, **chart.to_dict()}))  # to be read on a dark page too
 
 
 class _Still:

@@ -19,7 +19,7 @@ _FIRST = "() => (document.querySelector('.dgx-a .dgx-chart')?.vegaView?.data('do
 # resolves with milliseconds to the new savings, the first accuracy of the new ratio, and all images.
 _MOVE = """
 ([selector, value]) => new Promise((resolve) => {
-  const root = document.querySelector('.dgx'), slider = root.querySelector(selector);
+  const root = document.querySelector('.dgx-explorer'), slider = root.querySelector(selector);
   const badge = root.querySelector('.dgx-badge'), left = root.querySelector('.dgx-c .dgx-chart').vegaView;
   const before = JSON.stringify(left.data('left')), found = {}, start = performance.now();
   slider.focus();

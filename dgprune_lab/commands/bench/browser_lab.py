@@ -28,6 +28,7 @@ _FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
+_PATIENCE = 180.0  # seconds for a server or a kernel to start; a busy machine takes more than one minute
 _LOCAL = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|about):")
 
 
@@ -52,10 +53,10 @@ class LabPage:
         self.page.wait_for_selector(".jp-Notebook")
         idle = "() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.getAttribute('data-status') === 'idle'"
         self.page.wait_for_function(idle)
-        end = time.monotonic() + 60
+        end = time.monotonic() + _PATIENCE
         while not self._kernel_is_connected():
             if time.monotonic() > end:
-                raise DgpruneError("the notebook's kernel did not start within a minute.")
+                raise DgpruneError("the notebook's kernel did not start in time.")
             self.page.wait_for_timeout(200)
         self.page.wait_for_timeout(1000)  # the page shows its kernel a moment later
         if self.page.locator(".jp-Dialog").count():
@@ -76,7 +77,7 @@ class LabPage:
 
     def settled(self, *, timeout: float = 120, index: int = 0) -> None:
         """Wait until the badge says that all images were evaluated."""
-        badge = f"[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-badge')"
+        badge = f"[...document.querySelectorAll('.dgx-explorer')][{index}].querySelector('.dgx-badge')"
         self.page.wait_for_function(f"() => {badge}.dataset.state === 'exact'", timeout=timeout * 1000)
 
     def kernel(self, code: str, *, timeout: float = 60) -> str:
@@ -120,9 +121,10 @@ class LabPage:
             self._client.wait_for_ready(timeout=60)
         return self._client
 
-    def _ask(self, method: str, path: str) -> str:
+    def _ask(self, method: str, path: str, *, body: Any = None) -> str:
+        data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            self._base + path, method=method, headers={"Authorization": f"token {self._token}"}
+            self._base + path, data=data, method=method, headers={"Authorization": f"token {self._token}"}
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read().decode()
@@ -178,7 +180,7 @@ def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
 
 
 def _token(log: Path, server: subprocess.Popen[bytes]) -> str:
-    end = time.monotonic() + 60
+    end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and server.poll() is None:
         match = re.search(r"token=([0-9a-f]{16,})", log.read_text(errors="replace"))
         if match:

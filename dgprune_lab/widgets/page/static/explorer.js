@@ -106,7 +106,7 @@ function layOut(page) {
   page.headline = node("div", { class: "dgx-headline" }, page.sentence);
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));
   page.root = node(
-    "div", { class: "dgx" },
+    "div", { class: "dgx dgx-explorer" },
     node("div", { class: "dgx-view" }, page.controls.box, strip, warning, page.headline, page.main,
       page.steps.box, page.pinTable.box, code, page.panels.bar, page.panels.body),
   );

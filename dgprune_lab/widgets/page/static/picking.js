@@ -18,8 +18,8 @@ export const nameOf = (datum) => Object.values(cellOf(datum)).join(", filter ");
 
 const isSameCell = (a, b) => nameOf(a) !== "" && nameOf(a) === nameOf(b);
 
-// The element of a chart; one whose cells can be picked takes the focus.
-export const chartBox = ({ picks }) => node("div", { class: "dgx-panel-chart", tabindex: picks ? 0 : undefined });
+// The element of a chart; one whose cells can be picked, or that has a brush, takes the focus.
+export const chartBox = ({ picks, brushes }) => node("div", { class: "dgx-panel-chart", tabindex: picks || brushes ? 0 : undefined });
 
 // `picked` returns the present cell, `pick` takes the row of the next and whether it was opened: by a click or Enter.
 export function watchCells(holder, { picks, label }, { picked, pick }) {
@@ -75,9 +75,40 @@ export function watchBrush(holder, name, { sent, send }) {
     clearTimeout(timer);
     timer = setTimeout(check, REST);
   });
+  brushByKeys(holder, name);
   // The release may happen outside the chart; process the last movement first.
   const release = () => holder.ended || view.runAsync().then(check);
   box.addEventListener("pointerdown", () => window.addEventListener("pointerup", release, { once: true }));
+}
+
+const ARROWS = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowUp: ["y", -1], ArrowDown: ["y", 1] };
+
+// Keys move the brush by Vega's own signals, in steps of a twentieth of the plot.
+function brushByKeys({ box, view }, name) {
+  box.setAttribute("role", "application");
+  box.setAttribute("aria-label", "Arrow keys move a rectangle over the chart, with Shift they change its size, Escape removes it.");
+  box.addEventListener("keydown", (event) => {
+    const [axis, sign] = ARROWS[event.key] ?? (event.key === "Escape" ? ["", 0] : []);
+    if (axis === undefined || event.target !== box || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const signals = Object.keys(view.getState({ signals: () => true, data: () => false }).signals).sort();
+    for (const [side, length] of Object.entries({ x: view.width(), y: view.height() })) {
+      // The pixels along a side; where the field has the side's name, the first signal holds values and the second pixels.
+      const signal = signals.filter((one) => one.match(`^${name}_${side}(_\\d+)?$`)).at(-1);
+      if (!signal) continue; // a brush along one axis
+      const now = [...(view.signal(signal) ?? [])].sort((a, b) => a - b);
+      const next = !axis ? [0, 0] : now.length < 2 || now[0] === now[1] ? [0.3 * length, 0.6 * length] : now;
+      view.signal(signal, next === now && side === axis ? stepped(now, (sign * length) / 20, { length, grows: event.shiftKey }) : next);
+    }
+    view.runAsync();
+  });
+}
+
+function stepped([low, high], step, { length, grows }) {
+  if (grows) return [low, Math.min(Math.max(high + step, low + length / 20), length)];
+  const by = Math.min(Math.max(step, -low), length - high);
+  return [low + by, high + by];
 }
 
 // The ends of a brush, from Vega's store of it.
