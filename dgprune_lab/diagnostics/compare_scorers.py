@@ -76,7 +76,8 @@ def compare_scorers(
         draws: number of masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the
             intervals of differences are too narrow, see `stats.crossed_difference`.
         keep_silent: make a scorer that draws remove silent filters, whose mean activation on the sources' score split
-            is 0, only after all others. Removing silent filters costs nothing, so this is the harder control.
+            is 0, only after all others. Removing silent filters costs nothing: use this beside a scorer that chooses
+            among filters that answer; beside one that removes silent filters first it makes the draws look worse.
         seed: random seed of the first draw and of the bootstrap.
         progress: whether to show a progress bar.
 
