@@ -30,7 +30,7 @@ def shift_change(frame: Table, *, ratio: Ratio, metric: str = "mmd") -> pd.DataF
     Raises:
         DgpruneError: a metric that is no distance of domains; a ratio that the table lacks; several layers.
     """
-    rows = frame[(frame["metric"] == metric) & frame["other"].notna()]
+    rows: Any = frame[(frame["metric"] == metric) & frame["other"].notna()]
     if rows.empty:
         raise DgpruneError(
             f"metric: the table has no {metric!r} between two domains; use 'mmd', 'coral' or 'proxy_a_distance'."
