@@ -111,7 +111,8 @@ def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Count = 480, heig
     words = titled(f"{METRICS[metric][0]}, layer {layers[0]}", shown, below=EXPLAINED[metric])
     plot = large_plot(data, metric, layer=layers[0]).properties(width=width, height=height)
     chart = beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=words)
-    chart.params = [alt.param(name="at", value=0).param]
+    ratio: Any = alt.param(name="at", value=0).param
+    chart.params = [ratio]
     return chart
 
 
