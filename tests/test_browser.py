@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from notebook_page import NotebookPage
+from page_driver import violations
 
 import dgprune_lab as dg
 from dgprune_lab.commands.bench.browser_lab import lab_page
@@ -316,6 +317,28 @@ def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: NotebookPage) -> N
     assert wait_until(lambda: lab.kernel("print('free')") == "free\n")  # what came too soon was aborted too
     lab.drag(0.5)
     assert_measured(lab)
+
+
+def test_notebook_7_shows_the_widgets_and_they_act(lab: NotebookPage) -> None:
+    ask = "ask = dg.predict('Which?', ['left', 'right']); ask.reveal('left', because='It was.', wait=True); ask"
+    setting = "sources=study.sources[:1], schedule=None, images=100, options=dg.TrainingOptions(epochs=2)"
+    train = f"live = dg.widgets.Training(dg.models.networks.lenet(), {setting}); live"
+    seven = lab.in_notebook_7("seven.ipynb", "first = dg.Explorer(study, images=100); first", ask, train)
+    seven.run_all()
+    seven.settled()
+    before = seven.page.locator(".dgx-canvas").evaluate("(canvas) => canvas.toDataURL()")
+    seven.drag(0.7)
+    assert wait_until(lambda: abs(float(lab.kernel("print(first.ratio)")) - 0.7) < 0.02)
+    assert before != seven.page.locator(".dgx-canvas").evaluate("(canvas) => canvas.toDataURL()")
+    seven.page.get_by_role("radio", name="right").check()
+    seven.page.get_by_role("button", name="Show the answer").click()
+    assert "It was." in seven.page.locator(".dgx-guess-words").inner_text()
+    assert wait_until(lambda: lab.kernel("print(ask.guess, ask.locked)") == "right True\n")
+    points = "() => Object.values(document.querySelector('.dgx-live .dgx-chart').vegaView.data('curves')).length > 0"
+    seven.page.wait_for_function(points)
+    assert seven.errors() == [] and seven.outside == [] and violations(seven.page, ".jp-Notebook .dgx") == []
+    seven.page.close()
+    lab.kernel("live.stop(); first.close()")
 
 
 def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab: NotebookPage) -> None:
