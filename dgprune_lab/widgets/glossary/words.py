@@ -155,7 +155,7 @@ _TRAINING = (
         word="prunability",
         text="The smallest share of the weights that is enough: the others are set to zero, the smallest first, as "
         "long as the training loss stays within a tolerance. Lower is predicted to generalise better. Compare only "
-        "networks of equal training loss.",
+        "networks of equal training loss. Our reconstruction from the paper's abstract.",
         formula="smallest a with L(a kept) ≤ (1 + tolerance) · L(all kept)",
         where="dg.diagnostics.prunability",
     ),
@@ -170,14 +170,16 @@ _TRAINING = (
 _INSIDE = (
     Entry(
         word="sensitivity",
-        text="How differently a filter contributes to the true class on two domains. A sensitive filter responds to "
-        "the domain; only removing it shows whether it does harm.",
+        text="How differently a filter contributes to the true class on two domains, always compared among images of "
+        "the same class: the mean of the effect sizes of the classes. A sensitive filter responds to the domain; only "
+        "removing it shows whether it does harm.",
         where="dg.diagnostics.sensitivity",
     ),
     Entry(
         word="effect size",
         text="A difference in units of the spread: at d = 1 the means lie one standard deviation apart. Unlike "
-        "significance, it does not grow with the number of images.",
+        "significance, it does not grow with the number of images. For sensitivity, d is computed within each class, "
+        "then averaged over the classes.",
         formula="d = (mean on one domain − mean on the other) / standard deviation",
         where="dg.diagnostics.sensitivity",
     ),
@@ -212,9 +214,13 @@ def _scorers() -> tuple[Entry, ...]:
         _of_scorer(
             "risk_variance",
             word="risk variance",
-            text="A risk is the mean loss on one source, and closing a gate sets a filter's output to 0.",
+            text="A risk is the mean loss on one source, and closing a gate sets a filter's output to 0. The formula "
+            "is our reconstruction from the paper's abstract.",
         ),
         _of_scorer(
-            "gc_net", word="GC-Net", text="The correlations themselves form a second network, one number per link."
+            "gc_net",
+            word="GC-Net",
+            text="The correlations themselves form a second network, one number per link. The score of whole filters "
+            "is our reconstruction from the paper's abstract.",
         ),
     )
