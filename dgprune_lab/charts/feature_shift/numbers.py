@@ -79,12 +79,13 @@ def number_chart(
     *,
     layers: Sequence[str] = ("",),
     at: float | None = None,
+    columns: Literal[2, 3] = 2,
     title: alt.Title | None = None,
 ) -> alt.HConcatChart:
     """Return the plots of the numbers over these data, which may come later; a rule marks the page's ratio `at`."""
     count = max(len(layers), 1)
     empty: Data = {name: [] for k in range(count) for name in [*_names(k, count).values(), "lines"]}
-    chart = beside(number_plots(data or empty, layers), padding=(4, 12, 4, 6), title=title)
+    chart = beside(number_plots(data or empty, layers, columns=columns), padding=(4, 12, 4, 6), title=title)
     ratio: Any = alt.param(name="at", value=0.0 if at is None else at).param
     chart.params = [ratio]
     chart.usermeta = {"embedOptions": {"actions": False}, "follows": {"ratio": "at"}, "calm": 120}
