@@ -212,6 +212,31 @@ def test_differences_from_a_reference_have_one_axis_and_a_row_per_scorer_and_rat
     assert {row["shape"] for row in panels[0]} != {row["shape"] for row in panels[1]}, "a mark belongs to a domain"
 
 
+def test_differences_are_drawn_in_points_with_the_interval_of_their_row() -> None:
+    frame = compared().query("metric == 'difference'")
+    spec = charts.differences(frame).to_dict()
+    for found, (name, _, _) in zip(spec["hconcat"], DOMAINS, strict=True):
+        rows = next(layer["data"]["values"] for layer in found["layer"] if "values" in layer["data"])
+        of = frame[frame.domain == name].sort_values("scorer", ascending=False, kind="stable")
+        drawn = [[row["change"], row["low"], row["high"]] for row in rows]
+        assert drawn == [pytest.approx(list(100 * ends)) for ends in of[["value", "low", "high"]].to_numpy()]
+        assert [row["text"] for row in rows] == [f"{100 * value:+.1f}".replace("-", "−") for value in of.value]
+    assert max(row["change"] for row in rows) == -1, "the target loses"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"value": float("nan")}, {"value": float("inf")}, {"high": float("inf")}, {"unit": "correlation"}]
+)
+def test_differences_that_cannot_be_drawn_in_points_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(DgpruneError, match="finite differences of the unit 'share'"):
+        charts.differences(compared(**changes))
+
+
+def test_a_chart_wider_than_any_page_is_refused() -> None:
+    with pytest.raises(DgpruneError, match="width must lie in 1 to 10,000 pixels"):
+        charts.differences(compared(), width=10**9)
+
+
 def test_differences_of_networks_are_named_after_the_network_and_two_references_are_refused() -> None:
     networks = compared(scorer=None, ratio_requested=None, network="B", against="A", batchnorm=None).iloc[:2]
     spec = charts.differences(networks).to_dict()

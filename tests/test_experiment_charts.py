@@ -202,7 +202,12 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     assert "min-width: 110px" in claims_view(found).to_html() and claims_view(found.head(0)).to_html()
     with pytest.raises(DgpruneError, match=r"unknown column 'verdit'.*Did you mean 'verdict'"):
         claims_view(found, columns=["verdit"])
+    for name in (verdict_sentences, claims_in_words, claims_view):
+        with pytest.raises(DgpruneError, match="claims must be a table with the columns claim, paper"):
+            name(compared())
+    assert "(1 of 2): DSS gains" in verdict_sentences(found.drop(columns="table")), "a quick form without its table"
     monkeypatch.setattr(module, "shipped_names", list)
+    assert verdict_sentences(shipped_claims()) == "No claim was tested."
     assert shipped_claims().empty and "table" in shipped_claims()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dgprune_lab.commands.notebook_versions import Version, as_version, version_of
+from dgprune_lab.commands.notebook_versions import Version, as_version, check_unsolved, version_of
 from dgprune_lab.commands.notebooks import RECORD, shipped, sources_hash, update_folder
 from dgprune_lab.core.errors import DgpruneError
 
@@ -294,6 +294,37 @@ def test_outputs_are_hidden_from_students_even_without_a_solution(package: Packa
     assert package.update(version="student")["00_start"] == "unchanged" and package.read("00_start") == saved
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": "<details class='solution'>secret</details>"},
+        {"source": 'Try it.\n<details class="exercise solution">secret</details>'},
+        {"metadata": {"speaker_notes": "secret"}},
+        {"metadata": {"mine": {"check": ["secret"]}}},
+        {"outputs": [{"output_type": "stream", "text": "the solution is"}]},
+    ],
+)
+def test_an_answer_that_would_reach_students_is_refused(changes: dict[str, Any], package: Package) -> None:
+    notebook = json.loads(lesson())
+    notebook["cells"][1] |= changes
+    package.publish(**{"01_next": json.dumps(notebook).encode()})
+    with pytest.raises(DgpruneError, match=r"01_next.ipynb: the version for students would hold .* in cell 2"):
+        package.update(version="student")
+    assert not list(package.folder.glob("*.ipynb")), "it is found before anything is laid out"
+    package.update(version="teacher")
+
+
+def test_the_resolution_of_images_is_no_solution(package: Package) -> None:
+    package.publish(**{"00_start": written('resolution = {"check": 1}')})
+    assert package.update(version="student")["00_start"] == "added"
+
+
+def test_a_folder_or_a_notebook_that_cannot_be_read_is_no_traceback() -> None:
+    with pytest.raises(DgpruneError, match="folder must be a path without null characters"):
+        update_folder("\0")
+    assert sources_hash(b"[" * 200_000) is None
+
+
 def test_versions_that_make_no_sense_are_refused(package: Package) -> None:
     with pytest.raises(DgpruneError, match="--student and --teacher exclude each other"):
         version_of(student=True, teacher=True)
@@ -305,5 +336,5 @@ def test_versions_that_make_no_sense_are_refused(package: Package) -> None:
 
 @pytest.mark.parametrize("name", shipped())
 def test_no_shipped_notebook_shows_a_student_a_solution(name: str) -> None:
-    text = as_version(shipped()[name].read_bytes(), "student").decode()
-    assert 'class=\\"solution' not in text and "speaker_notes" not in text and "<summary>Solution" not in text
+    text = as_version(shipped()[name].read_bytes(), "student")
+    check_unsolved(text, name=name)

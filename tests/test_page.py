@@ -175,6 +175,7 @@ def make():
     return beside.build()
 study = beside.build()
 nothing = 3
+def needs(size): pass
 """
 
 
@@ -202,12 +203,35 @@ def test_a_report_of_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
         f"{file}:nothing": "nothing in .* int, not a Study",
         "mine.py.gone.py": "there is no file",
         "nowhere.to:be": "there is no module 'nowhere.to'",
+        "../mine:study": r"'\.\./mine' is no name of a module",
+        ":make": "'' is no name of a module",
+        f"{file}:needs": "needs in .*mine.py needs arguments .*'size'",
+        "lacking.py": "lacking.py cannot be run: No module named 'not_there'",
+        "lacking:study": "lacking cannot be run: No module named 'not_there'",
+        "slip.py": "slip.py cannot be run: .*slip.py, line 1",
     }
+    (tmp_path / "lacking.py").write_text("import not_there")
+    (tmp_path / "slip.py").write_text("study = (")
     for what, words in wrong.items():
         with pytest.raises(DgpruneError, match=words):
             write_report(what, tmp_path / "page.html")
     with pytest.raises(DgpruneError, match="--output must name a file"):
         write_report("never_imported:x", tmp_path)
+
+
+@pytest.mark.usefixtures("few_ratios")
+def test_a_report_says_what_is_not_recorded_and_what_agreement_is(study: dg.Study, tmp_path: Path) -> None:
+    def page(network: Any, **given: Any) -> str:
+        made = dg.Study(network, sources=study.sources, targets=[domain("t", labelled=False)], **given)
+        return dg.report(made, tmp_path / "r.html", scorers=["l1"], seconds=0, progress=False).read_text("utf-8")
+
+    stages = r">(Training|Fine-tuning|Choice of the network)</th><td>([^<]*)<"
+    foreign = page(randomise(norm_net(), dtype=torch.float32), trained_on=["a"])
+    said = {"Training": "labels of a (any split)", "Fine-tuning": "not recorded"}
+    assert dict(re.findall(stages, foreign)) == {**said, "Choice of the network": "not recorded"}
+    assert "Agreement.</b> The share of images" in foreign and "Accuracy or agreement in percent" in foreign
+    known = dict(re.findall(stages, page(study.model)))
+    assert known["Fine-tuning"] == known["Choice of the network"] == "nothing"
 
 
 def test_a_report_without_a_scorer_that_can_run_is_refused_with_the_reasons(tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ def test_a_guess_locks_and_an_empty_one_blocks_nothing() -> None:
         other.reveal("up")
     with pytest.raises(dg.DgpruneError, match="locked"):
         other.guess = "left"
-    with pytest.raises(dg.DgpruneError, match="two or more"):
-        dg.predict("Which?", ["only"])
+    for options in (["only"], ["", "b"], [str(place) for place in range(100)]):
+        with pytest.raises(dg.DgpruneError, match="two or more different texts, at most 99, none of them empty"):
+            dg.predict("Which?", options)
+    with pytest.raises(dg.DgpruneError, match="question must not be empty"):
+        dg.predict(" ", OPTIONS)
 
 
 def test_run_all_gives_nothing_away() -> None:

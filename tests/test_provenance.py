@@ -307,6 +307,13 @@ def test_a_declaration_adds_to_what_a_network_records() -> None:
     assert dg.provenance_of(recorded).training == {"a/train": "labels", MORE: "unknown"}
 
 
+def test_a_declaration_says_nothing_of_what_came_after_training() -> None:
+    given = dg.Study(NET, **DOMAINS, trained_on=["a"]).provenance  # type: ignore[arg-type]
+    again = Provenance.from_json(json.loads(json.dumps(given.adding("finetuning", {"a/train": "labels"}).to_json())))
+    assert given.is_from_elsewhere and again.is_from_elsewhere and Provenance().is_from_elsewhere
+    assert not Provenance(training={"a/train": "labels"}).declaring({"b/train": "labels"}).is_from_elsewhere
+
+
 def test_surprising_declarations_are_said() -> None:
     with pytest.raises(dg.DgpruneError, match=r"unknown split of 'a' in trained_on 'trian'.*Did you mean 'train'"):
         dg.Study(NET, **DOMAINS, trained_on={"a": ["trian"]})  # type: ignore[arg-type]

@@ -74,6 +74,20 @@ def test_the_answer_marks_what_looked_at_a_target_and_refuses_several_rows_of_on
         dg.answer(frame[:1], of="scorer")
 
 
+def test_the_answer_refuses_what_names_no_choice_and_what_has_no_order() -> None:
+    frame = scored(l1=(0.5, 0.45, 0.55), dss=(0.6, 0.56, 0.64)).assign(domain="a")
+    for given, words in (
+        ({"domain": ""}, "unknown domain ''"),
+        ({"metric": []}, "metric must name what to keep; got an empty list"),
+        ({"of": "value"}, "unknown column of choices 'value'"),
+    ):
+        with pytest.raises(dg.DgpruneError, match=words):
+            dg.answer(frame, **{"of": "scorer", **given})  # type: ignore[arg-type]
+    for column in ("value", "high"):
+        with pytest.raises(dg.DgpruneError, match="infinite number for 'dss'"):
+            dg.answer(frame.assign(**{column: [0.6, np.inf]}), of="scorer")
+
+
 def measures(a: float, b: float, *, better: str, metric: str = "margin") -> pd.DataFrame:
     rows = [{"metric": metric, "network": n, "value": v, "better_direction": better} for n, v in (("A", a), ("B", b))]
     return dg.tidy(rows, extra=("network", "better_direction"))

@@ -119,6 +119,20 @@ def test_without_a_guess_the_question_of_most_lines_is_taken() -> None:
     assert CODE in made.question and "1 of another question" in made.words[1]
 
 
+def test_two_questions_with_equally_many_lines_are_not_chosen_between(guess: Any) -> None:
+    lines = [line(2, "AAAAA"), line(3, "CCCCC", question=question_code("Another?", OPTIONS))]
+    with pytest.raises(dg.DgpruneError, match=rf"questions {CODE} and \w+ have equally many lines.*guess="):
+        dg.tally(lines)
+    assert counts(dg.tally(lines, guess=guess)) == [0, 1, 0]
+
+
+def test_an_option_beyond_the_list_is_said(guess: Any) -> None:
+    beyond = "1 with the number of an option that this question does not have"
+    assert beyond in dg.tally([line(1, "AAAAA"), line(4, "BBBBB")], guess=guess).words[1]
+    with pytest.raises(dg.DgpruneError, match=f"none in 1 line. Lines that do not count: {beyond}"):
+        dg.tally([line(4, "BBBBB")], guess=guess)
+
+
 def test_the_measured_answer_is_marked_only_once_it_is_shown(guess: Any) -> None:
     lines = [line(1, "AAAAA"), line(3, "BBBBB"), line(3, "CCCCC")]
     guess.reveal("mnist_m", wait=True)

@@ -42,6 +42,13 @@ def test_a_path_that_can_be_written_is_returned_and_nothing_stays(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    for make in (check_writable_file, check_writable_folder):
+        with pytest.raises(dg.DgpruneError, match="--output must be a path without null characters"):
+            make(name, argument="--output")
+
+
 CALLS: dict[str, Callable[[Path], Any]] = {
     "report": lambda path: dg.report("digits", path / "page.html"),
     "train": lambda path: train.make("digits", folder=path / "new", progress=False),

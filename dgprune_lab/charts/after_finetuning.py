@@ -13,8 +13,8 @@ import altair as alt
 import pandas as pd
 
 from ..core import (
-    Count,
     DgpruneError,
+    Side,
     Tidy,
     exposure_label,
     exposure_of,
@@ -33,7 +33,7 @@ _LETTERS = 34
 
 
 @public
-def after_finetuning(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
+def after_finetuning(frame: Tidy, *, width: Side = 210) -> alt.HConcatChart:
     """Draw accuracy minus the baseline's as dots with intervals over training seeds, in points, a panel per domain.
 
     Scorers to the right of 0 are better than the baseline. Under each panel stands the minimum detectable effect. A

@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, is_missing, public
+from ..core import DgpruneError, Side, is_missing, public
 from .marks import LEFT, RIGHT, ZERO_LINE, layered, of_field, rows_of, signed_axis, tooltip
 from .theme import Rows, beside, percent
 
@@ -27,7 +27,7 @@ HOW = [
 
 
 @public
-def claims(table: pd.DataFrame, *, width: Count = 300) -> alt.HConcatChart:
+def claims(table: pd.DataFrame, *, width: Side = 300) -> alt.HConcatChart:
     """Draw a table of `experiments.claims_table`: a row per claim, above 0 in favour of it, and the verdict beside it.
 
     Args:

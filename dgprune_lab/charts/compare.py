@@ -22,7 +22,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, public
+from ..core import Side, Tidy, public
 from .compare_rows import BOTH, compare_data
 from .marks import LEFT, ZERO, check_table, interval_marks, layered, row_numbers, rows_of, signed_axis, tooltip
 from .theme import Rows, beside, titled
@@ -40,7 +40,7 @@ _PLOTS = {
 
 
 @public
-def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Count = 560) -> alt.HConcatChart:
+def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Side = 560) -> alt.HConcatChart:
     """Draw how network a differs from network b: accuracy and calibration, flips, classes and filters.
 
     Differences stand around 0 with intervals paired by image. Accuracy above 0: a is better; calibration error above 0:

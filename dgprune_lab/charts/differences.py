@@ -5,14 +5,15 @@ Named data, per panel k: `gaps_k` (label, change, low, high in points of accurac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
 from ..core import (
-    Count,
     DgpruneError,
+    Side,
     Tidy,
     exposure_label,
     exposure_of,
@@ -42,7 +43,7 @@ _LETTERS = 34
 
 
 @public
-def differences(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
+def differences(frame: Tidy, *, width: Side = 210) -> alt.HConcatChart:
     """Draw how much more accurate each scorer or network is than the reference, in points, a panel per domain.
 
     Right of 0 it is more accurate than the reference, which the axis names. Intervals: 95 %, as the table holds them.
@@ -53,13 +54,15 @@ def differences(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
         width: width of one panel, in pixels.
 
     Raises:
-        DgpruneError: a table without differences; of several references; with rows that would be drawn as one.
+        DgpruneError: a table without differences; of several references; with rows that would be drawn as one; a
+            difference that is no finite number, or no share.
     """
     maker = "diagnostics.compare_scorers(study, ...) or compare_networks(studies)"
     check_table(frame, maker, columns=("against", "draws"), metrics=("difference",))
     used = records(frame, metric="difference")
     if not used:
         raise DgpruneError(f"frame has no differences to draw; make it with {maker}.")
+    _check_numbers(used)
     references = list(dict.fromkeys(str(row["against"]) for row in used))
     if len(references) > 1:
         raise DgpruneError(
@@ -78,6 +81,16 @@ def differences(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
         panels.append(panel.properties(title=head))
     words = "Difference in accuracy, right of 0: better"
     return beside(*panels, title=titled(words, frame, change=True) or alt.Title(text=words, offset=12))
+
+
+def _check_numbers(rows: Rows) -> None:
+    for row in rows:
+        ends = [row["value"], *(row[name] for name in ("low", "high") if not is_missing(row[name]))]
+        if row["unit"] != "share" or is_missing(row["value"]) or not all(map(math.isfinite, ends)):
+            raise DgpruneError(
+                f"frame must hold finite differences of the unit 'share'; got {row['value']} "
+                f"({row['low']} to {row['high']}) of the unit {row['unit']!r} on {row['domain']}. Leave such rows out."
+            )
 
 
 _ENDS = ("change", "low", "high")

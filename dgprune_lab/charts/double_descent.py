@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from ..core import Count, Tidy, public
+from ..core import Side, Tidy, public
 from ..stats import intervals
 from .marks import check_table, layered, of_field, rows_of, tooltip
 from .theme import Rows, beside, records, scorer_styles
@@ -27,7 +27,7 @@ _PANELS = (
 
 
 @public
-def double_descent(frame: Tidy, *, width: Count = 460, height: Count = 130) -> alt.HConcatChart:
+def double_descent(frame: Tidy, *, width: Side = 460, height: Side = 130) -> alt.HConcatChart:
     """Draw the loss on new images, prunability and the training loss against the number of hidden units.
 
     Dots are means over training seeds, with their 95 % t interval as a bar where there are two seeds or more. Widths

@@ -15,7 +15,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, exposure_label, exposure_of, is_missing, public, scorer_exposure
+from ..core import Side, Tidy, exposure_label, exposure_of, is_missing, public, scorer_exposure
 from .marks import (
     COLOUR,
     OPACITY,
@@ -53,7 +53,7 @@ POINTS = "Accuracy change (points)"
 
 
 @public
-def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count = 110) -> alt.LayerChart:
+def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side = 110) -> alt.LayerChart:
     """Draw the change of accuracy of each domain as a dot with its interval, in points, on an axis around 0.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Positive, Tidy, exposure_label, is_missing, public, scorer_exposure
+from ..core import Positive, Side, Tidy, exposure_label, is_missing, public, scorer_exposure
 from .drop import CAPTION, POINTS, is_overall
 from .marks import ZERO, check_table, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
@@ -23,7 +23,7 @@ TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy los
 
 @public
 def drop_curve(
-    frame: Tidy, *, metric: Metric = "accuracy_change", step: Positive = 0.05, width: Count = 360, height: Count = 260
+    frame: Tidy, *, metric: Metric = "accuracy_change", step: Positive = 0.05, width: Side = 360, height: Side = 260
 ) -> alt.HConcatChart:
     """Draw the drop of accuracy right after removal against the share removed, a line per domain with its interval.
 

@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import COLUMNS, Count, DgpruneError, Tidy, exposure_of, is_missing, public
+from ..core import COLUMNS, DgpruneError, Side, Tidy, exposure_of, is_missing, public
 from .marks import COLOUR, DASH, ZERO_LINE, check_table, interval_marks, layered, of_field, signed_axis, tooltip
 from .theme import (
     FONT,
@@ -39,7 +39,7 @@ _BAR, _LETTERS = 9, 22
 
 @public
 def experiment(
-    frame: Tidy, *, of: str = "scorer", over: str = "ratio_requested", width: Count = 150, height: Count = 58
+    frame: Tidy, *, of: str = "scorer", over: str = "ratio_requested", width: Side = 150, height: Side = 58
 ) -> alt.HConcatChart:
     """Draw a table of `experiments.compare` or `experiments.averages`: a row per scorer, a column per domain.
 

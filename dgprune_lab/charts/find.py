@@ -19,7 +19,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, exposure_label, exposure_of, is_missing, public
+from ..core import Side, Tidy, exposure_label, exposure_of, is_missing, public
 from .marks import COLOUR, OPACITY, RIGHT, check_table, interval_marks, layered, rows_of, tooltip
 from .size_and_cost import QUANTITIES, amount
 from .sweep import REMOVED
@@ -45,7 +45,7 @@ _NAMES = {**QUANTITIES, "latency": "Latency (ms)"}
 
 
 @public
-def find(frame: Tidy, *, width: Count = 560, height: Count = 200) -> alt.HConcatChart:
+def find(frame: Tidy, *, width: Side = 560, height: Side = 200) -> alt.HConcatChart:
     """Draw the networks that a search tried: their accuracy against the ratio, the goal, and the one that was chosen.
 
     Networks that meet the goal are filled, the others hollow. Below stands a plot for each limited size. Between two

@@ -18,7 +18,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Tidy, is_missing, public
+from ..core import DgpruneError, Side, Tidy, is_missing, public
 from .marks import COLOUR, DASH, LEFT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, rows_of, tooltip
 from .theme import Data, Rows, finish, marked, records, scorer_styles, titled
 
@@ -29,7 +29,7 @@ _DRAWN = 2
 
 
 @public
-def flatness(frame: Tidy, *, width: Count = 560, height: Count = 300) -> alt.LayerChart:
+def flatness(frame: Tidy, *, width: Side = 560, height: Side = 300) -> alt.LayerChart:
     """Draw the training loss of one network along the first two eigenvectors of its Hessian, on a log scale.
 
     Lines: L(w + step |w| v), band: the interval over images. Hollow marks: the pruned network, at its loss and at the

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, exposure_label, exposure_of, public, scorer_exposure
+from ..core import Side, Tidy, exposure_label, exposure_of, public, scorer_exposure
 from .drop import CAPTION, at_largest_ratio, is_overall
 from .marks import check_table, interval_marks, layered, row_labels, row_numbers, rows_of, step_above, tooltip
 from .theme import Rows, beside, domain_styles_of, interval_of, point_of, records, titled
@@ -23,7 +23,7 @@ ROW = 24
 
 
 @public
-def flips(frame: Tidy, *, width: Count = 260) -> alt.HConcatChart:
+def flips(frame: Tidy, *, width: Side = 260) -> alt.HConcatChart:
     """Draw the shares of images that turned wrong and that turned right, for each domain a dot with its interval.
 
     Args:

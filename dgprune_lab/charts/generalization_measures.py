@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from ..core import Count, DgpruneError, Tidy, is_missing, public
+from ..core import DgpruneError, Side, Tidy, is_missing, public
 from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, row_labels, rows_of, tooltip
 from .theme import Rows, finish, records, scorer_styles, shortened
 
@@ -21,7 +21,7 @@ _PADDING = {"left": 244, "right": 226, "top": _HEAD, "bottom": 42}
 
 
 @public
-def generalization_measures(frame: Tidy, *, measured: str | None = None, width: Count = 300) -> alt.LayerChart:
+def generalization_measures(frame: Tidy, *, measured: str | None = None, width: Side = 300) -> alt.LayerChart:
     """Draw every measure of two or more networks, and which network each predicts to generalise best.
 
     A row per measure. Values are divided by the largest number of their row, so that measures of any unit share an

@@ -11,7 +11,7 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, exposure_label, exposure_of, is_missing, public, strongest_exposure
+from ..core import Side, Tidy, exposure_label, exposure_of, is_missing, public, strongest_exposure
 from .marks import COLOUR, check_table, layered, of_field, point_marks, rows_of, tooltip
 from .theme import (
     DomainStyle,
@@ -44,9 +44,7 @@ _ARMS = {
 
 
 @public
-def instability(
-    frame: Tidy, *, metric: Metric = "accuracy", width: Count = 240, height: Count = 240
-) -> alt.HConcatChart:
+def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Side = 240, height: Side = 240) -> alt.HConcatChart:
     """Draw the accuracy (or the generalization gap) at the last epoch against mean stability, a panel per domain.
 
     Colour and mark are those of a run's treatment. Hollow marks are controls, from which nothing was removed while they

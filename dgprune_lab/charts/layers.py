@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Tidy, exposure_label, exposure_of, is_missing, public
+from ..core import DgpruneError, Side, Tidy, exposure_label, exposure_of, is_missing, public
 from .drop import CAPTION, CHANGE, POINTS, at_largest_ratio, change_of, span_rows
 from .marks import (
     LEFT,
@@ -36,7 +36,7 @@ _MEASURING = {"change": None, "low": None, "high": None, "text": "…", "opacity
 
 
 @public
-def layers(frame: Tidy, *, width: Count = 320) -> alt.HConcatChart:
+def layers(frame: Tidy, *, width: Side = 320) -> alt.HConcatChart:
     """Draw the change of each domain's accuracy when one layer alone is pruned, in points, for every layer.
 
     Layers stand in the order of execution, from the top. If the table holds several ratios, the largest is drawn.

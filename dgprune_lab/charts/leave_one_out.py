@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, exposure_of, public
+from ..core import Side, Tidy, exposure_of, public
 from .marks import check_table, interval_marks, layered, row_labels, row_numbers, rows_of, tooltip
 from .theme import SOLID, DomainStyle, Rows, domain_styles_of, finish, interval_of, point_of, records, shortened
 
@@ -23,7 +23,7 @@ _INTERVALS = {"images": "over the images, one training each", "seeds": "over tra
 
 
 @public
-def leave_one_out(frame: Tidy, *, width: Count = 320) -> alt.LayerChart:
+def leave_one_out(frame: Tidy, *, width: Side = 320) -> alt.LayerChart:
     """Draw the accuracy on each held-out domain with its 95 % interval, and below the mean and the worst domain.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any
 
 import altair as alt
 
-from ..core import Count, DgpruneError, NetworkTable, Tidy, network_table, public, unknown
+from ..core import DgpruneError, NetworkTable, Side, Tidy, network_table, public, unknown
 from .marks import COLOUR, LEFT, SHAPE, TEXT_COLOUR, layered, rows_of, tooltip
 from .theme import Rows, finish, role_label, scorer_styles, shortened
 
@@ -36,8 +36,8 @@ def predictor_scatter(
     hyperparameters: Sequence[str],
     measure: str | None = None,
     outcome: str = "loss",
-    width: Count = 520,
-    height: Count = 340,
+    width: Side = 520,
+    height: Side = 340,
 ) -> alt.LayerChart:
     """Draw a measure against an outcome, a point per converged network, with tau-a of all and of the selected ones.
 

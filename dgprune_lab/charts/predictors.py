@@ -16,7 +16,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, exposure_of, is_missing, public, unknown
+from ..core import Side, Tidy, exposure_of, is_missing, public, unknown
 from .marks import (
     RIGHT,
     SHAPE,
@@ -54,7 +54,7 @@ _HOW = (
 
 @public
 def predictors(
-    frame: Tidy, *, statistic: str = "kendall_tau_a", outcome: str | None = None, width: Count = 360
+    frame: Tidy, *, statistic: str = "kendall_tau_a", outcome: str | None = None, width: Side = 360
 ) -> alt.LayerChart:
     """Draw a table of `experiments.predictors`: a row per measure, a dot with its 95 % interval per domain.
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Tidy, is_missing, public
+from ..core import DgpruneError, Side, Tidy, is_missing, public
 from ..stats import unlike
 from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, check_table, layered, of_field, rows_of, tooltip
 from .theme import Data, Rows, finish, records, scorer_styles, shortened, titled
@@ -35,7 +35,7 @@ _TOPS = (3, 10, 100, 1000)
 
 @public
 def prunability(
-    frame: Tidy, *, tolerance: float | None = None, width: Count = 600, height: Count = 340
+    frame: Tidy, *, tolerance: float | None = None, width: Side = 600, height: Side = 340
 ) -> alt.LayerChart:
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Tidy, exposure_label, is_missing, public, scorer_exposure
+from ..core import DgpruneError, Side, Tidy, exposure_label, is_missing, public, scorer_exposure
 from .marks import LEFT, OPACITY, RIGHT, check_table, layered, rows_of
 from .theme import Rows, finish, records
 
@@ -22,7 +22,7 @@ QUANTITIES = {"filters": "Filters", "parameters": "Parameters", "macs": "MACs", 
 
 @public
 def size_and_cost(
-    frame: Tidy, *, full: Mapping[str, float] | None = None, width: Count = 280, height: Count = 148
+    frame: Tidy, *, full: Mapping[str, float] | None = None, width: Side = 280, height: Side = 148
 ) -> alt.LayerChart:
     """Draw what remains of filters, parameters, MACs and file size as bars, with absolute numbers.
 

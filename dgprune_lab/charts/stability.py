@@ -8,7 +8,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Tidy, is_missing, public
+from ..core import DgpruneError, Side, Tidy, is_missing, public
 from .agreement import dot_mark, dot_plot
 from .marks import check_table, tooltip
 from .theme import Rows, beside, marked, records, with_minus
@@ -18,7 +18,7 @@ ROW = 26
 
 
 @public
-def stability(frame: Tidy, *, width: Count = 300) -> alt.HConcatChart:
+def stability(frame: Tidy, *, width: Side = 300) -> alt.HConcatChart:
     """Draw the rank correlation of every scorer with itself, over halves of the images and over training seeds.
 
     A dot is the mean over the pairs, its line their range; grey is the 95 % range of random matchings. A hollow dot is

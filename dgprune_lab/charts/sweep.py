@@ -26,11 +26,11 @@ import altair as alt
 import pandas as pd
 
 from ..core import (
-    Count,
     DgpruneError,
     Exposure,
     Positive,
     Share,
+    Side,
     Tidy,
     exposure_label,
     exposure_of,
@@ -90,8 +90,8 @@ def sweep(
     chance: Share | None = None,
     step: Positive = 0.05,
     metric: str = ACCURACY,
-    width: Count = 420,
-    height: Count = 300,
+    width: Side = 420,
+    height: Side = 300,
 ) -> alt.LayerChart | alt.HConcatChart:
     """Draw a metric of each domain against the share removed.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import altair as alt
 import pandas as pd
 
-from ..core import Columns, Count, public
+from ..core import Columns, Side, public
 from .marks import LEFT, layered, rows_of
 from .theme import finish, records, shortened
 
@@ -27,7 +27,7 @@ def tally(
     *,
     question: str = "",
     below: Sequence[str] = (),
-    width: Count = 480,
+    width: Side = 480,
 ) -> alt.LayerChart:
     """Draw how many guessed each option as bars; the measured answer is named and has an outline.
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import altair as alt
 
-from ..core import Count, Tidy, public
+from ..core import Side, Tidy, public
 from .marks import (
     COLOUR,
     DASH,
@@ -51,7 +51,7 @@ BELOW = (
 
 
 @public
-def trade_off(frame: Tidy, *, cost: Cost = "parameters", width: Count = 560, height: Count = 230) -> alt.HConcatChart:
+def trade_off(frame: Tidy, *, cost: Cost = "parameters", width: Side = 560, height: Side = 230) -> alt.HConcatChart:
     """Draw the accuracy of each network against its size or cost, sources and targets side by side.
 
     Each network is a point per domain with its interval over images; the line of a domain is its Pareto front: no other

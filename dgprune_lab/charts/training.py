@@ -20,7 +20,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, exposure_of, public
+from ..core import Count, Side, Tidy, exposure_of, public
 from .marks import (
     COLOUR,
     DASH,
@@ -47,7 +47,7 @@ MOST_LABELS = 18  # of events; more would overlap
 
 
 @public
-def training(frame: Tidy, *, epochs: Count | None = None, width: Count = 520, height: Count = 280) -> alt.LayerChart:
+def training(frame: Tidy, *, epochs: Count | None = None, width: Side = 520, height: Side = 280) -> alt.LayerChart:
     """Draw the accuracy of each domain against the epochs, with a rule at every cut; names stand at the lines' ends.
 
     At a cut a line moves straight down or up, from the network before to the network after it, at the same epoch. For a

@@ -19,7 +19,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Tidy, is_missing, public
+from ..core import DgpruneError, Side, Tidy, is_missing, public
 from ..stats import POOLED, rate_words
 from .marks import check_table, layered, point_marks, rows_of, tooltip
 from .theme import (
@@ -65,7 +65,7 @@ _SHOWN = "datum.outcome === outcome && datum.images === images"
 
 @public
 def treatments(
-    frame: Tidy, correlations: Tidy, *, rate: str = POOLED, width: Count = 420, height: Count = 320
+    frame: Tidy, correlations: Tidy, *, rate: str = POOLED, width: Side = 420, height: Side = 320
 ) -> alt.LayerChart:
     """Draw mean stability against the result, a dot per run; colour and mark are those of its treatment.
 

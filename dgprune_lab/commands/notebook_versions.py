@@ -11,6 +11,8 @@ from ..core import DgpruneError
 Version = Literal["student", "teacher"]
 _SOLUTION = re.compile(r'\n*<details class="solution">.*?</details>[ \t]*', re.DOTALL)
 
+_LEFT = re.compile(r'(?<!re)solution|"(?:check|speaker_notes)":', re.IGNORECASE)
+
 
 def version_of(*, student: bool, teacher: bool) -> Version | None:
     """Return the version that two options ask for; None for the notebooks as they are.
@@ -45,6 +47,20 @@ def as_version(content: bytes, version: Version | None) -> bytes:
     else:
         notebook["cells"] = [each for cell in notebook["cells"] for each in (cell, *_notes(cell))]
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def check_unsolved(content: bytes, *, name: str) -> None:
+    """Refuse a version for students in which an answer is left.
+
+    Raises:
+        DgpruneError: a cell with the word "solution", or with a check or notes for the speaker in its metadata.
+    """
+    for number, cell in enumerate(json.loads(content)["cells"], start=1):
+        if left := _LEFT.search(json.dumps(cell)):
+            raise DgpruneError(
+                f"{name}: the version for students would hold {left[0]!r} in cell {number}. Write a solution as "
+                '<details class="solution">...</details>, and checks and notes in metadata.dgprune_lab.'
+            )
 
 
 def _unsolved(cell: dict[str, Any]) -> dict[str, Any]:

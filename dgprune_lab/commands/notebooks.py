@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..core import DgpruneError, at_home, notebook_folders, unknown, write_file
-from .notebook_versions import Version, answers, as_version
+from .notebook_versions import Version, answers, as_version, check_unsolved
 
 RECORD = ".dgprune_lab.json"
 GUIDE = "TEACHING.md"
@@ -71,13 +71,13 @@ def update_folder(
         notebooks: file name -> notebook; None for the shipped ones.
 
     Raises:
-        DgpruneError: no notebook of the name `reset`, a folder that cannot be written to, or a version asked for in the
-            folder that the notebooks come from.
+        DgpruneError: no notebook of the name `reset`, a folder that cannot be written to, a version asked for in the
+            folder that the notebooks come from, or a solution that would reach students.
     """
     notebooks = {**shipped(), **_guide()} if notebooks is None else dict(notebooks)
     notebooks = {name: file for name, file in notebooks.items() if name != GUIDE or version == "teacher"}
     name_reset = None if reset is None else _file_name(reset, notebooks)
-    folder = at_home(folder)
+    folder = at_home(folder, argument="folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _is_origin(folder, notebooks):
@@ -88,8 +88,9 @@ def update_folder(
                 )
             return [Action(name, "unchanged", f"{name}: the package's own file") for name in notebooks]
         record, actions = _read_record(folder), []
-        for name, source in notebooks.items():
-            fresh, step = _Fresh.of(name, source.read_bytes(), version), _reset if name == name_reset else _update
+        made = {name: _Fresh.of(name, source.read_bytes(), version) for name, source in notebooks.items()}
+        for name, fresh in made.items():
+            step = _reset if name == name_reset else _update
             actions.append(step(folder / name, fresh, record.get(name, {})))
             if actions[-1].kind != "kept":
                 file = {"file": _hash(fresh.content), "version": version}
@@ -114,7 +115,7 @@ def sources_hash(content: bytes) -> str | None:
     """
     try:
         cells = [_written(cell) for cell in json.loads(content)["cells"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return _hash(json.dumps([cell for cell in cells if cell[1]], sort_keys=True).encode())
 
@@ -137,9 +138,11 @@ class _Fresh:
     @classmethod
     def of(cls, name: str, source: bytes, version: Version | None) -> _Fresh:
         """Return a file of the package in a version; what is no notebook has one version."""
-        made = {None: source}
+        made: dict[Version | None, bytes] = {None: source}
         if name.endswith(".ipynb") and sources_hash(source) is not None:
             made = {each: as_version(source, each) for each in (None, *get_args(Version))}
+            if version == "student":
+                check_unsolved(made[version], name=name)
         hashes = frozenset(_written_hash(name, content) for content in made.values())
         return cls(name=name, content=made.get(version, source), version=version, written=hashes)
 
@@ -233,7 +236,7 @@ def _read_record(folder: Path) -> Record:
     try:
         content = json.loads((folder / RECORD).read_text(encoding="utf-8"))["laid_out"]
         return {str(name): dict(entry) for name, entry in content.items()}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

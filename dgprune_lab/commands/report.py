@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,21 @@ def study_of(place: str, name: str) -> Study:
     """Return the study that Python code makes: a variable of a file or module, or what a function in it returns.
 
     Raises:
-        DgpruneError: no such file, module or name; something else than a Study.
+        DgpruneError: no such file, module or name; a missing import or a syntax error; something else than a Study.
     """
     names = _run(place) if place.endswith(".py") else _imported(place)
     if name not in names:
         raise DgpruneError(f"{place} has no {name!r}; name a Study in it, or a function that returns one.")
     value = names[name]
-    study = value() if callable(value) else value
+    if callable(value):
+        try:
+            inspect.signature(value).bind()
+        except (TypeError, ValueError) as error:
+            raise DgpruneError(
+                f"{name} in {place} needs arguments ({error}); name a Study, or a function that needs none."
+            ) from error
+    with _told(place):
+        study = value() if callable(value) else value
     if not isinstance(study, Study):
         what = f"{name} in {place}{' returns' * callable(value)}"
         raise DgpruneError(f"{what} {type(study).__name__}, not a Study: make one by dg.Study(network, sources=[...]).")
@@ -61,17 +71,29 @@ def _run(file: str) -> Mapping[str, Any]:
     spec = importlib.util.spec_from_file_location(f"report_of_{path.stem}", path)
     assert spec is not None and spec.loader is not None, "the name ends with .py"
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
+    with _told(file):
+        spec.loader.exec_module(module)
     return vars(module)
 
 
 def _imported(module: str) -> Mapping[str, Any]:
     sys.path.insert(0, "")
+    advice = "name one that Python can import, or a file, as in my_study.py:make."
+    if not module or module.startswith("."):
+        raise DgpruneError(f"{module!r} is no name of a module; {advice}")
+    with _told(module):
+        try:
+            return vars(importlib.import_module(module))
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            raise DgpruneError(f"there is no module {module!r} here; {advice}") from error
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Turn a missing import or a syntax error of a user's code into a sentence that names where it was run."""
     try:
-        return vars(importlib.import_module(module))
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise DgpruneError(
-            f"there is no module {module!r} here; name one that Python can import, or a file, as in my_study.py:make."
-        ) from error
+        yield
+    except (ImportError, SyntaxError) as error:
+        raise DgpruneError(f"{place} cannot be run: {error}. Install what is missing, or mend the code.") from error

@@ -34,6 +34,7 @@ from .kinds import (
     Repeats,
     Seed,
     Share,
+    Side,
     Tidy,
     Whole,
     Within,

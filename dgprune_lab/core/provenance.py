@@ -44,13 +44,15 @@ class Provenance:
     """What each stage read of each split: {"mnist/train": "labels"}; None for unknown.
 
     The training of a network from elsewhere is unknown, never "none". Stages that have not happened are empty. Where
-    unknown reads follow known ones, the known entries stay and the entry `"*"` stands for the unknown rest.
+    unknown reads follow known ones, the known entries stay and the entry `"*"` stands for the unknown rest. `declared`:
+    training was unknown until the user declared it; fine-tuning and choices before that stay unrecorded.
     """
 
     training: Reads = None
     scorer: Reads = field(default_factory=dict)
     finetuning: Reads = field(default_factory=dict)
     selection: Reads = field(default_factory=dict)
+    declared: bool = False
 
     def __post_init__(self) -> None:
         for stage in STAGES:
@@ -126,12 +128,18 @@ class Provenance:
     def declaring(self, training: Mapping[str, Seen]) -> Provenance:
         """Return the provenance in which training has read these and what is recorded, and nothing unknown."""
         known: dict[str, Seen] = {key: use for key, use in (self.training or {}).items() if key != MORE}
-        return replace(self, training=merged(known, training))
+        return replace(self, training=merged(known, training), declared=self.is_from_elsewhere)
+
+    @property
+    def is_from_elsewhere(self) -> bool:
+        """Whether a part of the network's life is not recorded: its training is unknown, or was when declared."""
+        return self.declared or MORE in _entries(self.training)
 
     def to_json(self) -> dict[str, Any]:
         """Return the stages as plain dictionaries, for a JSON card."""
         reads = {stage: getattr(self, stage) for stage in STAGES}
-        return {stage: None if entries is None else dict(entries) for stage, entries in reads.items()}
+        listed = {stage: None if entries is None else dict(entries) for stage, entries in reads.items()}
+        return {**listed, "declared": True} if self.declared else listed
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Provenance:
@@ -142,13 +150,13 @@ class Provenance:
         """
         if value is None:
             return cls()
-        if not isinstance(value, Mapping) or set(value) - set(STAGES):
+        if not isinstance(value, Mapping) or set(value) - {*STAGES, "declared"}:
             raise DgpruneError(f"a provenance has the stages {', '.join(STAGES)}; got {value!r}.")
-        for stage, reads in value.items():
+        for stage, reads in ((stage, reads) for stage, reads in value.items() if stage in STAGES):
             known = isinstance(reads, Mapping) and all(use in LEAST_FIRST for use in reads.values())
             if reads is not None and not known:
                 raise DgpruneError(f"stage {stage!r} maps splits to one of {', '.join(LEAST_FIRST)}; got {reads!r}.")
-        return cls(**value)
+        return cls(**{**value, "declared": value.get("declared") is True})
 
     def _entries(self, stage: Stage) -> Mapping[str, Seen]:
         return _entries(getattr(self, stage))

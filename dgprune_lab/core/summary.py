@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
@@ -21,6 +22,7 @@ _LEVELS = re.compile(
     r"(\w+_)?accuracy|loss|calibration_error|(changed|right_to_wrong|wrong_to_right)(_count)?|filters_differ|filters|"
     "parameters|macs|bytes|latency|conditional_mutual_information(_pgdl)?"
 )
+_NUMBERS = ("value", "low", "high")
 _PERCENT = ("share", "%", "percent")
 _COUNTS = ("count", "per image", "bytes")
 _SETTINGS = ("scope", "budget", "split", "seed", "training_seed")  # empty where they do not apply
@@ -111,17 +113,23 @@ def answer(
         overlaps with that of another: then these numbers do not decide between the two. Target-aware rows have a ◇.
 
     Raises:
-        DgpruneError: an unknown column, metric or domain; fewer than two values; several rows of one choice; rows that
-            differ in their metric, unit, domain, scorer, network, ratio or another setting than `of`.
+        DgpruneError: an unknown column, metric or domain; fewer than two values; an infinite number; several rows of
+            one choice; rows that differ in their metric, unit, domain, scorer, network, ratio or another setting than
+            `of`.
 
     >>> rows = [{"domain": d, "metric": "accuracy", "value": v, "unit": "share"} for d, v in (("a", 0.9), ("b", 0.5))]
     >>> answer(pd.DataFrame(rows), of="domain", lowest=True)
     Answer(choice='b', sentence='b 50.0 %, a 90.0 %.')
     """
     frame = chosen_rows(frame, metric=metric, domain=domain)
-    if of not in frame.columns:
-        raise unknown("column", of, map(str, frame.columns))
+    choices = [str(name) for name in frame.columns if name not in _NUMBERS]
+    if of not in choices:
+        raise unknown("column of choices", of, choices)
     rows = [row for row in frame.to_dict("records") if not is_missing(row["value"]) and not is_missing(row[of])]
+    if endless := [str(row[of]) for row in rows if any(map(_is_endless, map(row.get, _NUMBERS)))]:
+        raise DgpruneError(
+            f"frame holds an infinite number for {endless[0]!r}; leave it out: frame[frame[{of!r}] != {endless[0]!r}]."
+        )
     count = len({str(row[of]) for row in rows})
     mixed = [name for name in _ALIKE if name != of and len({row[name] for row in rows if _given(row, name)}) > 1]
     if count < 2 or count < len(rows) or mixed:
@@ -142,6 +150,10 @@ def answer(
     if close := [str(row[of]) for row in others if _overlap(first, row)]:
         sentence += f" The interval of {first[of]} overlaps with that of {' and '.join(close)}: their order is open."
     return Answer(str(first[of]), sentence)
+
+
+def _is_endless(value: object) -> bool:
+    return isinstance(value, float) and math.isinf(value)
 
 
 def _given(row: dict[str, Any], name: str) -> bool:
@@ -165,8 +177,10 @@ def chosen_rows(
         DgpruneError: a metric or domain that the table does not hold.
     """
     for column, wanted in (("metric", metric), ("domain", domain)):
-        if wanted:
+        if wanted is not None:
             chosen, present = [wanted] if isinstance(wanted, str) else list(wanted), set(frame[column].dropna())
+            if not chosen:
+                raise DgpruneError(f"{column} must name what to keep; got an empty list. None keeps all.")
             if absent := [name for name in chosen if name not in present]:
                 raise unknown(column, absent[0], sorted(present))
             frame = cast(pd.DataFrame, frame[frame[column].isin(chosen)])

@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import DgpruneError
+from .kinds import Place, Refused
 
 
-def at_home(path: str | Path) -> Path:
+def at_home(path: str | Path, *, argument: str = "a path") -> Path:
     """Return a path in which "~" is replaced by the home directory.
 
     Raises:
-        DgpruneError: it begins with the home directory of an unknown user.
+        DgpruneError: it begins with the home directory of an unknown user, or no file can have this name.
     """
     try:
-        return Path(path).expanduser()
+        return Place().take(path).expanduser()
+    except Refused as refused:
+        raise DgpruneError(f"{argument} must {refused.must}; got {str(path)[:60]!r}. Choose another name.") from None
     except RuntimeError as error:
         name = Path(path).parts[0]
         raise DgpruneError(f"{path}: this machine knows no home directory {name!r}; write the whole path.") from error
@@ -29,7 +32,7 @@ def check_writable_file(path: str | Path, *, argument: str) -> Path:
     Raises:
         DgpruneError: a folder, or a folder in which nothing can be written; `argument` begins the sentence.
     """
-    path = at_home(path)
+    path = at_home(path, argument=argument)
     if path.is_dir():
         raise DgpruneError(f"{argument} must name a file, and {path} is a folder; name a file in it.")
     _try(path.parent, argument=argument)
@@ -42,7 +45,7 @@ def check_writable_folder(path: str | Path, *, argument: str) -> Path:
     Raises:
         DgpruneError: a file, or a folder in which nothing can be written; `argument` begins the sentence.
     """
-    path = at_home(path)
+    path = at_home(path, argument=argument)
     if path.exists() and not path.is_dir():
         raise DgpruneError(f"{argument} must be a folder, and {path} is a file; name a folder.")
     _try(path, argument=argument)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import pandas as pd
 
-from ..core import DgpruneError, note, public, unknown
+from ..core import Columns, DgpruneError, note, public, unknown
 from .averages import over_targets
 from .claims import WORDS, Verdict, claims_table
 from .compare import compare
@@ -16,6 +16,8 @@ from .tables import QUICK, shipped, shipped_card, shipped_names, study_named
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+_NUMBERS = ("estimate", "low", "high", "minimum_detectable_effect")
+Claims = Annotated[pd.DataFrame, Columns(("claim", "paper", "published", *_NUMBERS, "unit", "verdict"))]
 SMALL = "quick form: proves nothing"
 """What the column `protocol` says of a quick form."""
 NOTHING = "proves nothing"
@@ -61,7 +63,7 @@ def shipped_claims(*, quick: bool = True) -> pd.DataFrame:
 
 
 @public
-def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
+def claims_in_words(claims: Claims) -> pd.DataFrame:
     """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
 
     Args:
@@ -119,7 +121,7 @@ _VIEW = ("claim", "paper", "published", "estimate", "detectable", "verdict")
 
 
 @public
-def claims_view(claims: pd.DataFrame, *, columns: Sequence[str] = _VIEW) -> Styler:
+def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
     """Return `claims_in_words` as a table to be shown in a notebook.
 
     Args:
@@ -141,7 +143,7 @@ def claims_view(claims: pd.DataFrame, *, columns: Sequence[str] = _VIEW) -> Styl
 
 
 @public
-def verdict_sentences(claims: pd.DataFrame) -> str:
+def verdict_sentences(claims: Claims) -> str:
     """Return in sentences how many of these claims hold here, and how many do not; a few are named.
 
     Args:
@@ -155,7 +157,7 @@ def verdict_sentences(claims: pd.DataFrame) -> str:
     sentences = []
     small: Any = claims["verdict"] == NOTHING
     if count := int(small.sum()):
-        names = ", ".join(dict.fromkeys(claims.loc[small, "table"]))
+        names = ", ".join(dict.fromkeys(claims.loc[small, "table" if "table" in claims else "claim"]))
         sentences.append(f"Not judged, as a quick form proves nothing ({count} of {len(claims)}): {names}.")
         claims = cast(pd.DataFrame, claims[~small])
     for verdict, words in _OPENING.items():

@@ -17,6 +17,8 @@ from functools import cache
 
 # Without 0, 1, I, L and O, which are easily confused.
 SYMBOLS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
+MOST = 99
+"""The largest number of an option: lines have two digits for it."""
 _QUESTION, _PERSON = 4, 5
 _GAP = r"[\W_]{1,3}"
 _LINE = re.compile(

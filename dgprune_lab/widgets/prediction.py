@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import traitlets
 
 from ..charts import present_theme, svg
 from ..core import DgpruneError, public, unknown
-from .guess_lines import Guess, person_code, question_code
+from .guess_lines import MOST, Guess, person_code, question_code
 from .page import static as assets
 from .page.comm import CommWidget
 from .page.vega import vega_host
@@ -38,8 +39,13 @@ class Prediction(CommWidget):
     answer = traitlets.Dict().tag(sync=True)
 
     def __init__(self, question: str, options: Sequence[str]) -> None:
-        if len(options) < 2 or len(set(options)) < len(options):
-            raise DgpruneError(f"a prediction needs two or more different options; got {list(options)!r}.")
+        if not question.strip():
+            raise DgpruneError("question must not be empty; write what is to be guessed.")
+        if not (2 <= len(set(options)) == len(options) <= MOST and all(map(str.strip, options))):
+            raise DgpruneError(
+                f"options must be two or more different texts, at most {MOST}, none of them empty; got "
+                f"{reprlib.repr(list(options))}."
+            )
         self.question, self.options = question, tuple(options)
         self._charts: tuple[alt.TopLevelMixin, ...] = ()
         self._final: tuple[int | None] | None = None

@@ -11,7 +11,7 @@ import torch
 
 from ..charts import domain_styles
 from ..charts.pixels.thumbnails import data_url
-from ..core import DIAMOND, MORE, Domain, drain, versions
+from ..core import DIAMOND, MORE, Domain, drain, merged, versions
 from ..study import Study, prunable_words
 from .explorer.choices import Choices
 from .explorer.frames import SPLIT, full_table
@@ -54,7 +54,8 @@ def below(measured: Measurements, views: Sequence[Choices]) -> str:
     recalibrated = study.has_batchnorm and views[0]["batchnorm"] == "recalibrate"
     setting = "BatchNorm re-estimated on source images. " * recalibrated
     scope = "The same share is removed from every layer, without fine-tuning."
-    note = f"Accuracy in percent, with 95 % intervals over images in parentheses. {setting}{scope}"
+    shown = "Accuracy or agreement" if _unlabelled(study) else "Accuracy"
+    note = f"{shown} in percent, with 95 % intervals over images in parentheses. {setting}{scope}"
     values = study_values(study)
     data = ", ".join(f"{name} {about['data'][:12]}" for name, about in values["domains"].items())
     origin = f"SHA-256 of the network: {values['network'][:12]}; of the data: {data}."
@@ -121,6 +122,12 @@ def _reading(study: Study, *, aware: bool) -> list[tuple[str, str]]:
         ("D, Accuracy change.", "Points of accuracy that were lost or gained, with 95 % intervals, paired by image."),
         ("Scorer.", "Decides which filters are removed first; removing at random is the control."),
     ]
+    if _unlabelled(study):
+        words = (
+            "The share of images to which the pruned network gives the same class as the full network; the only number "
+            "of a domain without labels. It says nothing about whether the class is right."
+        )
+        texts.append(("Agreement.", words))
     if study.has_batchnorm:
         words = "Its running statistics are estimated again on source images after removal, unless the box is unticked."
         texts.append(("BatchNorm.", words))
@@ -131,6 +138,10 @@ def _reading(study: Study, *, aware: bool) -> list[tuple[str, str]]:
         )
         texts.append((DIAMOND, words))
     return texts
+
+
+def _unlabelled(study: Study) -> bool:
+    return any(domain.labels is None for domain in study.domains)
 
 
 def _numbers(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
@@ -155,7 +166,10 @@ def _numbers(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str
 
 def _data(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
     provenance = measured.study.provenance
-    rows = [[words, _read(getattr(provenance, stage))] for stage, words in _STAGES.items()]
+    stages = {words: getattr(provenance, stage) for stage, words in _STAGES.items()}
+    if provenance.is_from_elsewhere:  # `trained_on=` declares training alone
+        stages = {words: reads if words == "Training" else merged(reads, None) for words, reads in stages.items()}
+    rows = [[words, _read(reads)] for words, reads in stages.items()]
     rows += [[f"Scorer {_name(measured, view)}", _read(measured.scores(view).reads)] for view in views]
     return ["", "has read"], rows
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from .. import charts
 from ..core import DgpruneError, at_home, public
-from .guess_lines import Found, Guess, question_code, read_guesses
+from .guess_lines import MOST, Found, Guess, question_code, read_guesses
 from .page.chart import LiveChart
 from .prediction import Prediction
 
@@ -67,7 +67,8 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
             lines belong, whose options are then named by their numbers.
 
     Raises:
-        DgpruneError: no guess for this question in the lines, or a path without a file.
+        DgpruneError: no guess for this question in the lines, or a path without a file; without `guess`, two questions
+            with equally many lines.
 
     >>> from dgprune_lab import predict
     >>> guess = predict("Which drops first?", ["digits", "photographs"])
@@ -81,20 +82,24 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
     asked = None if guess is None else question_code(guess.question, guess.options)
     codes = Counter(one.question for one in found.guesses)
     code = asked or (codes.most_common(1)[0][0] if codes else "")
-    most = 99 if guess is None else len(guess.options)
+    if asked is None and (tied := [name for name, count in codes.items() if count == codes[code]])[1:]:
+        raise DgpruneError(
+            f"lines: the questions {' and '.join(tied)} have equally many lines; name the question by guess=."
+        )
+    most = MOST if guess is None else len(guess.options)
     here = [one for one in found.guesses if one.question == code and 1 <= one.number <= most]
     if not here:
         count = f"{len(given)} line{'s' * (len(given) != 1)}"
         raise DgpruneError(
             f"lines: wanted lines such as dg-K7Q2-3-M4XPT-R (guess.line) of this question, got none in {count}. "
-            f"{_left_out(found, here, {})} Paste the text of the chat, or give the path of a file."
+            f"{_left_out(found, here, {}, code=code)} Paste the text of the chat, or give the path of a file."
         )
     first: dict[str, Guess] = {}
     for one in here:
         first.setdefault(one.person, one)
     rows = _rows(first, guess)
     question = f"Guesses for question {code}" if guess is None else guess.question
-    words = tuple(filter(None, (_result(rows), _left_out(found, here, first))))
+    words = tuple(filter(None, (_result(rows), _left_out(found, here, first, code=code))))
     return Tally(question=question, table=pd.DataFrame(rows), words=words)
 
 
@@ -103,13 +108,12 @@ def _lines(lines: str | os.PathLike | Sequence[str]) -> list[str]:
     if isinstance(lines, str | os.PathLike):
         text = os.fspath(lines)
         if isinstance(lines, os.PathLike) or ("\n" not in text and not read_guesses([text]).guesses):
-            path = at_home(text)
             with contextlib.suppress(OSError, ValueError):  # a long text, or one with a zero byte, is no path
-                content = path.read_bytes()
+                content = at_home(text).read_bytes()
                 wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
                 return content.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
             if isinstance(lines, os.PathLike):
-                raise DgpruneError(f"lines: {path} cannot be read; give the path of a text file, or the text itself.")
+                raise DgpruneError(f"lines: {text} cannot be read; give the path of a text file, or the text itself.")
         return text.splitlines()
     return [part for line in lines for part in line.splitlines()]
 
@@ -134,15 +138,17 @@ def _result(rows: list[dict[str, Any]]) -> str:
     return f"{right['guesses']} of {people} guessed what was measured: {right['option']}."
 
 
-def _left_out(found: Found, here: list[Guess], first: dict[str, Guess]) -> str:
+def _left_out(found: Found, here: list[Guess], first: dict[str, Guess], *, code: str) -> str:
     """Return which lines were not counted, in a sentence; empty if all were."""
     changed = sum(one != first[one.person] for one in here if one.person in first)
-    again, elsewhere, mistyped = len(here) - len(first) - changed, len(found.guesses) - len(here), len(found.mistyped)
+    again, elsewhere = len(here) - len(first) - changed, sum(one.question != code for one in found.guesses)
+    beyond, mistyped = len(found.guesses) - len(here) - elsewhere, len(found.mistyped)
     quoted = ", ".join(found.mistyped[:_QUOTED]) + (", ..." if mistyped > _QUOTED else "")
     kinds = {
         "pasted again": again,
         "another guess of the same person (the first counts)": changed,
         "of another question": elsewhere,
+        "with the number of an option that this question does not have": beyond,
         f"mistyped ({quoted})": mistyped,
         "without a guess": found.other,
     }

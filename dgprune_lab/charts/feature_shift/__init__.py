@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import Count, DgpruneError, Exposure, Tidy, exposure_of, is_missing, public, strongest_exposure, unknown
+from ...core import DgpruneError, Exposure, Side, Tidy, exposure_of, is_missing, public, strongest_exposure, unknown
 from ..marks import check_table
 from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
 from .map import SIDE, SMALL, Colour, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
@@ -83,7 +83,7 @@ def feature_shift(
 
 
 @public
-def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Count = 480, height: Count = 240) -> alt.HConcatChart:
+def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Side = 480, height: Side = 240) -> alt.HConcatChart:
     """Draw one number of `diagnostics.feature_shift` against the ratio, large, with what it means below its title.
 
     A line per pair of domains, per domain, or for all images; 95 % intervals over images.

@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import Connections, Count, DgpruneError, Pair, WeightMask, pair_names, public, unknown
+from ...core import Connections, Count, DgpruneError, Pair, Side, WeightMask, pair_names, public, unknown
 from ..marks import COLOUR, FILL, canvas, layered, rows_of, tooltip
 from ..pixels.heat import Floats, blocks, ends, png
 from ..theme import AXIS_INK, DASHED, Rows, finish
@@ -45,7 +45,7 @@ def gc_net(
     mask: WeightMask | None = None,
     layers: Sequence[str] | None = None,
     links: Count | None = None,
-    width: Count = 944,
+    width: Side = 944,
 ) -> alt.LayerChart:
     """Draw how strongly consecutive layers are connected, and which connections a mask removes.
 
