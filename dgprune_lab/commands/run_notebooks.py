@@ -29,7 +29,7 @@ _LEAD = """# What the notebooks cost
 
 Each was run from top to bottom in a fresh kernel by `dgprune-lab notebooks`, which waits for the whole picture of every
 widget; in JupyterLab the next cell does not wait for it. Memory is the largest sum over the kernel and its child
-processes, pages that they share counted in each.
+processes; a page that they share counts once.
 
 | notebook | seconds | memory (MB) | code cells |
 |---|---|---|---|
@@ -129,14 +129,18 @@ def _kernel(path: Path, folder: str) -> Iterator[tuple[Any, Callable[[], int]]]:
 
 @contextmanager
 def _watched(number: int) -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the largest resident memory, in bytes, of a process with its children so far."""
+    """Yield a function that returns the largest memory so far, in bytes, of a process with its children.
+
+    A page that several processes share is divided between them, so that their sum counts it once.
+    """
     import psutil
 
     most, over = 0, threading.Event()
 
     def resident(process: psutil.Process) -> int:
         try:
-            return process.memory_info().rss
+            full = process.memory_full_info()
+            return getattr(full, "pss", full.rss)  # only Linux tells the proportional share
         except psutil.Error:  # it has ended meanwhile
             return 0
 
