@@ -305,7 +305,7 @@ EXEMPT = {
 CALLED_BY_OTHERS = {
     "forward": "PyTorch calls and traces it",
     "extra_repr": "PyTorch calls it",
-    **dict.fromkeys(("open", "listen", "still", "views_changed", "handle_message"), "the page calls them"),
+    **dict.fromkeys(("open", "listen", "settle", "still", "views_changed", "handle_message"), "the page calls them"),
     **dict.fromkeys(("tick", "background", "unavailable", "close"), "the explorer calls them"),
 }
 FACES = (

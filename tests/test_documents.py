@@ -20,19 +20,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
 ]
-FORMED = [
-    "00_start",
-    "01_scorers",
-    "03_prunability",
-    "04_sensitivity",
-    "05_feature_shift",
-    "06_workbench",
-    "07_studies",
-    "08_your_own",
-]
-"""Notebooks that have the form of a lesson: one question, a guess, a look, a measurement, exercises with solutions."""
-STORED: list[str] = []
-"""Notebooks that are shipped with outputs, which `dgprune-lab notebooks` stores."""
 VIEW = "application/vnd.jupyter.widget-view+json"
 STILL = {"text/html", "image/png"}
 HEADINGS = ["## A guess", "## Look", "## Measure", "## What to take away", "## Exercises"]
@@ -114,9 +101,8 @@ def test_a_notebook_runs_then_its_checks_hold_then_its_solutions_run(path: Path,
     assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", ()))
     shows = [any(VIEW in output.get("data", ()) for output in cell.outputs) for cell in ran[-len(stored) :]]
     assert any(shows)
-    if path.stem in STORED:
-        for is_widget, outputs in zip(shows, stored, strict=True):
-            assert not is_widget or any(set(output.get("data", ())) & STILL for output in outputs)
+    for is_widget, outputs in zip(shows, stored, strict=True):
+        assert not is_widget or any(set(output.get("data", ())) & STILL for output in outputs)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -127,9 +113,9 @@ def test_a_notebook_has_at_most_ten_code_cells_of_at_most_six_lines(path: Path) 
         assert len([line for line in cell.splitlines() if line.strip()]) <= 6, cell
 
 
-@pytest.mark.parametrize("name", FORMED)
-def test_a_notebook_has_the_form_of_a_lesson(name: str) -> None:
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_the_form_of_a_lesson(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     headings = [line for line in text.splitlines() if re.match(r"##? |### (2 min|10 min|Take)", line)]
     assert re.fullmatch(r"# .+\?", headings[0]) and headings[1:] == HEADINGS
@@ -156,10 +142,9 @@ def test_a_notebook_has_the_form_of_a_lesson(name: str) -> None:
     assert not any(cell.get("outputs") for cell in before), "what stands above the guess must not answer it"
 
 
-@pytest.mark.parametrize("name", STORED)
-def test_the_outputs_of_a_notebook_are_of_its_present_code_and_need_no_kernel(name: str) -> None:
-    path = ROOT / "notebooks" / f"{name}.ipynb"
-    content = path.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_outputs_of_a_notebook_are_of_its_present_code_and_need_no_kernel(path: Path) -> None:
+    name, content = path.stem, path.read_text(encoding="utf-8")
     notebook = json.loads(content)
     again = f"dgprune-lab notebooks {name}"
     assert notebook["metadata"]["dgprune_lab"]["ran"] == code_hash(notebook), f"{name} was changed: {again}"
