@@ -58,7 +58,7 @@ def test_differences_stand_around_zero_in_points_with_a_panel_per_domain() -> No
     assert [(row["scorer"], row["text"]) for row in rows] == [("random", "−2.0"), ("dss", "+1.0")]
     assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((-2.4, -1.6))
     ends = [panel(differences(), k)[0]["layer"][1]["encoding"]["x"]["scale"]["domain"] for k in range(2)]
-    assert ends == [[-5, 5], [-10, 10]]
+    assert ends == [[-5, 2], [-10, 10]]
     assert spec["layer"][0]["encoding"]["x"]["datum"] == 0
     assert {row["shape"] for row in rows} == {"circle"} and rows[1]["fill"] == FIRST_SOURCE
     assert charts.after_finetuning(differences()).to_dict()["usermeta"]["embedOptions"] == {"actions": False}
@@ -221,7 +221,16 @@ def test_differences_are_drawn_in_points_with_the_interval_of_their_row() -> Non
         drawn = [[row["change"], row["low"], row["high"]] for row in rows]
         assert drawn == [pytest.approx(list(100 * ends)) for ends in of[["value", "low", "high"]].to_numpy()]
         assert [row["text"] for row in rows] == [f"{100 * value:+.1f}".replace("-", "−") for value in of.value]
+        assert rows[0]["ends"] == ("−1.0 to +3.0" if rows[0]["change"] > 0 else "−3.0 to +1.0")
     assert max(row["change"] for row in rows) == -1, "the target loses"
+
+
+def test_the_panel_of_a_target_carries_the_mark_where_all_of_its_rows_do() -> None:
+    def head(frame: pd.DataFrame) -> str:
+        return charts.differences(frame).to_dict()["hconcat"][1]["title"]["text"]
+
+    frame = compared()
+    assert "◇" not in head(frame) and "◇" in head(frame[frame.scorer == "dss"])
 
 
 @pytest.mark.parametrize(

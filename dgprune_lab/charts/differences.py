@@ -24,6 +24,7 @@ from ..core import (
 )
 from .drop import change_of
 from .marks import (
+    RIGHT,
     ZERO,
     check_alike,
     check_table,
@@ -35,15 +36,26 @@ from .marks import (
     step_above,
     tooltip,
 )
-from .theme import DomainStyle, Rows, beside, domain_styles_of, point_of, records, role_label, shortened, titled
+from .theme import (
+    DomainStyle,
+    Rows,
+    beside,
+    domain_styles_of,
+    point_of,
+    points_text,
+    records,
+    role_label,
+    shortened,
+    titled,
+)
 
-ROW = 26
-_SPANS = (1, 2, 5, 10, 25, 50, 100)
+ROW = 30
+_SPANS = (1, 2, 5, *range(10, 101, 10))
 _LETTERS = 34
 
 
 @public
-def differences(frame: Tidy, *, width: Side = 210) -> alt.HConcatChart:
+def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
     """Draw how much more accurate each scorer or network is than the reference, in points, a panel per domain.
 
     Right of 0 it is more accurate than the reference, which the axis names. Intervals: 95 %, as the table holds them.
@@ -72,15 +84,22 @@ def differences(frame: Tidy, *, width: Side = 210) -> alt.HConcatChart:
     styles = domain_styles_of(frame)
     listed = {name: [row for row in used if str(row["domain"]) == name] for name in styles}
     rows = {name: _rows(some, styles[name]) for name, some in listed.items() if some}
-    end = step_above(max(abs(row[key]) for listed in rows.values() for row in listed for key in _ENDS), _SPANS)
+    reach = _reach([row for listed in rows.values() for row in listed])
     title, panels = ["Points of accuracy against", shortened(references[0], most=36)], []
     for k, (name, some) in enumerate(rows.items()):
-        panel = difference_panel(some, place=k, title=title, width=width, end=end, fields={"label": "Compared"})
-        about = role_label(styles[name].role) + exposure_label(strongest_exposure(map(exposure_of, listed[name])))
+        panel = difference_panel(some, place=k, title=title, width=width, reach=reach, fields={"label": "Compared"})
+        about = role_label(styles[name].role) + _mark(listed[name])
         head = alt.Title(text=shortened(name, most=max(8, 34 - len(about))) + about, color=styles[name].colour)
         panels.append(panel.properties(title=head))
     words = "Difference in accuracy, right of 0: better"
     return beside(*panels, title=titled(words, frame, change=True) or alt.Title(text=words, offset=12))
+
+
+def _mark(rows: Rows) -> str:
+    """The mark of a whole panel; where only some scorers looked at the target, their rows alone are marked."""
+    seen = [exposure_of(row) for row in rows]
+    of_rows = not all(seen) and not any(is_missing(row["scorer"]) for row in rows)
+    return "" if of_rows else exposure_label(strongest_exposure(seen))
 
 
 def _check_numbers(rows: Rows) -> None:
@@ -94,6 +113,21 @@ def _check_numbers(rows: Rows) -> None:
 
 
 _ENDS = ("change", "low", "high")
+
+
+def _reach(rows: Rows) -> tuple[float, float]:
+    """Both ends of the axis, in points: 0 and all rows lie within, and a little of the other side of 0 shows."""
+    low, high = (pick(0.0, *(row[key] for row in rows for key in _ENDS)) for pick in (min, max))
+    below, above = (step_above(end, _SPANS) if end else 0.0 for end in (-low, high))
+    least = max(below, above, _SPANS[0]) / 10
+    return -max(below, least), max(above, least)
+
+
+def _ends_text(row: Mapping[str, Any]) -> str:
+    """The interval in words; empty where there is none."""
+    if row["low"] == row["high"] == row["change"]:
+        return ""
+    return f"{points_text(row['low'])} to {points_text(row['high'])}"
 
 
 def _rows(listed: Rows, style: DomainStyle) -> Rows:
@@ -115,21 +149,21 @@ def _rows(listed: Rows, style: DomainStyle) -> Rows:
 
 
 def difference_panel(
-    rows: Rows, *, place: int, title: Sequence[str], width: int, fields: Mapping[str, Any], end: float | None = None
+    rows: Rows, *, place: int, title: Sequence[str], width: int, fields: Mapping[str, Any], reach: Sequence[float] = ()
 ) -> alt.LayerChart:
     """Draw the panel of one domain: zero line, intervals, dots, numbers; only the first panel has names.
 
-    `end` is the end of the axis on both sides, in points; None for the smallest step that holds all rows.
+    `reach` holds both ends of the axis, in points; without it they are the nearest steps that hold all rows.
     """
-    reach = end or step_above(max(abs(row[key]) for row in rows for key in _ENDS), _SPANS)
-    scale = alt.Scale(domain=[-reach, reach], nice=False, clamp=True)
-    change = alt.X("change:Q", scale=scale, title=list(title), axis=signed_axis(tickCount=5))
+    scale = alt.Scale(domain=list(reach or _reach(rows)), nice=False, clamp=True)
+    change = alt.X("change:Q", scale=scale, title=list(title), axis=signed_axis(tickCount=4))
     names = alt.Axis(title=None, labelLimit=240, ticks=False, domain=False) if not place else None
     label = alt.Y("label:N", sort=None, axis=names)
-    base = rows_of(f"gaps_{place}", rows)
+    base = rows_of(f"gaps_{place}", [{**row, "ends": _ends_text(row)} for row in rows])
     tips = tooltip({**fields, "change": ("Difference, points", "+.2f")}, ends="+.2f", looked=True)
     return layered(
         base.mark_rule(**ZERO).encode(x=alt.datum(0, scale=scale)),
-        *interval_marks(base, change, at={"y": label}, tips=tips, size=62),
-        row_numbers(base, y=label, dx=8, fontWeight=600),
+        *interval_marks(base, change, at={"y": label}, tips=tips, size=44),
+        row_numbers(base, y=label, dx=8, dy=-6, fontWeight=600),
+        base.mark_text(align="left", dx=8, dy=7, fontSize=10).encode(x=RIGHT, y=label, text="ends:N"),
     ).properties(width=width, height=alt.Step(ROW))

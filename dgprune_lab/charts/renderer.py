@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..core import DgpruneError
+from ..core import DIAMOND, DgpruneError
 
 # The child lifts the limit as far as it may. -P: no file of the working folder shadows a library.
 _CHILD = """
@@ -36,10 +36,14 @@ def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
 
 
 def svg_to_png(svg: str, *, scale: float) -> bytes:
-    """Render an SVG as PNG, with `scale` pixels per unit; V8 has no part in it."""
+    """Render an SVG as PNG, with `scale` pixels per unit; V8 has no part in it.
+
+    The converter's own sans-serif font lacks the diamond of target-aware numbers, and a text with it would fall back to
+    a font with serifs as a whole; a lozenge, which the font has, stands in.
+    """
     import vl_convert
 
-    return vl_convert.svg_to_png(svg, scale=scale)
+    return vl_convert.svg_to_png(svg.replace(DIAMOND, "◊"), scale=scale)
 
 
 def javascript_bundle(snippet: str, *, vl_version: str) -> str:
