@@ -103,6 +103,23 @@ def test_settings_make_columns_only_where_rows_would_lie_on_one_another() -> Non
         charts.experiment(many)
 
 
+@pytest.mark.parametrize(("width", "names"), [(105, ("fashion_mnist", "cifar10")), (150, (8 * "long_name",) * 2)])
+def test_the_headings_of_neighbouring_panels_do_not_meet(width: int, names: tuple[str, str]) -> None:
+    frame = pd.concat([compared().assign(data_set=f"{k}{name}") for k, name in enumerate(names)])
+    panels = faceted(charts.experiment(frame, width=width).to_dict())
+    room, limit = width + panels["spacing"]["column"], panels["facet"]["column"]["header"]["labelLimit"]
+    assert limit < room, "a wider font is cut, and never lies on the next heading"
+    assert 6 * max(len(line) for row in drawn(frame) for line in row["column"].split("\n")) <= limit
+
+
+def test_the_interval_does_not_shine_through_a_hollow_dot() -> None:
+    layers = faceted(charts.experiment(compared()).to_dict())["spec"]["layer"]
+    assert [layer["mark"].get("style") for layer in layers] == ["track", None, None, "halo", None]
+    hole, point = layers[-2:]
+    assert hole["mark"]["filled"] and hole["mark"]["size"] == point["mark"]["size"]
+    assert hole["encoding"]["shape"] == point["encoding"]["shape"]
+
+
 def test_averages_have_no_zero_no_bar_and_filled_dots() -> None:
     frame = compared(metric="accuracy").assign(p_holm=float("nan"))
     spec = charts.experiment(frame).to_dict()
@@ -194,7 +211,7 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     assert list(claims_in_words(found)["verdict"]) == ["yes", "proves nothing"]
     read = claims_in_words(found).iloc[0]
     assert (read["estimate"], read["detectable"]) == ("+1.0 points (+2.0 to +4.0)", "2.0 points")
-    assert (read["table"], read["paper"]) == ("mnist_m", "Sun 2023")
+    assert (read["table"], read["paper"], read["seeds"]) == ("mnist_m", "Sun 2023", "2")
     correlation = claims_in_words(found.assign(unit="correlation")).iloc[0]
     assert correlation["estimate"] == "+0.01 correlation (+0.02 to +0.04)", "a tenth of a correlation is too coarse"
     view = claims_view(found.assign(claim="<b>more</b>"), columns=["claim", "verdict"]).to_html()

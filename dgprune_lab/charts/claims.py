@@ -94,7 +94,10 @@ def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
     }
     tips = tooltip(fields, ends="+.2f")
     at: dict[str, Any] = {"y": y}
-    words = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=_LINE, baseline="middle")
+    up = alt.ExprRef(f"{-_LINE / 2} * (length(split(datum.lines, '\\n')) - 1)")  # the middle of the lines at the dot
+    words = base.mark_text(
+        style="words", align="right", dx=-9, dy=up, lineBreak="\n", lineHeight=_LINE, baseline="middle"
+    )
     tick = base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "bound"))
     return layered(
         base.mark_bar(style="track", height=12).encode(**at, x=of_field(x, "least"), x2="most:Q"),
@@ -103,4 +106,4 @@ def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
         tick,
         words.encode(**at, x=LEFT, text="lines:N"),
         base.mark_text(style="strong", align="left", dx=10, fontWeight=600).encode(**at, x=RIGHT, text="verdict:N"),
-    ).properties(height=alt.Step(3 * _LINE + 6))
+    ).properties(height=alt.Step(3 * _LINE + 10))

@@ -7,6 +7,7 @@ high, least and most (ends of the grey bar: minus and plus the minimum detectabl
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,19 @@ import altair as alt
 import pandas as pd
 
 from ..core import COLUMNS, DgpruneError, Side, Tidy, exposure_of, is_missing, public
-from .marks import COLOUR, DASH, ZERO_LINE, check_table, interval_marks, layered, of_field, signed_axis, tooltip
+from .marks import (
+    COLOUR,
+    DASH,
+    OPAQUE,
+    SHAPE,
+    ZERO_LINE,
+    check_table,
+    interval_marks,
+    layered,
+    of_field,
+    signed_axis,
+    tooltip,
+)
 from .theme import (
     FONT,
     Rows,
@@ -34,7 +47,9 @@ MOST_COLUMNS = 8
 SIGNIFICANT = 0.05
 LINES = "split(datum.label, '\\n')"
 _KEPT = ("scope", "budget", "batchnorm", "split")
-_BAR, _LETTERS = 9, 22
+_BAR, _SIZE, _LETTERS = 15, 38, 22
+_LETTER = 6.4
+"""Pixels of a letter in a heading."""
 
 
 @public
@@ -44,8 +59,9 @@ def experiment(
     """Draw a table of `experiments.compare` or `experiments.averages`: a row per scorer, a column per domain.
 
     Each dot is a mean over training seeds with its 95 % t interval. Differences stand around a line at 0, in front of a
-    grey bar that reaches from minus to plus the minimum detectable effect: a dot inside it is not significant. A dot is
-    filled where the p-value, adjusted by Holm's method, is below 0.05. A scorer that looked at a target is marked ◇.
+    grey bar that reaches from minus to plus the minimum detectable effect: a dot outside it has an interval that does
+    not reach 0. A dot is filled where also the p-value, adjusted by Holm's method for the number of ratios, is below
+    0.05. A scorer that looked at a target is marked ◇.
 
     Args:
         frame: the table. Settings in which rows of one scorer, domain and ratio differ make further columns, or
@@ -90,18 +106,20 @@ def study_chart(
     }
     bar = base.mark_bar(style="track", width=_BAR).encode(x=x, y=of_field(y, "least"), y2="most:Q")
     line = base.mark_line(strokeWidth=1.2, opacity=0.5).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH)
-    chart = layered(
-        bar if signed else line,
-        *interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.2f", looked=True), size=26),
-    ).properties(width=size[0], height=size[1])
-    label: dict[str, Any] = {"title": None, "labelLimit": 190, "labelFontSize": 11, "labelFont": FONT}
-    lines = alt.Header(**label, labelAnchor="start", labelFontWeight=600, labelExpr=LINES)
-    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=34, labelExpr=LINES)
+    *below, point = interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.2f", looked=True), size=_SIZE)
+    hole = base.mark_point(style="halo", filled=True, size=_SIZE).encode(x=x, y=y, shape=SHAPE, opacity=OPAQUE)
+    marks = [bar, *below, hole, point] if signed else [line, *below, point]
+    chart = layered(*marks).properties(width=size[0], height=size[1])
+    letters = max((len(line) for row in rows for line in row["column"].split("\n")), default=_LETTERS)
+    gap = max(12, math.ceil(_LETTER * letters) + 8 - size[0])  # headings begin at the left of their panels
+    label: dict[str, Any] = {"title": None, "labelFontSize": 11, "labelFont": FONT, "labelExpr": LINES}
+    lines = alt.Header(**label, labelAnchor="start", labelFontWeight=600, labelLimit=size[0] + gap - 6)
+    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=34, labelLimit=190)
     panels = chart.facet(
         data=alt.InlineData(values=rows, name="cells"),
         row=alt.Row("row:N", sort=alt.EncodingSortField("row_place", op="min"), header=names),
         column=alt.Column("column:N", sort=alt.EncodingSortField("column_place", op="min"), header=lines),
-        spacing={"row": 18, "column": 12},
+        spacing={"row": 18, "column": gap},
     )
     return beside(panels, title=title, padding=(36, 64, 6, 6))
 
@@ -127,7 +145,7 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
         shown = marked(str(row[of]), _looked(used, of=of, name=row[of]))
         about = {
             "row": "\n".join([shown, *_words(row, several.get(row[of], ()))]),
-            "column": "\n".join([*_title(name, role_label(styles[name].role)), *_words(row, shared)]),
+            "column": "\n".join([*_title(name, role_label(styles[name].role)), *_wrapped(_words(row, shared))]),
             "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
             "least": None if half is None else -half,
             "most": half,
@@ -162,8 +180,8 @@ def study_title(frame: pd.DataFrame) -> alt.Title:
         return alt.Title(text=f"{metric.replace('_', ' ').capitalize()} (%)", subtitle=below, offset=12)
     below = [
         "Mean over pairs of training seeds, 95 % t interval.",
-        "On the grey bar: within the minimum detectable effect, not significant.",
-        f"Filled: p (Holm over the ratios) below {SIGNIFICANT:g}.",
+        "Dot outside the grey bar: its interval, by itself, does not reach 0.",
+        f"Filled: also p, corrected for the number of ratios (Holm), is below {SIGNIFICANT:g}.",
     ]
     return alt.Title(text=f"Accuracy minus that of {_baseline(frame)} (points)", subtitle=below, offset=12)
 
@@ -202,6 +220,10 @@ def _title(name: str, role: str) -> list[str]:
 def _words(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return a setting per line, as "target mnist"."""
     return [f"{name.replace('_', ' ')} {_text(row, name)}" for name in names if not is_missing(row[name])]
+
+
+def _wrapped(lines: Sequence[str]) -> list[str]:
+    return [part for line in lines for part in textwrap.wrap(line, _LETTERS)]
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import pandas as pd
 
-from ..core import Columns, DgpruneError, note, public, unknown
+from ..core import Columns, DgpruneError, is_missing, note, public, unknown
 from .averages import over_targets
 from .claims import WORDS, Verdict, claims_table
 from .compare import compare
@@ -66,6 +66,8 @@ def shipped_claims(*, quick: bool = True) -> pd.DataFrame:
 def claims_in_words(claims: Claims) -> pd.DataFrame:
     """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
 
+    `seeds` is the number of training seeds.
+
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
 
@@ -81,9 +83,11 @@ def claims_in_words(claims: Claims) -> pd.DataFrame:
         about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
         smallest = f"{scale * row['minimum_detectable_effect']:.{digits}f}{suffix}"
         texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
+        texts["seeds"] = "" if is_missing(row.get("seeds")) else str(len(str(row["seeds"]).split(",")))
         rows.append({**about, "paper": str(row["paper"]).split(", arXiv")[0], **texts})
     first = ["table"] if "table" in claims.columns else []
-    return pd.DataFrame(rows, columns=[*first, "claim", "paper", "published", "estimate", "detectable", "verdict"])
+    columns = [*first, "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 _COMPARED: Mapping[str, tuple[str, str, bool]] = {
