@@ -11,7 +11,7 @@ import pytest
 import torch
 from material import domain, fingerprint, norm_net, randomise
 from planted import flat, linear_net
-from torch import Tensor
+from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.errors import DgpruneError
@@ -140,6 +140,31 @@ def test_inactive_filters_have_a_separate_correlation() -> None:
     d = effects(frame)
     assert d.value[2] == 0 and np.isnan(d.low[2]) and d.q_value[2] == 1
     assert set(frame.metric) >= {"rank_correlation", "rank_correlation_active"}
+
+
+def test_a_filter_with_a_constant_output_is_not_active() -> None:
+    """Its d of 0 is no measurement, and its place in the order must not make the correlation."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 20, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, CLASSES))
+    with torch.no_grad():
+        first = cast(Any, net)[0]
+        first.weight[10:] = 0
+        first.bias[10:] = 9.0
+    shift = torch.tensor([0.0, 0.8, 0.0])
+    study = dg.Study(net, sources=[shifted("a")], targets=[shifted("t", seed=2, shift=shift)])
+    values = torch.cat([effect_order(study)[:10], torch.full((10,), 99.0)])
+    scores = dg.Scores("mine", {"0": values}, study.graph)
+    frame = dg.diagnostics.sensitivity(study, layers=["0"], scorers=[scores])
+    assert (effects(frame).value[10:] == 0).all() and (effects(frame, metric="attribution").value[10:] != 0).any()
+    value = frame.set_index("metric").value
+    assert value["rank_correlation_active"] == pytest.approx(-1), "the most sensitive have the highest scores"
+    assert value["rank_correlation"] > 0, "20 filters, of which the 10 constant ones are removed last"
+
+
+def effect_order(study: dg.Study) -> Tensor:
+    """|d| as a score, by which the most sensitive filters are removed last."""
+    sizes = effects(dg.diagnostics.sensitivity(study, layers=["0"])).value.abs()
+    return torch.tensor(sizes.tolist())
 
 
 def test_without_active_filters_there_is_no_correlation() -> None:

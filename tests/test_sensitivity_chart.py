@@ -159,8 +159,9 @@ def test_a_plot_per_scorer_has_the_places_of_its_order_and_its_mark() -> None:
     assert titles[0]["subtitle"] == [
         "order not significant",
         f"rank correlation 0.10 ({MINUS}0.20 to 0.40)",
-        "with silent filters: 0.50 (0.20 to 0.80)",
-    ], "filters that never answer do not make the verdict"
+        "of active filters",
+        "all filters: 0.50 (0.20 to 0.80)",
+    ], "filters that never vary do not make the verdict"
     assert drawn["title"]["text"] == "Domain-sensitive filters: a against t ◇ target-aware, seen"
     assert "vconcat" not in dg.charts.sensitivity(table()).to_dict()["hconcat"][0]
 

@@ -56,8 +56,17 @@ class Attributions:
         return d, area, q_values(p_values(first, second, labels=self.labels))
 
     def active(self) -> dict[str, Tensor]:
-        """Layer -> (C,) bool: filters whose attribution is not 0 on every image."""
-        return {name: (first != 0).any(0) | (second != 0).any(0) for name, (first, second) in self.values.items()}
+        """Layer -> (C,) bool: filters whose attribution varies within a class, on the images of both domains.
+
+        A silent filter does not vary, nor does one with a constant output: its d is 0 by definition, not measured.
+        """
+        labels = torch.from_numpy(np.concatenate(self.labels))
+        active: dict[str, Tensor] = {}
+        for name, pair in self.values.items():
+            classes = [torch.cat(pair)[labels == label] for label in labels.unique()]
+            ranges = torch.stack([images.amax(0) - images.amin(0) for images in classes])
+            active[name] = ranges.amax(0) > self.resolution[name]
+        return active
 
     def provenance(self, study: Study) -> Provenance:
         """The provenance of a network whose filters are chosen by these attributions."""

@@ -57,9 +57,10 @@ def sensitivity(
                  then the mean over classes; .5 where the domains do not differ.
     score        for each of `scorers`, its scores.
     rank_correlation, rank_correlation_active  Spearman's correlation over filters of |d| with *minus* the score, with a
-                 bootstrap interval over filters; over all filters, and over those that are active on any image (a
-                 filter that is never active has no effect and often ranks lowest). 1 = the most sensitive filters are
-                 removed first.
+                 bootstrap interval over filters; over the filters of all layers together, and over the active ones
+                 among them: those whose attribution varies within a class. (The others, silent or with a constant
+                 output, have d = 0 by definition, and many scorers remove them together, first or last.) 1 = the most
+                 sensitive filters are removed first.
 
     Rank by the effect size, and ignore filters whose interval covers 0. `q_value` (Benjamini and Hochberg 1995, for the
     tests that the AUROC is .5) is secondary: at 500 images nearly every filter differs significantly. Labels of both

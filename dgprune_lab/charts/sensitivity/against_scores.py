@@ -79,9 +79,9 @@ def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
         if row["scorer"] == scorer
     )
     lines = correlation_words(overall)
-    if active:  # silent filters alone give a correlation, as most scorers remove them first
-        number = lines[1].removeprefix("rank correlation ")
-        lines = [*correlation_words(active[0]), f"with silent filters: {number}"]
+    if active:  # filters that never vary alone give a correlation, as most scorers remove them together
+        number = lines[1].removeprefix("rank correlation ") or "none"
+        lines = [*correlation_words(active[0]), "of active filters", f"all filters: {number}"]
     joined = (re.sub(r"\([^)]*\)", lambda found: found.group().replace(" ", _JOIN), line) for line in lines)
     return [part.replace(_JOIN, " ") for line in joined for part in wrap(line, letters) or [""]]
 
