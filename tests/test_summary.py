@@ -175,7 +175,7 @@ def test_halves_share_no_image_and_hold_them_all() -> None:
     whole = domain("a", count=63)
     first, second = dg.data.halves(whole)
     rows = whole.rows("report")
-    assert [half.name for half in (first, second)] == ["a, first half", "a, second half"]
+    assert [half.name for half in (first, second)] == ["a, half 1", "a, half 2"]
     for half, part in ((first, rows[::2]), (second, rows[1::2])):
         batch, expected = half.take(half.rows("report")), whole.take(part)
         assert batch.images.equal(expected.images) and batch.labels.equal(expected.labels)  # type: ignore[union-attr]

@@ -65,7 +65,10 @@ def prunability(
     if not 0 < start <= 1:
         raise DgpruneError(f"the chart's tolerance lies above 0 and up to 1, so 0.1 is a tenth; got {start!r}.")
     counted = str(records(frame, metric="loss")[0]["granularity"])
-    title = titled("Prunability", frame)
+    words = "Prunability: how few weights keep the training loss"
+    title = titled(words, frame) or alt.Title(text=words, offset=12)
+    if data["words"]:
+        title.offset = 40  # above the warning
     return prunability_chart(data, tolerance=start, counted=counted, width=width, height=height, title=title)
 
 
@@ -121,7 +124,7 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     kept = alt.X("kept:Q", scale=scale, title=title, axis=alt.Axis(tickCount=10))
     log = alt.Scale(type="log", nice=False, padding=12, domainMax=alt.expr("most"))
     axis = alt.Axis(format="~g", tickCount=6, grid=False)
-    loss = alt.Y("times:Q", scale=log, title="Training loss, relative to the full network's", axis=axis)
+    loss = alt.Y("times:Q", scale=log, title="Relative training loss (logarithmic)", axis=axis)
     limit, low = of_field(loss, "allowed_times"), of_field(kept, "low")
     fields = {
         "network": "Network",

@@ -18,13 +18,13 @@ def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
     >>> import dgprune_lab as dg
     >>> first, second = dg.data.halves(dg.data.mnist())
     >>> first.name, second.name, len(first), len(second)
-    ('mnist, first half', 'mnist, second half', 500, 500)
+    ('mnist, half 1', 'mnist, half 2', 500, 500)
     """
     rows = domain.rows(split)
     if len(rows) < 2:
         raise DgpruneError(f"domain {domain.name!r} has {len(rows)} images in its split {split!r}; two are needed.")
     domains = []
-    for name, half in (("first half", rows[::2]), ("second half", rows[1::2])):
+    for name, half in (("half 1", rows[::2]), ("half 2", rows[1::2])):
         batch = domain.take(half)
         domains.append(
             Domain.from_arrays(

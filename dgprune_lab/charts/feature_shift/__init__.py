@@ -110,10 +110,7 @@ def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Side = 480, heigh
     shown = cast(pd.DataFrame, frame[frame["metric"] == metric])
     words = titled(f"{METRICS[metric][0]}, layer {layers[0]}", shown, below=EXPLAINED[metric])
     plot = large_plot(data, metric, layer=layers[0]).properties(width=width, height=height)
-    chart = beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=words)
-    ratio: Any = alt.param(name="at", value=0).param
-    chart.params = [ratio]
-    return chart
+    return beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=words)
 
 
 def _mapped(rows: Rows, layer: str | None) -> Rows:

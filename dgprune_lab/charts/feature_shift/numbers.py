@@ -120,8 +120,9 @@ def _plot(
     layers: Sequence[str],
     last: bool,
     ticks: Sequence[int] = (0, 50, 100),
+    live: bool = True,
 ) -> alt.LayerChart:
-    """One metric of one layer against the ratio: zero, the current ratio, intervals, lines and dots."""
+    """One metric of one layer against the ratio: zero, a live page's current ratio, intervals, lines and dots."""
     title, meaning = METRICS[metric]
     name = _names(k, max(len(layers), 1))[metric]
     scale = alt.Scale(domain=[0, 1], nice=False) if metric == "cka" else alt.Scale(nice=True, zero=True)
@@ -139,7 +140,7 @@ def _plot(
     band = base.mark_area(opacity=0.14)
     chart = layered(
         single.mark_rule(opacity=0.45, **rule).encode(y=alt.datum(0)),
-        now.encode(x=alt.X("now:Q", title=below)),
+        *([now.encode(x=alt.X("now:Q", title=below))] if live else []),
         band.encode(**ends, color=alt.Color("colour:N", scale=None), detail="label:N"),
         base.mark_rule(strokeWidth=1.4, opacity=0.45).encode(**ends, stroke=COLOUR),
         base.mark_line(strokeWidth=1.8).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail="label:N"),
@@ -153,7 +154,7 @@ def _plot(
 
 def large_plot(data: Mapping[str, Rows], metric: str, *, layer: str) -> alt.LayerChart:
     """Return one metric's plot by itself, without a title."""
-    plot = _plot(data, metric, k=0, layers=[layer], last=True, ticks=(0, 25, 50, 75, 100))
+    plot = _plot(data, metric, k=0, layers=[layer], last=True, ticks=(0, 25, 50, 75, 100), live=False)
     plot.title = alt.Undefined
     return plot
 
@@ -161,7 +162,7 @@ def large_plot(data: Mapping[str, Rows], metric: str, *, layer: str) -> alt.Laye
 def legend_of(data: Mapping[str, Rows]) -> alt.LayerChart:
     """Return the legend of a single metric's lines."""
     lines = [{**row, "kind": "pair"} for row in data["lines"]]
-    return _lines({"lines": lines}, "pair")
+    return _lines({"lines": lines}, "pair", letters=210)
 
 
 def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]) -> Rows:
@@ -176,17 +177,17 @@ def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure]
     return [{**row, "line": k} for k, row in enumerate(rows)]
 
 
-def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"]) -> alt.LayerChart:
-    """Draw half of the legend: for each line a sample, its mark, and its name."""
+def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"], *, letters: int = 150) -> alt.LayerChart:
+    """Draw half of the legend: for each line a sample, its mark, and its name in at most `letters` pixels."""
     y = alt.Y("line:O", axis=None, sort=None)
     base = rows_of("lines", data["lines"]) if kind == "pair" else alt.Chart(alt.NamedData(name="lines"))
     base = base.transform_filter(f"datum.kind === '{kind}'")
-    text = base.mark_text(style="words", align="left", baseline="middle", fontSize=11, limit=150)
+    text = base.mark_text(style="words", align="left", baseline="middle", fontSize=11, limit=letters)
     return layered(
         base.mark_rule(strokeWidth=1.8).encode(x=LEFT, x2=alt.value(34), y=y, stroke=COLOUR, strokeDash=DASH),
         *point_marks(base, size=24, stroke=1.2, at={"x": alt.value(17), "y": y}),
         text.encode(x=alt.value(42), y=y, text="text:N"),
-    ).properties(width=186, height=alt.Step(16))
+    ).properties(width=letters + 36, height=alt.Step(16))
 
 
 def _names(k: int, layers: int) -> dict[str, str]:
