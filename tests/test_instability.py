@@ -131,6 +131,17 @@ def test_treatments_differ_in_what_is_removed_alone_and_controls_do_not_count(ru
     assert kinds["largest removed"][0] is False and kinds["largest removed"][1] != "transparent"
     together = frame[(frame.metric == "kendall") & (frame.within == "all rates")]
     assert set(together.runs) == {1}, "controls are 100 % stable by definition"
+    spec = charts.instability(frame).to_dict()
+    assert spec["title"]["subtitle"][-1] == "Controls (hollow marks) are not counted."
+    for k, panel in enumerate(spec["hconcat"]):
+        data = [one.get("data", {}) for one in panel["layer"]]
+        (rows,) = (named["values"] for named in data if named.get("name") == f"runs_{k}" and "values" in named)
+        at = [r["at"] for r in rows if r["control"]]
+        assert np.mean(at) == pytest.approx(100) and np.diff(sorted(at)) > 0.5, "side by side"
+        assert all(r["at"] == r["stable"] for r in rows if not r["control"])
+        axes = [one.get("encoding", {}).get("y", {}) for one in panel["layer"]]
+        titles = {y["title"] for y in axes if "title" in y}
+        assert titles == {"Accuracy at the end (%)"} and "title" not in panel
     assert set(frame.batchnorm) >= {"as_is"} and "BatchNorm as is" in str(charts.instability(frame).to_dict()["title"])
     for wrong in ({"treatments": ["smallest", "smallest"]}, {"seeds": []}, {"treatments": ["smallish"]}):
         with pytest.raises(dg.DgpruneError, match=next(iter(wrong))):

@@ -1,7 +1,8 @@
 """Mean stability of each run against its final accuracy: a panel per domain, a dot per run, by treatment.
 
-Named data: `runs_k` of the k-th panel, one row per run: run, domain, arm, treatment, control, stable (percent), value,
-low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends of the horizontal axis: stable; `legend`.
+Named data: `runs_k` of the k-th panel, one row per run: run, domain, arm, treatment, control, stable (percent), at
+(percent, where it is drawn), value, low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends of the
+horizontal axis: stable; `legend`.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Side = 240, 
     """Draw the accuracy (or the generalization gap) at the last epoch against mean stability, a panel per domain.
 
     Colour and mark are those of a run's treatment. Hollow marks are controls, from which nothing was removed while they
-    trained: they stand at 100 % by definition and do not count in the correlations. The text above gives each domain's
-    rank correlation over the other runs, or a warning if these are fewer than 8.
+    trained: they stand at 100 % by definition, drawn side by side around it, and do not count in the correlations. The
+    text above gives each domain's rank correlation over the other runs, or a warning if these are fewer than 8.
 
     Args:
         frame: the table of `diagnostics.instability`.
@@ -60,14 +61,18 @@ def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Side = 240, 
     rows, styles = instability_rows(frame, metric=metric), domain_styles_of(frame)
     stable = [row["stable"] for row in rows] or [100.0]
     margin = max(2.0, 0.08 * (max(stable) - min(stable)))
+    _side_by_side(rows, margin=margin)
     span: Rows = [{"stable": min(stable) - margin}, {"stable": max(100.0, *stable) + margin}]
     panels, names = [], list(dict.fromkeys(row["domain"] for row in rows)) or [""]
     for k, name in enumerate(names):
         own = [row for row in rows if row["domain"] == name]
         legend = legend_marks(legend_rows(rows), left=width + 22) if k == len(names) - 1 else []
-        layers = [*_layers(own, span, place=k, metric=metric), *legend]
-        panels.append(layered(*layers).properties(width=width, height=height, title=_head(name, own, styles)))
-    title = titled("Instability of pruning and the end of training", frame, below=_correlations(frame, metric))
+        layers = [*_layers(own, span, place=k, metric=metric), *_head(name, own, styles), *legend]
+        panels.append(layered(*layers).properties(width=width, height=height))
+    below = _correlations(frame, metric)
+    if any(row["control"] for row in rows):
+        below.append("Controls (hollow marks) are not counted.")
+    title = titled("Instability of pruning and the end of training", frame, below=below)
     return beside(*panels, title=title, padding=(28, 28, 6, 6))
 
 
@@ -88,14 +93,25 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> Rows:
     return rows
 
 
-def _head(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> alt.Title:
-    """The title of a panel: the domain in its colour."""
+def _side_by_side(rows: Rows, *, margin: float) -> None:
+    """Add where each run is drawn: at its mean stability, but controls beside each other around theirs."""
+    controls = sorted({row["run"] for row in rows if row["control"]})
+    step = margin * min(0.6, 1.5 / max(1, len(controls)))
+    shift = {run: step * (place - (len(controls) - 1) / 2) for place, run in enumerate(controls)}
+    for row in rows:
+        row["at"] = row["stable"] + shift.get(row["run"], 0.0)
+
+
+def _head(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> list[alt.Chart]:
+    """The name of a panel, the domain in its colour: a text at a fixed height, which no label of an axis moves."""
     if not rows:
-        return alt.Title(text="")
+        return []
     about = role_label(styles[name].role) + exposure_label(strongest_exposure(row["exposure"] for row in rows))
-    return alt.Title(
-        text=shortened(name, most=max(8, 34 - len(about))) + about, color=styles[name].colour, frame="group", offset=8
-    )
+    text = shortened(name, most=max(8, 34 - len(about))) + about
+    head = alt.Chart(alt.InlineData(values=[{}]))
+    return [
+        head.mark_text(style="strong", fontWeight="bold", align="left", x=0, y=-14, text=text, fill=styles[name].colour)
+    ]
 
 
 def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
@@ -114,8 +130,8 @@ def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
 def _layers(rows: Rows, span: Rows, *, place: int, metric: str) -> list[alt.Chart]:
     """Draw the intervals and dots of one panel."""
     scale = alt.Scale(nice=False, zero=False)
-    x = alt.X("stable:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=5))
-    y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=True), title=None if place else TITLES[metric])
+    x = alt.X("at:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=5))
+    y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=True), title=TITLES[metric])
     base = rows_of(f"runs_{place}", rows)
     fields = {
         "treatment": "Treatment",
@@ -128,7 +144,7 @@ def _layers(rows: Rows, span: Rows, *, place: int, metric: str) -> list[alt.Char
     tips = tooltip(fields, ends=".1f", looked=True)
     rule = base.mark_rule(strokeWidth=1.4, opacity=0.5)
     return [
-        rows_of("ends", span).mark_point(opacity=0).encode(x=x),
+        rows_of("ends", span).mark_point(opacity=0).encode(x=of_field(x, "stable")),
         rule.encode(x=x, y=of_field(y, "low"), y2="high:Q", stroke=COLOUR),
         *point_marks(base, size=70, stroke=1.6, at={"x": x, "y": y}, tips=tips),
     ]
