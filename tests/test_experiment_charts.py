@@ -118,6 +118,8 @@ def test_the_interval_does_not_shine_through_a_hollow_dot() -> None:
     hole, point = layers[-2:]
     assert hole["mark"]["filled"] and hole["mark"]["size"] == point["mark"]["size"]
     assert hole["encoding"]["shape"] == point["encoding"]["shape"]
+    drawing = vl_convert.vegalite_to_svg(charts.experiment(compared().assign(p_holm=1.0)).to_dict())
+    assert drawing.count('fill="#FFFFFF"') == len(drawn(compared())), "white below each dot"
 
 
 def test_averages_have_no_zero_no_bar_and_filled_dots() -> None:

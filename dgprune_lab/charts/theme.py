@@ -159,7 +159,10 @@ def config() -> alt.Config:
         title=alt.TitleConfig(font=FONT, color=INK, subtitleColor=AXIS_INK, **title),
         text=alt.MarkConfig(font=FONT, fontSize=11),
         view=alt.ViewConfig(stroke="transparent"),
-        style={**{name: {"color": colour} for name, colour in _INKS.items()}, "halo": {"fill": PAPER, "stroke": PAPER}},
+        style={
+            **{name: {"color": colour} for name, colour in _INKS.items()},
+            "halo": {"color": PAPER, "fill": PAPER, "stroke": PAPER},
+        },
     )
 
 
@@ -261,7 +264,7 @@ def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change
     lines = list(below)
     if ((rows["ratio_requested"] == 0) & (rows["batchnorm"] == "recalibrate")).any():
         what = "the change" if change else "the difference to the full network"
-        lines.append(f"At 0 % {what} is the re-estimation's.")
+        lines.append(f"At 0 % {what} is due to re-estimation alone.")
     if not setting and not lines:
         return None
     text = ", ".join(part for part in (words, setting) if part)

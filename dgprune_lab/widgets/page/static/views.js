@@ -74,7 +74,7 @@ function nameChart(box, spec, label) {
 export function createView(box, spec, { embed, dark, fit = true, label }) {
   const holder = { spec, box, embed, view: null, wanted: {}, drawn: {}, signals: {}, size: null, ended: false };
   const { hole } = inksOf(box.closest(".dgx") ?? box); // what lies behind text and hollow marks
-  const config = merged(merged({ background: "transparent", ...spec.config }, dark ? DARK : {}), { style: { halo: { fill: hole, stroke: hole } } });
+  const config = merged(merged({ background: "transparent", ...spec.config }, dark ? DARK : {}), { style: { halo: { color: hole, fill: hole, stroke: hole } } });
   const renderer = spec.usermeta?.embedOptions?.renderer ?? "svg";
   holder.ready = embed(box, { ...structuredClone(spec), config }, { actions: false, renderer, defaultStyle: false, logLevel: 1 })
     .then((result) => {
