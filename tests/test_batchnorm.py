@@ -136,7 +136,7 @@ def test_at_ratio_0_the_change_is_named_as_that_of_the_re_estimation(study: dg.S
     wanted = dg.evaluate(again, study.domain("t")).accuracy - full.accuracy
     assert wanted != 0 and accuracy(frame, "t", ratio=0.0, metric="accuracy_change") == pytest.approx(wanted)
     for chart in (dg.charts.drop_curve(frame), dg.charts.drop(at(frame, 0.0))):
-        assert "At 0 % the change is the re-estimation's." in chart.to_dict()["title"]["subtitle"]
+        assert "At 0 % the change is due to re-estimation alone." in chart.to_dict()["title"]["subtitle"]
     alone = dg.charts.drop(at(frame, 0.5)).to_dict()["title"]
     assert alone["text"] == "Accuracy change, BatchNorm re-estimated" and "subtitle" not in alone
     swept = dg.charts.sweep(dg.sweep(study, scorers=["l1"], ratios=[0.0, 0.5])).to_dict()
