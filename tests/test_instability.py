@@ -176,7 +176,7 @@ def test_a_live_training_is_the_same_run(run: dg.PruningRun) -> None:
     try:
         torch.rand(3)
         assert same_runs(live.result, run) and live.table.equals(run.table)
-        assert live.static["title"] == "Training with pruning, l2: highest scores removed, 7 epochs"
+        assert live.static["title"] == "Training with pruning, l2: highest scores removed, 7 epochs, BatchNorm as is"
         assert live.data == training_data(run.table, epochs=7) and live.status["progress"] == "event 2 of 2 is finished"
     finally:
         live.close()
