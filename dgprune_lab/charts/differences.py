@@ -1,6 +1,7 @@
 """Differences in accuracy, paired by image: a panel per domain, a row per scorer and ratio, or per network.
 
-Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text, colour, fill, shape, looked).
+Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text and ends in words;
+colour, fill, shape, looked).
 """
 
 from __future__ import annotations
