@@ -217,7 +217,7 @@ def test_differences_are_drawn_in_points_with_the_interval_of_their_row() -> Non
     spec = charts.differences(frame).to_dict()
     for found, (name, _, _) in zip(spec["hconcat"], DOMAINS, strict=True):
         rows = next(layer["data"]["values"] for layer in found["layer"] if "values" in layer["data"])
-        of = frame[frame.domain == name].sort_values("scorer", ascending=False, kind="stable")
+        of = frame.query(f"domain == '{name}'").sort_values("scorer", ascending=False, kind="stable")
         drawn = [[row["change"], row["low"], row["high"]] for row in rows]
         assert drawn == [pytest.approx(list(100 * ends)) for ends in of[["value", "low", "high"]].to_numpy()]
         assert [row["text"] for row in rows] == [f"{100 * value:+.1f}".replace("-", "−") for value in of.value]
@@ -230,7 +230,7 @@ def test_the_panel_of_a_target_carries_the_mark_where_all_of_its_rows_do() -> No
         return charts.differences(frame).to_dict()["hconcat"][1]["title"]["text"]
 
     frame = compared()
-    assert "◇" not in head(frame) and "◇" in head(frame[frame.scorer == "dss"])
+    assert "◇" not in head(frame) and "◇" in head(frame.query("scorer == 'dss'"))
 
 
 @pytest.mark.parametrize(

@@ -240,9 +240,10 @@ def test_undo_is_the_explorers_in_it_and_the_cells_in_a_cell(lab: NotebookPage) 
     lab.page.keyboard.type("# 1")
     assert "# 1" in cell_text(lab)
     lab.page.get_by_role("button", name="Fine-tune…").click()  # a text field has its own undo
+    lab.page.wait_for_function("document.activeElement.tagName === 'INPUT'")
     lab.page.keyboard.type("7")
     lab.page.keyboard.press("Control+z")
-    assert round(now(lab)) == 40
+    assert round(now(lab)) == 40 and "# 1" in cell_text(lab)
     lab.slider().focus()
     lab.page.keyboard.press("Control+z")
     assert wait_until(lambda: round(now(lab)) == 20)

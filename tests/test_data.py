@@ -208,6 +208,7 @@ class TestFolders:
         assert list(read) == ["mine", "rest"] and read["mine"].class_names == ("0", "1", "2")
         for name, rows in {"mine": range(6), "rest": range(8, 12)}.items():
             batch = read[name].take(torch.arange(len(rows)))
+            assert batch.labels is not None and labels is not None
             got, wanted = (
                 {(*(255 * image).round().int().flatten().tolist(), int(k)) for image, k in zip(*pair, strict=True)}
                 for pair in ((batch.images, batch.labels), (images[rows], labels[rows]))

@@ -20,6 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
 ]
+BADGE = "https://mybinder.org/badge_logo.svg"  # the one picture from outside, on the page of the repository
 VIEW = "application/vnd.jupyter.widget-view+json"
 STILL = {"text/html", "image/png"}
 HEADINGS = ["## A guess", "## Look", "## Measure", "## What to take away", "## Exercises"]
@@ -65,7 +66,7 @@ def test_the_readme_has_the_two_commands() -> None:
     assert "pip install -e . && dgprune-lab lab" in text
     assert 'pip install -e ".[test]" && pytest' in text
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
-        assert (ROOT / picture).is_file()
+        assert picture == BADGE or (ROOT / picture).is_file()
 
 
 def follow_up(notebook: Any) -> list[Any]:

@@ -237,8 +237,9 @@ def test_the_comparison_of_a_shipped_study_is_the_mean_of_its_runs(study: str) -
     same = {"metric": "accuracy", "role": "target", "ratio_requested": row["ratio_requested"], "finetuned": True}
     same |= {"level": "filter", "data_set": row.get("data_set"), "objective": "miro"}
     for name in set(same) & set(table.columns):
-        table = table[table[name] == same[name]]
-    mean = table[table["start"].isna() if "start" in table else table["run"].notna()].groupby("scorer")["value"].mean()
+        table = table.loc[table[name] == same[name]]
+    started = table["start"].isna() if "start" in table else table["run"].notna()
+    mean = {name: rows["value"].mean() for name, rows in table[started].groupby("scorer")}
     assert row["value"] == pytest.approx(mean["random"] - mean[row["baseline"]], abs=1e-9)
     assert row["baseline"] == ("l1" if study == "gc_net" else "dense_tuned")
     assert study == "mnist_m" or row["domain"].startswith("mean of")

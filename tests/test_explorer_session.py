@@ -484,7 +484,7 @@ def test_an_explorer_goes_on_from_its_folder(explorer: dg.Explorer, tmp_path: Pa
 
 def test_the_picture_of_the_grid_shows_every_filter_of_the_full_network(study: dg.Study) -> None:
     forced = {"remove": {"4": [1, 3]}, "keep": {"4": [0]}}
-    mask = dg.allocate(study.score("l1"), ratio=0.5, **forced)
+    mask = dg.allocate(study.score("l1"), ratio=0.5, remove=forced["remove"], keep=forced["keep"])
     text = filters_kept_svg(mask, forced=forced)
     root = ElementTree.fromstring(text)
     paths = [path.get("d", "") for path in root.iter("{http://www.w3.org/2000/svg}path")]

@@ -287,7 +287,8 @@ def test_pairs_of_domains_move_apart_or_together_only_where_intervals_do_not_ove
     moves = dict(zip(found["pair"], found["moves"], strict=True))
     assert moves == {"a and b": "apart", "b and t": "intervals overlap", "a and t": "together"}
     assert list(found["pair"]) == list(moves), "the largest increase first"
-    assert found["text"][0] == "a and b: 0.300 → 0.500 (apart)" and found["change"].tolist()[2] == pytest.approx(-0.2)
+    assert found["text"].tolist()[0] == "a and b: 0.300 → 0.500 (apart)"
+    assert found["change"].tolist()[2] == pytest.approx(-0.2)
     for wrong, words_of_it in ((0.5, "it holds 0, 0.2, 0.6"), (0.0, "compared with 0")):
         with pytest.raises(DgpruneError, match=words_of_it):
             dg.diagnostics.shift_change(frame, ratio=wrong)

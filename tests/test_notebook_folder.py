@@ -197,7 +197,11 @@ SOLUTION = (
 def lesson() -> bytes:
     """A notebook with an exercise, its solution, notes for the speaker and outputs."""
     notebook = json.loads(written("1 + 1", outputs=True))
-    asked = {"cell_type": "markdown", "id": "ask", "source": f"### 2 minutes\n\nTry it.{SOLUTION}\nMore."}
+    asked: dict[str, Any] = {
+        "cell_type": "markdown",
+        "id": "ask",
+        "source": f"### 2 minutes\n\nTry it.{SOLUTION}\nMore.",
+    }
     asked["metadata"] = {
         "tags": ["exercise"],
         "dgprune_lab": {"speaker_notes": "Wait.\n\nThen ask.", "check": ["True"]},

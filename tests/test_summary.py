@@ -71,7 +71,7 @@ def test_the_answer_marks_what_looked_at_a_target_and_refuses_several_rows_of_on
         with pytest.raises(dg.DgpruneError, match=f"several values of '{name}'"):
             dg.answer(frame.assign(**{name: values}), of="scorer")
     with pytest.raises(dg.DgpruneError, match="got 1 rows of 1"):
-        dg.answer(frame[:1], of="scorer")
+        dg.answer(frame.head(1), of="scorer")
 
 
 def test_the_answer_refuses_what_names_no_choice_and_what_has_no_order() -> None:

@@ -14,6 +14,7 @@ import altair as alt
 
 from ..core import (
     DgpruneError,
+    Exposure,
     Side,
     Tidy,
     exposure_label,
@@ -98,7 +99,7 @@ def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
 
 def _mark(rows: Rows) -> str:
     """The mark of a whole panel; where only some scorers looked at the target, their rows alone are marked."""
-    seen = [exposure_of(row) for row in rows]
+    seen: list[Exposure] = [exposure_of(row) for row in rows]
     of_rows = not all(seen) and not any(is_missing(row["scorer"]) for row in rows)
     return "" if of_rows else exposure_label(strongest_exposure(seen))
 
@@ -166,5 +167,5 @@ def difference_panel(
         base.mark_rule(**ZERO).encode(x=alt.datum(0, scale=scale)),
         *interval_marks(base, change, at={"y": label}, tips=tips, size=44),
         row_numbers(base, y=label, dx=8, dy=-6, fontWeight=600),
-        base.mark_text(align="left", dx=8, dy=7, fontSize=10).encode(x=RIGHT, y=label, text="ends:N"),
+        base.mark_text(align="left", dx=8, dy=7, fontSize=10.7).encode(x=RIGHT, y=label, text="ends:N"),
     ).properties(width=width, height=alt.Step(ROW))

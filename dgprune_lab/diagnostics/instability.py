@@ -91,7 +91,7 @@ def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
 
 def _treatment(run: PruningRun) -> str:
     """What was done to the filters, in words."""
-    if not (run.events["epoch"] > 0).any():
+    if not any(run.events["epoch"] > 0):
         return "removed before training" if run.settings["events"] else "nothing removed"
     named = {"zero": "zeroed for a while", "noise": "noise", "restore": "restored"}
     return named.get(run.settings["how"], f"{run.settings['remove']} removed")

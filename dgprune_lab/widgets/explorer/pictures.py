@@ -55,5 +55,5 @@ def _with_rows(part: Any, data: Mapping[str, Any]) -> Any:
     if not isinstance(part, dict):
         return part
     name = part["data"].get("name") if isinstance(part.get("data"), dict) else None
-    own = {"data": {"name": name, "values": data[name]}} if name in data else {}
+    own = {} if name is None or name not in data else {"data": {"name": name, "values": data[name]}}
     return {**{key: _with_rows(each, data) for key, each in part.items() if key not in own}, **own}
