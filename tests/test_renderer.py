@@ -1,16 +1,19 @@
-"""Pictures under a limit of address space: drawn by a child process, or refused in a sentence; never an abort."""
+"""Pictures: on white; under a limit of address space drawn by a child process or refused in a sentence, no abort."""
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import subprocess
 import sys
 
 import psutil
 import pytest
+from PIL import Image
 
 import dgprune_lab as dg
-from dgprune_lab.charts.renderer import vegalite_to_svg
+from dgprune_lab.charts.renderer import svg_to_png, vegalite_to_svg
 
 resource = pytest.importorskip("resource", reason="limits of POSIX")
 
@@ -56,3 +59,13 @@ def test_under_a_hard_limit_a_sentence_says_what_to_do() -> None:
     for line in (refused, shown):
         assert "the picture could not be drawn: this process may use 24 GB of address space (ulimit -v)" in line
         assert "ulimit -v unlimited" in line
+
+
+def test_a_picture_is_on_white_and_what_is_half_transparent_keeps_its_colour() -> None:
+    shape = '<rect width="20" height="20" fill="#0000FF" opacity="0.5"/>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20">{shape}</svg>'
+    drawn = Image.open(io.BytesIO(svg_to_png(svg, scale=1))).convert("RGBA")
+    assert drawn.getpixel((30, 10)) == (255, 255, 255, 255)
+    assert drawn.getpixel((10, 10)) == pytest.approx((127, 127, 255, 255), abs=1)
+    marks = {"mark": "point", "data": {"values": [{"a": 1}]}, "config": {"background": "transparent"}}
+    assert re.search(r'<rect width="\d+" height="\d+" fill="#FFFFFF"/>', vegalite_to_svg(marks))

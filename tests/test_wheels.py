@@ -48,12 +48,16 @@ def index_of(folder: Path, *wheels: tuple[str, str]) -> Path:
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The index that pip asks, with what a pretend dgprune-lab needs; its torch is newer than the CPU build."""
     own = made(
-        tmp_path / "own", "dgprune_lab", "0.1.0", needs=("torch>=2.6", "little"), says="installed from the stick"
+        tmp_path / "own",
+        "dgprune_lab",
+        "0.1.0",
+        needs=("torch>=2.6", "torchvision", "little"),
+        says="installed from the stick",
     )
     monkeypatch.setattr(wheels, "_own", lambda _: own)
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    folder = index_of(tmp_path / "index", ("torch", "2.7.0"), ("little", "1.0"))
+    folder = index_of(tmp_path / "index", ("torch", "2.7.0"), ("torchvision", "0.22.0"), ("little", "1.0"))
     monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri())
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", folder.as_uri())  # a setting that must not bring its torch instead
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -64,10 +68,10 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_of_wheels_installs_with_one_command(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu = index_of(tmp_path / "cpu builds", ("torch", "2.6.0+cpu"))
+    cpu = index_of(tmp_path / "cpu builds", ("torch", "2.6.0+cpu"), ("torchvision", "0.21.0+cpu"))
     fetched = wheels.fetch_wheels(tmp_path / "the stick", cpu=cpu.as_uri())
-    assert [wheel.name.split("-")[0] for wheel in fetched] == ["dgprune_lab", "little", "torch"]
-    assert "+cpu" in fetched[2].name
+    assert [wheel.name.split("-")[0] for wheel in fetched] == ["dgprune_lab", "little", "torch", "torchvision"]
+    assert "+cpu" in fetched[2].name and "+cpu" in fetched[3].name
     monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "no such index").as_uri())
     monkeypatch.setenv("PYTHON", sys.executable)
     command = ["sh", str(tmp_path / "the stick" / "install.sh"), "my env"]
@@ -92,8 +96,10 @@ def test_another_python_is_refused_before_anything_is_made(index: Path, tmp_path
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one build of torch")
 def test_a_build_with_cuda_is_refused_where_the_cpu_build_was_asked_for(index: Path, tmp_path: Path) -> None:
-    with pytest.raises(DgpruneError, match=r"torch-2\.7\.0-\S+ of .* is no CPU build\. Give --cpu an index"):
-        wheels.fetch_wheels(tmp_path / "stick", cpu=index.as_uri())
+    for torch, refused in (("2.7.0", r"torch-2\.7\.0"), ("2.7.0+cpu", r"torchvision-0\.22\.0")):
+        cpu = index_of(tmp_path / torch, ("torch", torch), ("torchvision", "0.22.0"))
+        with pytest.raises(DgpruneError, match=rf"{refused}-\S+ of .* is no CPU build\. Give --cpu an index"):
+            wheels.fetch_wheels(tmp_path / "stick", cpu=cpu.as_uri())
 
 
 def test_what_cannot_be_had_is_said(index: Path, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from ..core import DIAMOND, DgpruneError
 
+PAPER = "#FFFFFF"
+
 # The child lifts the limit as far as it may. -P: no file of the working folder shadows a library.
 _CHILD = """
 import json, resource, sys
@@ -27,23 +29,26 @@ sys.stdout.buffer.write(getattr(vl_convert, function)(*arguments, **options).enc
 
 
 def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
-    """Render a Vega-Lite specification as SVG.
+    """Render a Vega-Lite specification as SVG, on white unless it names a background, to be read on a dark page too.
 
     Raises:
         DgpruneError: the memory limit of this process leaves no room for it.
     """
-    return _converted("vegalite_to_svg", spec)
+    return _converted("vegalite_to_svg", {"background": PAPER, **spec})
 
 
 def svg_to_png(svg: str, *, scale: float) -> bytes:
-    """Render an SVG as PNG, with `scale` pixels per unit; V8 has no part in it.
+    """Render an SVG as PNG on white, with `scale` pixels per unit; V8 has no part in it.
 
-    The converter's own sans-serif font lacks the diamond of target-aware numbers, and a text with it would fall back to
-    a font with serifs as a whole; a lozenge, which the font has, stands in.
+    The converter darkens what is half transparent where nothing is behind it. Its own sans-serif font lacks the diamond
+    of target-aware numbers, and a text with it would fall back to a font with serifs as a whole; a lozenge, which the
+    font has, stands in.
     """
     import vl_convert
 
-    return vl_convert.svg_to_png(svg.replace(DIAMOND, "◊"), scale=scale)
+    ground = f'<rect width="100%" height="100%" fill="{PAPER}"/>'
+    on_white = re.sub(r"<svg\b[^>]*>", lambda found: found[0] + ground, svg, count=1)
+    return vl_convert.svg_to_png(on_white.replace(DIAMOND, "◊"), scale=scale)
 
 
 def javascript_bundle(snippet: str, *, vl_version: str) -> str:

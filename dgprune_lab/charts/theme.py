@@ -23,7 +23,7 @@ from ..core import (
     unknown,
 )
 from .projector import in_theme
-from .renderer import vegalite_to_svg
+from .renderer import PAPER, vegalite_to_svg
 
 FIRST_SOURCE = "#0072B2"
 FIRST_TARGET = "#D55E00"
@@ -34,7 +34,6 @@ QUIET = "#8A8F98"
 INK = "#22272E"
 AXIS_INK = "#5B6470"
 GRID = "#E8EAED"
-PAPER = "#FFFFFF"
 
 SOLID = (1, 0)
 LONG_DASH = (9, 5)
@@ -205,7 +204,7 @@ def svg(chart: alt.TopLevelMixin) -> str:
     Raises:
         DgpruneError: the memory limit of this process leaves no room for the engine that draws.
     """
-    return in_theme(vegalite_to_svg({"background": PAPER, **chart.to_dict()}))  # to be read on a dark page too
+    return in_theme(vegalite_to_svg(chart.to_dict()))
 
 
 class _Still:

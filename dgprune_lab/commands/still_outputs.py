@@ -99,10 +99,8 @@ def _png(svg: str) -> tuple[Output, Output]:
     """Return an SVG as PNG in few colours, with the size at which it is shown, in pixels, and its title."""
     from PIL import Image
 
-    drawn = Image.open(io.BytesIO(svg_to_png(svg, scale=_SCALE))).convert("RGBA")
-    flat = Image.new("RGB", drawn.size, "white")
-    flat.paste(drawn, mask=drawn.getchannel("A"))
-    few, file = flat.quantize(_COLOURS, dither=Image.Dither.NONE), io.BytesIO()
+    drawn = Image.open(io.BytesIO(svg_to_png(svg, scale=_SCALE))).convert("RGB")
+    few, file = drawn.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE), io.BytesIO()
     few.save(file, "PNG", optimize=True)
     width, height = (round(length / _SCALE) for length in drawn.size)
     about = {"width": width, "height": height, "alt": html.unescape(title_of(svg))}

@@ -57,8 +57,8 @@ def fetch_wheels(folder: str | Path, *, cpu: str | None = None) -> list[Path]:
         The wheels.
 
     Raises:
-        DgpruneError: a folder that cannot be written to, no source of this package, pip fails, or the torch of `cpu` is
-            no CPU build.
+        DgpruneError: a folder that cannot be written to, no source of this package, pip fails, or the torch or
+            torchvision of `cpu` is no CPU build.
     """
     folder = check_writable_folder(folder, argument="the folder of the wheels")
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,22 +67,23 @@ def fetch_wheels(folder: str | Path, *, cpu: str | None = None) -> list[Path]:
         _pip(*asked)
     else:
         with tempfile.TemporaryDirectory() as box:
-            torch = _cpu_build(cpu, Path(box))
-            same = write_file(Path(box) / "same.txt", f"torch=={torch.name.split('-')[1]}\n")
+            built = [wheel.name.split("-")[:2] for wheel in _cpu_builds(cpu, Path(box))]
+            same = write_file(Path(box) / "same.txt", "".join(f"{name}=={version}\n" for name, version in built))
             _pip(*asked, "--extra-index-url", cpu, "--find-links", box, "--constraint", str(same))
     write_file(folder / "install.sh", _SHELL).chmod(0o755)
     write_file(folder / "install.bat", _BATCH.replace("\n", "\r\n"))
     return sorted(folder.glob("*.whl"))
 
 
-def _cpu_build(cpu: str, box: Path) -> Path:
-    """Fetch the CPU build of torch alone, from this index alone, and return it."""
+def _cpu_builds(cpu: str, box: Path) -> list[Path]:
+    """Fetch the CPU builds of torch and torchvision alone, from this index alone, and return them."""
     alone = {"PIP_INDEX_URL": cpu, "PIP_EXTRA_INDEX_URL": cpu, "PIP_FIND_LINKS": str(box)}  # in place of pip's settings
-    _pip("download", "torch", "--no-deps", "--dest", str(box), **alone)
-    (torch,) = box.glob("torch-*.whl")
-    if "+cpu" not in torch.name and sys.platform != "darwin":  # macOS has one build, without a local version
-        raise DgpruneError(f"{torch.name} of {cpu} is no CPU build. Give --cpu an index that has the CPU builds.")
-    return torch
+    _pip("download", "torch", "torchvision", "--no-deps", "--dest", str(box), **alone)
+    wheels = sorted(box.glob("torch*.whl"))
+    for wheel in wheels:
+        if "+cpu" not in wheel.name and sys.platform != "darwin":  # macOS has one build, without a local version
+            raise DgpruneError(f"{wheel.name} of {cpu} is no CPU build. Give --cpu an index that has the CPU builds.")
+    return wheels
 
 
 def _pip(*words: str, **settings: str) -> None:
