@@ -23,6 +23,7 @@ import dgprune_lab as dg
 from dgprune_lab.commands.cli import app
 from dgprune_lab.commands.session_report import write_session_report
 from dgprune_lab.core import files
+from dgprune_lab.pruning import read_groups
 from dgprune_lab.widgets.explorer import session_folder
 from dgprune_lab.widgets.explorer.code import as_code
 from dgprune_lab.widgets.explorer.grid_picture import filters_kept_svg
@@ -489,12 +490,28 @@ def test_the_picture_of_the_grid_shows_every_filter_of_the_full_network(study: d
     root = ElementTree.fromstring(text)
     paths = [path.get("d", "") for path in root.iter("{http://www.w3.org/2000/svg}path")]
     kept = sum(int(keep.sum()) for keep in mask.keep.values())
-    assert [path.count("M") for path in paths] == [kept, study.graph.free - kept, 2], "kept, removed, crosses"
+    assert [path.count("M") for path in paths] == [kept, study.graph.free - kept, 2, 0], "kept, removed, crosses, slits"
     assert paths[0].count("z") == 1, "one square"
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert words[:2] == ["0", f"{int(mask.keep['0'].sum())} of {study.graph['0'].filters}"]
     assert words[-1] == "disc: kept, ring: removed · square: kept by hand · cross: removed by hand"
     assert filters_kept_svg(mask, forced={}).count("by hand") == 0
+
+
+def test_the_picture_of_the_grid_marks_silent_filters_and_shortens_names_at_their_beginning() -> None:
+    long, network = "features_of_a_rather_long_block_1", nn.Sequential()
+    network.add_module(long, nn.Conv2d(3, 6, 3))
+    network.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)])
+    graph = read_groups(network.eval(), torch.zeros(1, 3, 8, 8))
+    keep = {long: torch.tensor([True, True, True, False, False, False])}
+    mask = dg.Mask(keep, 0.5, graph)
+    plain = filters_kept_svg(mask, forced={})
+    assert "silent" not in plain and long not in plain and "…_rather_long_block_1<" in plain
+    text = filters_kept_svg(mask, forced={"remove": {long: [3]}, "keep": {}}, silent={long: [0, 3, 4]})
+    root = ElementTree.fromstring(text)
+    paths = [path.get("d", "") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+    assert [path.count("M") for path in paths] == [3, 3, 2, 1], "of two removed silent ones, one is crossed by hand"
+    assert text.count("line through: silent") == 1
 
 
 def test_pins_of_a_loaded_session_are_never_lost(study: dg.Study, tmp_path: Path) -> None:

@@ -28,3 +28,8 @@ test("names are escaped, and the picture is as large as what it holds", () => {
   assert.ok(svg.includes(">a&lt;b &amp; c</text>") && !svg.includes("a<b"));
   assert.match(svg, /^<svg xmlns="http:\/\/www.w3.org\/2000\/svg" width="224" height="108"/);
 });
+
+test("a name that is longer than the room beside its cells loses its beginning", () => {
+  const svg = draw([{ ...row([state(true)]), name: "denseblock3.denselayer12.conv2" }]);
+  assert.ok(svg.includes(">…3.denselayer12.conv2</text>") && !svg.includes("denseblock3"));
+});

@@ -212,5 +212,5 @@ class Explorer(SessionActions):
         frame = self._session.steps.full.exact(self.view)
         if frame is None:
             return assets.picture(None, None)
-        view = view_of(self._session, None, silent=None)
+        view = view_of(self._session, None)
         return explorer_picture(view, self.panels, sentence=frame.payload["sentence"])

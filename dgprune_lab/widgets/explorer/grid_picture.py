@@ -11,29 +11,44 @@ _SIDE, _WIDTH, _GAP, _EDGE, _HEAD = 148, 660, 8, 12, 44
 _SIZES = (15, 13, 11, 9, 8)  # of a cell
 _TALL = 900  # pixels; larger cells are taken as long as all fit
 _CELL, _RING, _MARK, _SOFT = "#46566a", "#b3bac3", "#22272e", "#5b6470"
-_NOTES = {"filled": "disc: kept, ring: removed", "squares": "square: kept by hand", "crosses": "cross: removed by hand"}
+_NAME = 21  # letters of a layer's name that have room beside its cells
+_NOTES = {
+    "filled": "disc: kept, ring: removed",
+    "squares": "square: kept by hand",
+    "crosses": "cross: removed by hand",
+    "lines": "line through: silent",
+}
 
 
-def filters_kept_svg(mask: Mask, *, forced: Mapping[str, Mapping[str, Sequence[int]]]) -> str:
+def filters_kept_svg(
+    mask: Mask,
+    *,
+    forced: Mapping[str, Mapping[str, Sequence[int]]],
+    silent: Mapping[str, Sequence[int]] | None = None,
+) -> str:
     """Return a picture of which filters of the full network stay: a row per layer, a cell per filter.
 
     Args:
         mask: of the full network.
         forced: {"remove": layer -> indices, "keep": layer -> indices} of the filters forced by hand.
+        silent: layer -> indices of the filters whose output is 0 for every image; None if that is not known.
     """
     counts = {group.name: group.filters for group in mask.graph.groups}
     size = next((size for size in _SIZES if sum(_tall(n, size) for n in counts.values()) <= _TALL), _SIZES[-1])
-    paths: dict[str, list[str]] = {name: [] for name in ("filled", "rings", "squares", "crosses")}
+    paths: dict[str, list[str]] = {name: [] for name in (*_NOTES, "rings", "slits")}
     words, top = list[str](), _HEAD
     for name, count in counts.items():
         keep = mask.keep[name].tolist()
         by_hand = {way: set(forced.get(way, {}).get(name, ())) for way in ("keep", "remove")}
-        words += [_text(name, top + 12, 12, _MARK), _text(f"{sum(keep)} of {count}", top + 26, 11, _SOFT)]
+        quiet, short = set((silent or {}).get(name, ())), name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
+        words += [_text(short, top + 12, 12, _MARK), _text(f"{sum(keep)} of {count}", top + 26, 11, _SOFT)]
         for k, kept in enumerate(keep):
             x, y = _SIDE + k % _per(size) * size, top + k // _per(size) * size
-            _add(paths, x, y, size, kept=kept, forced=next((way for way in by_hand if k in by_hand[way]), ""))
+            way = next((way for way in by_hand if k in by_hand[way]), "")
+            _add(paths, x, y, size, kept=kept, forced=way, silent=k in quiet)
         top += _tall(count, size)
-    notes = " · ".join(text for name, text in _NOTES.items() if name == "filled" or paths[name])
+    drawn = {**paths, "lines": paths["lines"] + paths["slits"]}
+    notes = " · ".join(text for name, text in _NOTES.items() if name == "filled" or drawn[name])
     words += [_text("Filters kept", 13, 13, _MARK), _text(notes, 31, 11, _SOFT)]
     wide, tall = _SIDE + _WIDTH + 2 * _EDGE, top + 2 * _EDGE
     return (
@@ -41,13 +56,21 @@ def filters_kept_svg(mask: Mask, *, forced: Mapping[str, Mapping[str, Sequence[i
         f'<rect width="{wide}" height="{tall}" fill="#ffffff"/><g transform="translate({_EDGE} {_EDGE})">'
         f'<path d="{"".join(paths["filled"] + paths["squares"])}" fill="{_CELL}"/>'
         f'<path d="{"".join(paths["rings"])}" fill="none" stroke="{_RING}"/>'
-        f'<path d="{"".join(paths["crosses"])}" fill="none" stroke="{_SOFT}" stroke-width="1.3"/>'
+        f'<path d="{"".join(paths["crosses"] + paths["lines"])}" fill="none" stroke="{_SOFT}" stroke-width="1.3"/>'
+        f'<path d="{"".join(paths["slits"])}" fill="none" stroke="#ffffff" stroke-width="1.3"/>'
         f"{''.join(words)}</g></svg>"
     )
 
 
-def _add(paths: Mapping[str, list[str]], x: float, y: float, size: int, *, kept: bool, forced: str) -> None:
-    """Add a cell, by shape: a disc stays, a ring is removed; by hand a square stays, a cross is in the ring."""
+def _add(
+    paths: Mapping[str, list[str]], x: float, y: float, size: int, *, kept: bool, forced: str, silent: bool
+) -> None:
+    """Add a cell, by shape: a disc stays, a ring is removed; by hand a square stays, a cross is in the ring.
+
+    A line through it: silent.
+    """
+    if silent and not (forced == "remove" and not kept):
+        paths["slits" if kept else "lines"].append(f"M{x + 2} {y + size / 2}h{size - 4}")
     if kept and forced == "keep":
         paths["squares"].append(f"M{x + 1} {y + 1}h{size - 2}v{size - 2}h{2 - size}z")
         return

@@ -81,6 +81,11 @@ class Session:
         return self.steps.at(self.view.get("step", 0))
 
     @property
+    def silent(self) -> Mapping[str, Sequence[int]] | None:
+        """The silent filters of the step of the view; None while they are not known."""
+        return self._silent.get(self.view.get("step", 0))
+
+    @property
     def item(self) -> Scorer | Scores:
         """The scorer of the current view."""
         return self.steps.full.menu[self.view["scorer"]]
@@ -284,4 +289,4 @@ class Session:
             self._send("pins", rows)
 
     def _panel_view(self, selected: Any) -> View:
-        return view_of(self, selected, silent=self._silent.get(self.view.get("step", 0)))
+        return view_of(self, selected)

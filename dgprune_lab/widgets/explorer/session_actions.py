@@ -136,7 +136,7 @@ class SessionActions(StepActions):
         session = self._session
         networks = {step.number: partial(session.steps.network, step.number) for step in session.steps}
         tables = {"steps": self.steps, "pins": session.board.table(session.view)}
-        view = view_of(session, None, silent=None)
+        view = view_of(session, None)
         return session_content(networks, view, code=self._code(whole=True), tables=tables)
 
     def _values(self) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ def session_content(
         yield CHARTS.format("trade_off"), vegalite_to_svg(trade_off(table, width=_WIDE).to_dict(validate=False))
     if view.present is not None:
         forced = view.present.choice.get("forced") or {}
-        yield CHARTS.format("filters_kept"), filters_kept_svg(view.present.mask, forced=forced)
+        yield CHARTS.format("filters_kept"), filters_kept_svg(view.present.mask, forced=forced, silent=view.silent)
     for name, spec in view_charts(view):
         yield CHARTS.format(name), vegalite_to_svg(spec)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-def view_of(session: Session, selected: Any, *, silent: Mapping[str, Sequence[int]] | None) -> View:
+def view_of(session: Session, selected: Any) -> View:
     """Return the view of a session for a panel."""
     view = session.view
     measured = session.steps.at(view.get("step", 0))
@@ -40,7 +39,7 @@ def view_of(session: Session, selected: Any, *, silent: Mapping[str, Sequence[in
         choice=entry_of(view),
         full=None if taken is None else session.study,
         original=None if taken is None else {name: taken.kept(name) for name in taken.keep},
-        silent=silent,
+        silent=session.silent,
         tried=_all_tried(session),
         present=present,
         seconds=measured.load.pace.seconds,

@@ -4,6 +4,7 @@ import { cellShapes } from "./cells.js";
 
 const EDGE = 12;
 const HEAD = 44; // title and legend
+const NAME = 21; // letters of a layer's name that have room beside its cells
 const FONT = "system-ui, sans-serif";
 
 // The methods of Path2D that cells use, written as the text of an SVG path; its arcs are full circles.
@@ -32,7 +33,7 @@ export function gridSvg({ rows, title, notes, width, height, inks, paper }) {
   const drawn = shapes.map(({ path, fill, stroke, width: line }) =>
     `<path d="${path.text}" ${fill ? `fill="${fill}"` : `fill="none" stroke="${stroke}" stroke-width="${line}"`}/>`,
   );
-  const names = rows.flatMap(({ name, share, top }) => [text(name, 0, top + 12, { ink: inks.mark }), text(share, 0, top + 26, { ink: inks.words, size: 11 })]);
+  const names = rows.flatMap(({ name, share, top }) => [text(name.length > NAME ? `…${name.slice(1 - NAME)}` : name, 0, top + 12, { ink: inks.mark }), text(share, 0, top + 26, { ink: inks.words, size: 11 })]);
   const [wide, tall] = [Math.max(width, 6.2 * notes.length, 7 * title.length) + 2 * EDGE, height + HEAD + 2 * EDGE].map(Math.ceil);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${wide}" height="${tall}" viewBox="0 0 ${wide} ${tall}">`,
