@@ -331,6 +331,14 @@ def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:
     assert span_rows([]) == [{"change": -5}, {"change": 5}]
 
 
+def test_the_mark_of_a_long_name_is_seen_and_names_stay_apart() -> None:
+    long = "photographs_of_digits_on_house_numbers"
+    frame = table(target=long, seen="labels", aware=True).replace({"mnist": f"{long}_indoor"})
+    indoor, _, outdoor = (row["label"] for row in data_of(charts.drop(frame))["drops"])
+    assert outdoor.endswith(" ◇ target-aware, seen") and len(outdoor) == 28 + len(" ◇ target-aware, seen")
+    assert indoor != outdoor and indoor.startswith("…") and "_indoor" in indoor
+
+
 def costs(ratio: float) -> list[dict[str, Any]]:
     full = {"filters": 320, "parameters": 123_456, "macs": 9.1e6, "bytes": 498_000}
     return [

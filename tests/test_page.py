@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from explorer_state import HOSTILE, make_state
+from explorer_state import HOSTILE, make_frame, make_state
 from material import domain, norm_net, randomise
 
 import dgprune_lab as dg
@@ -243,3 +243,8 @@ def test_a_report_without_a_scorer_that_can_run_is_refused_with_the_reasons(tmp_
 
 def small() -> dg.Study:
     return dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a", count=12)], name="small")
+
+
+def test_a_long_name_in_chart_d_keeps_its_mark_within_the_room_beside_the_plot() -> None:
+    label = make_frame("dss", 0.5, target="art_painting").payload["drops"][-1]["label"]
+    assert label == "art_pain… ◇"

@@ -27,6 +27,7 @@ from .marks import (
     interval_marks,
     layered,
     rows_of,
+    shortened_apart,
     signed_axis,
     step_above,
     tooltip,
@@ -47,6 +48,7 @@ from .theme import (
 CAPTION = "Measured right after removal; it says nothing yet about generalisation."
 ROW = 28
 """Least height of a row, in pixels, at which the interval stands below the number."""
+_LETTERS = 28  # of a domain's name; its mark stands after it
 PADDING = {"left": 78, "right": 82, "top": 6, "bottom": 40}
 CHANGE = "accuracy_change"
 POINTS = "Accuracy change (points)"
@@ -109,13 +111,15 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
     used = at_largest_ratio([row for row in records(frame, metric=metric) if is_overall(row)])
     styles = domain_styles_of(frame)
     several, networks = (len({row.get(name) for row in used}) > 1 for name in ("scorer", "network"))
+    names = shortened_apart((str(row["domain"]) for row in used), most=_LETTERS)
     rows: Rows = []
     for row in used:
         exposure = exposure_of(row)
-        label = str(row["domain"]) + exposure_label(exposure)
+        name = names[str(row["domain"])]
+        label = name + exposure_label(exposure)
         if several:  # target-aware is written once, at the scorer
             seen = exposure_label("seen" if "seen" in exposure else "")
-            label = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {row['domain']}{seen}"
+            label = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {name}{seen}"
         label = f"{row['network']}, {label}" if networks else label
         point = point_of(styles[str(row["domain"])], exposure=exposure)
         change = change_of(row)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from os.path import commonprefix
 from typing import Any, cast
 
 import altair as alt
 import pandas as pd
 
 from ..core import DgpruneError, is_missing
-from .theme import QUIET, Rows, records
+from .theme import QUIET, Rows, records, shortened
 
 COLOUR = alt.Stroke("colour:N", scale=None)
 DASH = alt.StrokeDash("dash:N", scale=None)
@@ -231,6 +232,20 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
         row["value"] = min(row["value"], high)
         high = row["value"] - gap
     return rows
+
+
+def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
+    """Return each name with its shortened form; names that a cut at the end would make alike lose their beginning.
+
+    >>> list(shortened_apart(["photos_indoor", "photos_outdoor", "art_painting"], most=8).values())
+    ['…s_indo…', '…s_outd…', 'art_pai…']
+    """
+    forms, cut = dict[str, str](), {name: shortened(name, most=most) for name in dict.fromkeys(names)}
+    for name, text in cut.items():
+        alike = [other for other in cut if cut[other] == text]
+        start = max(min(len(commonprefix(alike)) - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
+        forms[name] = shortened("…" * (start > 0) + name[start:], most=most)
+    return forms
 
 
 def mixed(colour: str, share: float) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ...charts.drop import CHANGE, drop_rows, span_rows
+from ...charts.marks import shortened_apart
 from ...charts.sweep import ACCURACY, sweep_data, sweep_points
 from ...charts.theme import records
 from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_label, exposure_of, interruptible, tidy
@@ -24,6 +25,7 @@ AGREEMENT = "agreement"
 EXTRA = ("calibration",)
 CALIBRATION = 500
 STEP = 0.05
+_LETTERS = 11  # of a domain's name with its mark, beside chart D
 SPLIT = "report"
 _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 Row = dict[str, Any]
@@ -177,7 +179,8 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
     data = curve_rows(points)
     exposures: dict[str, Exposure] = {point["domain"]: point["exposure"] for point in points}
     marks = {name: {"": "", "?": " ?", "seen": ""}.get(exposure, f" {DIAMOND}") for name, exposure in exposures.items()}
-    drops = [{**row, "label": row["domain"] + marks[row["domain"]]} for row in drop_rows(table)]
+    short = shortened_apart(marks, most=_LETTERS - max(map(len, marks.values()), default=0))
+    drops = [{**row, "label": short[row["domain"]] + marks[row["domain"]]} for row in drop_rows(table)]
     accuracy = {row["domain"]: row["value"] for row in records(table, metric=ACCURACY)}
     payload = {
         "ratio": float(table["ratio_requested"].iloc[0]),
