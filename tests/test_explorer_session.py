@@ -27,7 +27,17 @@ from dgprune_lab.pruning import read_groups
 from dgprune_lab.widgets.explorer import session_folder
 from dgprune_lab.widgets.explorer.code import as_code
 from dgprune_lab.widgets.explorer.grid_picture import filters_kept_svg
-from dgprune_lab.widgets.explorer.saved_session import SavedSession, SavedStep, session_of, session_values, step_network
+from dgprune_lab.widgets.explorer.history import History
+from dgprune_lab.widgets.explorer.network_file import file_name
+from dgprune_lab.widgets.explorer.saved_session import (
+    SavedSession,
+    SavedStep,
+    refuse_other_study,
+    session_of,
+    session_values,
+    step_network,
+    study_values,
+)
 from dgprune_lab.widgets.explorer.session_folder import CARD, check_folder, open_session, write_session, zipped
 
 CHOICE = {"id": 3, "by": "kernel", "ratio": 0.25, "scorer": "l1", "scope": "layer", "budget": "filters"}
@@ -240,9 +250,7 @@ def test_another_study_is_refused_by_name(folder: Path, study: dg.Study) -> None
         dg.DgpruneError, match=r"with another network \(SHA-256 \w{12} in the session, \w{12} here\)\. P"
     ):
         load(folder, make_study(seed=1))
-    with pytest.raises(
-        dg.DgpruneError, match=r"with other images, labels, splits or role of 'b' \(hash \w+, here \w+\)\."
-    ):
+    with pytest.raises(dg.DgpruneError, match=r"with other images, labels or splits of 'b' \(hash \w+, here \w+\)\."):
         load(folder, make_study(shift=2))
     with pytest.raises(dg.DgpruneError, match=r"with a domain 'b'\. Pass the study that it was made with"):
         load(folder, dg.Study(study.model, sources=study.sources))
@@ -576,3 +584,69 @@ def test_the_page_gets_a_session_as_one_file(
     again, networks = load(tmp_path / content["name"], make_study())
     assert [step.label for step in again.steps] == [step["label"] for step in explorer.tree["steps"]]
     assert tensors(networks[2]) == tensors(explorer._session.steps.network(2))
+
+
+def test_the_order_and_the_roles_of_domains_are_compared(study: dg.Study, tmp_path: Path) -> None:
+    a, b, first, second = domain("a"), domain("b", seed=1), domain("a", seed=2), domain("c", seed=3)
+    saved = json.loads(json.dumps(study_values(dg.Study(study.model, sources=[a, second], targets=[b]))))
+    refuse_other_study(saved, dg.Study(study.model, sources=[a, second], targets=[b]), name="x")
+    cases = {
+        r"with the domains in the order a, c, b; here c, a, b\. Pass": ([second, a], [b]),
+        r"with 'c' as source, here as target\. Pass": ([a], [second, b]),
+        r"with other images, labels or splits of 'a' \(hash \w{12}, here \w{12}\)\. Pass": ([first, second], [b]),
+    }
+    for words, (sources, targets) in cases.items():
+        with pytest.raises(dg.DgpruneError, match=words):
+            refuse_other_study(saved, dg.Study(study.model, sources=sources, targets=targets), name="x")
+
+
+def test_files_of_a_file_manager_are_no_hindrance_and_no_session_holds_another(
+    folder: Path, session: SavedSession, save: Save
+) -> None:
+    for name in (".DS_Store", "tables/.DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_text("view")
+    assert save(folder, session) == folder
+    for inner in (folder / "new", folder / "tables" / "deeper" / "new"):
+        with pytest.raises(dg.DgpruneError, match=r"new lies in the saved session .*mine, of which every file is list"):
+            save(inner, session)
+        assert not inner.exists()
+    (folder.parent / "session.json").write_text('{"kind": "of another program"}')
+    assert save(folder, session) == folder
+
+
+def test_a_file_name_never_says_that_everything_is_removed() -> None:
+    view: Any = {**CHOICE, "step": 0, "layers": {}, "forced": {}, "ratio": 0.99999999}
+    assert "-99.9999pct-" in file_name("study", view) and "-12.5pct-" in file_name("study", {**view, "ratio": 0.125})
+
+
+def test_values_that_were_handed_out_can_be_changed_without_moving_anything(study: dg.Study) -> None:
+    one = dg.Explorer(study, ratio=0.4, panels=[])
+    try:
+        own = {"0": 0.25}
+        one.choose(layers=own, forced={"keep": {"4": [1]}})
+        waited(one)
+        before = one.mask.key
+        one.layers["4"] = own["4"] = 0.5
+        one.forced["keep"]["4"].append(3)
+        one.view["ratio"] = 0.1
+        assert (one.layers, one.forced, one.ratio) == ({"0": 0.25}, {"keep": {"4": [1]}}, 0.4)
+        assert one.mask.key == before and len(one.table) and "'4': 0.5" not in one.code()
+        one.pin()
+        assert len(one.pins) == 1
+        one.ratio = 0.45
+        waited(one)
+        one.undo()
+        waited(one).layers["0"] = 0.75
+        assert one.layers == one.choice["layers"] == {"0": 0.25}
+    finally:
+        one.close()
+
+
+def test_history_keeps_its_own_values() -> None:
+    choice: dict[str, Any] = {**CHOICE, "layers": {"0": 0.5}}
+    history = History(choice, step_label=lambda before, after: "")
+    choice["layers"]["0"] = 0.1
+    history.settle({**choice, "layers": {"0": 0.7}})
+    for entry in (history.move(-1), *history.to_json()["redo"], history.move(1), history.move(-1)):
+        assert entry is not None and entry["layers"]["0"] in (0.5, 0.7)
+        entry["layers"]["0"] = 0.2

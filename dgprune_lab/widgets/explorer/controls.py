@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, cast
 
 import traitlets
@@ -55,8 +56,8 @@ class Controls(CommWidget):
 
     @property
     def view(self) -> Choices:
-        """The state of the controls: the last valid choices."""
-        return self._session.view
+        """The state of the controls, a copy: the last valid choices."""
+        return deepcopy(self._session.view)
 
     def choose(self, **changes: Any) -> None:
         """Set several controls at once, by the names of the attributes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from .choices import CONTROLS
@@ -39,7 +40,7 @@ class History:
         if not 0 <= place < len(self._entries):
             return None
         self._place = place
-        return dict(self._entries[place])
+        return deepcopy(self._entries[place])
 
     def labels(self) -> dict[str, str | None]:
         """Return what undo would take back and redo would do again, in words; None for nothing."""
@@ -50,7 +51,7 @@ class History:
 
     def to_json(self) -> dict[str, list[Entry]]:
         """Return the choices to which undo and redo go, as plain values, each list in the order of time."""
-        return {"undo": self._entries[: self._place], "redo": self._entries[self._place + 1 :]}
+        return deepcopy({"undo": self._entries[: self._place], "redo": self._entries[self._place + 1 :]})
 
     def restore(self, undo: Sequence[Entry], redo: Sequence[Entry]) -> None:
         """Put earlier choices before the present ones, and undone ones behind."""
@@ -69,6 +70,6 @@ class History:
 
 
 def entry_of(choices: Mapping[str, Any]) -> Entry:
-    """Return what history keeps of checked choices."""
+    """Return what history keeps of checked choices, a copy."""
     missing = {"step": 0, "layers": {}, "forced": {}}
-    return {name: choices.get(name, missing.get(name)) for name in CONTROLS}
+    return {name: deepcopy(choices.get(name, missing.get(name))) for name in CONTROLS}

@@ -12,11 +12,12 @@ from ...models import save
 from .choices import Choices, is_by_hand
 
 _LONGEST = 150  # characters of a file name, without number and ending
+_MOST = 99.9999  # percent: a ratio below 1 is never written as 100
 
 
 def file_name(study: str, view: Choices) -> str:
     """Return a file name for the network of a view; it tells choices apart, in characters that are safe everywhere."""
-    share, step = f"{100 * view['ratio']:.6g}pct", view.get("step", 0)
+    share, step = f"{min(100 * view['ratio'], _MOST):.6g}pct", view.get("step", 0)
     parts = [study, *([f"step{step}"] if step else []), view["scorer"], share]
     name = "-".join(
         [*parts, view["scope"], view["budget"], view["batchnorm"], *(["by_hand"] if is_by_hand(view) else [])]

@@ -154,7 +154,7 @@ def refuse_other_study(saved: Mapping[str, Any], study: Study, *, name: str) -> 
     """Refuse a study with another network or other data than that of a session.
 
     Raises:
-        DgpruneError: the message names each hash that differs; `name` begins the sentence.
+        DgpruneError: the message names each hash, role and order that differs; `name` begins the sentence.
     """
     check_entries(saved, {"name": str, "network": str, "domains": dict, "layers": str}, name=name)
     here, other = study_values(study), []
@@ -167,7 +167,9 @@ def refuse_other_study(saved: Mapping[str, Any], study: Study, *, name: str) -> 
         if was is None or now is None:
             other.append(f"{'no' if was is None else 'a'} domain {domain!r}{' there' if was is None else ''}")
         elif was != now:
-            other.append(f"other images, labels, splits or role of {domain!r} (hash {_data(was)}, here {_data(now)})")
+            other.append(_difference(domain, was, now))
+    if not other and list(saved["domains"]) != list(here["domains"]):
+        other.append(f"the domains in the order {', '.join(saved['domains'])}; here {', '.join(here['domains'])}")
     if other:
         origin = f": {saved['origin']}" if isinstance(saved.get("origin"), str) else ""
         raise DgpruneError(
@@ -194,8 +196,12 @@ def _table(rows: list[Any] | None) -> pd.DataFrame | None:
         raise DgpruneError(f"its table has other rows than a measurement: {error}") from error
 
 
-def _data(domain: Any) -> str:
-    return str(domain.get("data") if isinstance(domain, dict) else domain)[:12]
+def _difference(name: str, was: Any, now: Mapping[str, Any]) -> str:
+    """What differs between a domain of a session and the one of that name here."""
+    was = was if isinstance(was, dict) else {"data": was}
+    if was.get("data") != now["data"]:
+        return f"other images, labels or splits of {name!r} (hash {was.get('data')!s:.12}, here {now['data']:.12})"
+    return f"{name!r} as {was.get('role')!s:.20}, here as {now['role']}"
 
 
 def step_network(step: SavedStep, study: Study, *, read: Callable[[str], bytes]) -> nn.Module:

@@ -20,6 +20,7 @@ from ...core import (
     card_text,
     check_writable_folder,
     parse_card,
+    parse_json,
     settled_folder,
     whole_folder,
     write_file,
@@ -30,6 +31,7 @@ from ...models import save
 CARD, CODE, STEPS, PINS = "session.json", "repeat.py", "tables/steps.csv", "tables/pins.csv"
 CHARTS = "charts/{}.svg"
 _LEFT_BEHIND = {".ipynb_checkpoints", "__pycache__"}  # of an editor that looked at a file
+_LEFT_BEHIND |= {".DS_Store", "Thumbs.db", "desktop.ini"}  # of a file manager that showed the folder
 _UNREADABLE = (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, EOFError)
 
 Content = Iterable[tuple[str, str | bytes | nn.Module]]
@@ -55,13 +57,15 @@ def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
 
     Raises:
         DgpruneError: a folder that holds anything but a session; a session in which files were added or changed; one of
-            another explorer, without `replace`; a place where nothing can be written.
+            another explorer, without `replace`; a folder inside a session; a place where nothing can be written.
     """
     folder = at_home(path).resolve()
     if not folder.name:
         raise DgpruneError(f"folder must have a name; got {str(path)!r}.")
     if Path.cwd().resolve().is_relative_to(folder):
         raise DgpruneError(f"saving would replace {folder}, in which this process works; name another folder.")
+    if outer := next(filter(_is_session, folder.parents), None):
+        raise DgpruneError(f"{folder} lies in the saved session {outer}, of which every file is listed; name another.")
     check_writable_folder(folder.parent, argument="folder")
     settled_folder(check_writable_folder(folder, argument="folder"))
     if not folder.exists() or not any(folder.iterdir()):
@@ -181,6 +185,14 @@ def _zip_root(path: Path) -> zipfile.Path | None:
         return next((place for place in (root, *root.iterdir()) if (place / CARD).is_file()), None)
     except _UNREADABLE:
         return None
+
+
+def _is_session(folder: Path) -> bool:
+    """Whether a session was saved in this folder; a session.json of another program does not count."""
+    try:
+        return parse_json((folder / CARD).read_bytes(), name=CARD).get("kind") == "session"
+    except (OSError, DgpruneError):
+        return False
 
 
 def _is_left_behind(path: Path, folder: Path) -> bool:
