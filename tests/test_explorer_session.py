@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 import torch
-from material import domain, norm_net, randomise
+from material import domain, norm_net, plain_net, randomise
 from torch import nn
 from typer.testing import CliRunner
 
@@ -28,6 +28,7 @@ from dgprune_lab.widgets.explorer import session_folder
 from dgprune_lab.widgets.explorer.code import as_code
 from dgprune_lab.widgets.explorer.grid_picture import filters_kept_svg
 from dgprune_lab.widgets.explorer.history import History
+from dgprune_lab.widgets.explorer.measurements import Measurements
 from dgprune_lab.widgets.explorer.network_file import file_name
 from dgprune_lab.widgets.explorer.saved_session import (
     SavedSession,
@@ -289,7 +290,11 @@ def test_hostile_cards_are_refused_in_words(folder: Path, study: dg.Study, tmp_p
 
     (tmp_path / "outside").write_text("secret")
     cases: dict[str, Callable[[dict[str, Any]], Any]] = {
-        r"session.json has format 2, .*Update dgprune-lab": lambda card: card.update(format=2),
+        r"session.json has format 3, .*Update dgprune-lab": lambda card: card.update(format=3),
+        r"session.json has format 1, .*Load it with the version that wrote it": lambda card: card.update(format=1),
+        r"scorer 'own', has str where named values belong": lambda card: card["scorers"].update(own="x"),
+        r"scorer 'own', has dict under '0'": lambda card: card["scorers"].update(own={"scores": {"0": {}}}),
+        r"scorer 'own', has other values than numbers": lambda c: c["scorers"].update(own={"scores": {"0": ["x"]}}),
         r"is not the card of a session": lambda card: card.update(kind="network"),
         r"lists '../outside', which does not lie in its folder": rename,
         r"lacks its list of files": lambda card: card.update(files=[]),
@@ -543,7 +548,7 @@ def test_pins_of_a_loaded_session_are_never_lost(study: dg.Study, tmp_path: Path
 
 def test_a_scorer_that_the_view_needs_must_be_passed(folder: Path) -> None:
     signed(folder, lambda card: card["choice"].update(scorer="largest weight"))
-    with pytest.raises(dg.DgpruneError, match=r"used the scorer 'largest weight', which is not in the menu; pass it"):
+    with pytest.raises(dg.DgpruneError, match=r"used the scorer 'largest weight', which is not the menu's; pass it"):
         dg.Explorer.load(folder, make_study())
 
 
@@ -615,8 +620,10 @@ def test_files_of_a_file_manager_are_no_hindrance_and_no_session_holds_another(
 
 
 def test_a_file_name_never_says_that_everything_is_removed() -> None:
-    view: Any = {**CHOICE, "step": 0, "layers": {}, "forced": {}, "ratio": 0.99999999}
-    assert "-99.9999pct-" in file_name("study", view) and "-12.5pct-" in file_name("study", {**view, "ratio": 0.125})
+    plain = {**CHOICE, "step": 0, "layers": {}, "forced": {}}
+    views: Any = [{**plain, "ratio": ratio} for ratio in (0.99999999, 0.125)]
+    names = [file_name("study", view) for view in views]
+    assert "-99.9999pct-" in names[0] and "-12.5pct-" in names[1]
 
 
 def test_values_that_were_handed_out_can_be_changed_without_moving_anything(study: dg.Study) -> None:
@@ -650,3 +657,100 @@ def test_history_keeps_its_own_values() -> None:
     for entry in (history.move(-1), *history.to_json()["redo"], history.move(1), history.move(-1)):
         assert entry is not None and entry["layers"]["0"] in (0.5, 0.7)
         entry["layers"]["0"] = 0.2
+
+
+def test_another_scorer_of_the_same_name_is_not_taken_for_the_one_of_a_session(tmp_path: Path) -> None:
+    study, name = make_study(), "largest weight"
+    negated = replace(largest, function=lambda view: -largest.function(view))
+    twin = replace(largest, function=lambda view: 1.0001 * largest.function(view))
+    shadows = replace(largest, name="l1")
+    scores = dg.Scores("l2", {layer: -values for layer, values in study.score("l2").values.items()}, study.graph)
+
+    def saved(folder: str, scorer: Any) -> Path:
+        one = dg.Explorer(study, ratio=0.5, panels=[], scorer=scorer)
+        try:
+            return waited(one).save(tmp_path / folder)
+        finally:
+            one.close()
+
+    folders = {
+        key: saved(key, item) for key, item in (("own", largest), ("l1", shadows), ("l2", scores), ("menu", "l1"))
+    }
+    refused = [
+        ("own", [negated], f"another scorer '{name}': the one in scorers gives other scores on the full network"),
+        ("l1", [], r"used the scorer 'l1', which is not the menu's; pass it"),
+        ("l1", [replace(negated, name="l1")], r"another scorer 'l1'"),
+        ("l1", [dg.SCORERS["l1"]], r"another scorer 'l1'"),
+        ("l2", [largest], r"used the scorer 'l2', which is not the menu's; pass it"),
+        ("l2", [dg.Scores("l2", study.score("l2").values, study.graph)], r"another scorer 'l2'"),
+        ("menu", [shadows], r"used the menu's scorer 'l1'; give the one in scorers another name"),
+    ]
+    for key, scorers, words in refused:
+        with pytest.raises(dg.DgpruneError, match=words):
+            dg.Explorer.load(folders[key], study, panels=[], scorers=scorers)
+    for key, item in (("own", twin), ("l1", shadows), ("l2", scores), ("menu", dg.SCORERS["l1"])):
+        again = dg.Explorer.load(folders[key], study, panels=[], scorers=[item])
+        assert again.mask.key == dg.allocate(study.score(item), ratio=0.5).key
+        again.close()
+
+
+def test_undo_leaves_out_a_scorer_that_has_the_name_of_the_menus(tmp_path: Path) -> None:
+    one = dg.Explorer(make_study(), ratio=0.5, panels=[], scorer=replace(largest, name="l1"))
+    waited(one).scorer = "l2"
+    folder = waited(one).save(tmp_path / "mine")
+    one.close()
+    with pytest.warns(dg.DgpruneNote, match=r"undo and redo leave out choices by l1; pass it"):
+        again = dg.Explorer.load(folder, make_study(), panels=[])
+    assert waited(again).tree["undo"] is None
+    again.close()
+
+
+def test_what_is_handed_out_belongs_together_when_a_variable_of_the_scorer_changes(tmp_path: Path) -> None:
+    weight, study = {"w": 1.0}, make_study()
+
+    @dg.scorer("weighed", needs=("weights",))
+    def weighed(view: Any) -> torch.Tensor:
+        """Sum of the absolute weights, times a variable."""
+        return weight["w"] * view.weight.flatten(1).abs().sum(1)
+
+    one = dg.Explorer(study, ratio=0.5, panels=[], scorer=weighed)
+
+    def measured() -> bytes | None:
+        """The mask of which the explorer has numbers."""
+        frame = one._session.steps.full.exact(one.view)
+        return None if frame is None or frame.mask is None else frame.mask.key
+
+    def now() -> bytes:
+        return dg.allocate(study.score(weighed), ratio=0.5).key
+
+    try:
+        assert len(one.table) and one.mask.key == measured() == now()
+        first = now()
+        weight["w"] = -1.0
+        assert measured() is None and len(one.table) and one.mask.key == measured() == now() != first
+        weight["w"] = 1.0
+        one.pin()
+        ((_, pin),) = one._session.board
+        assert pin.mask.key == measured() == first
+        weight["w"] = -1.0
+        one.save(tmp_path / "mine")
+        assert one.mask.key == measured() == now() != first
+    finally:
+        one.close()
+
+
+def test_labels_tell_scope_budget_and_batchnorm_apart() -> None:
+    measurements, plain = Measurements(make_study(), scorers=[]), {**CHOICE, "step": 0, "layers": {}, "forced": {}}
+    cases: dict[str, dict[str, Any]] = {
+        "25 %": {},
+        "25 %, global": {"scope": "global"},
+        "25 % of the MACs, global, BatchNorm as is": {"scope": "global", "budget": "macs", "batchnorm": "as_is"},
+        "25 % of the parameters, by hand, from step 2": {"budget": "parameters", "layers": {"0": 0.0}, "step": 2},
+    }
+    for words, changes in cases.items():
+        view: Any = {**plain, **changes}
+        assert measurements.label(view) == f"L1 norm (weights), {words}"
+        assert measurements.label(view, tree=False) == f"L1 norm (weights), {words.removesuffix(', from step 2')}"
+    bare = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=[domain("a")])
+    view = {**plain, "batchnorm": "as_is"}
+    assert Measurements(bare, scorers=[]).label(view) == "L1 norm (weights), 25 %", "there is no BatchNorm"

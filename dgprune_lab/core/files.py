@@ -21,7 +21,7 @@ import numpy as np
 
 from .errors import DgpruneError
 
-FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 1, "experiment": 1, "table": 1}
+FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 2, "experiment": 1, "table": 1}
 """Format of each kind of saved file."""
 
 

@@ -11,8 +11,10 @@ import torch
 from ...core import BatchNorm, Budget, DgpruneError, FilterGraph, Mask, Reads, Scope, Scores, choice, forced_lists
 from ...pruning import Limits, allocate, cached_order, checked_ratio
 from ...study import Study
+from .frames import percent
 
 CONTROLS = ("ratio", "scorer", "scope", "budget", "batchnorm", "step", "layers", "forced")
+_SHARE_OF = {"parameters": " of the parameters", "macs": " of the MACs"}
 Key = tuple[Any, ...]
 Forced = dict[str, dict[str, list[int]]]
 
@@ -54,6 +56,19 @@ def by_hand(choices: Choices) -> Key:
 def is_by_hand(choices: Choices) -> bool:
     """Return whether a layer or a filter is set by hand."""
     return any(by_hand(choices))
+
+
+def setting_words(choices: Choices, *, has_batchnorm: bool, tree: bool) -> str:
+    """Return ratio and settings in words; scope, budget and BatchNorm where they are not the explorer's defaults.
+
+    With `tree`, the step too.
+    """
+    differ = [percent(choices["ratio"]) + _SHARE_OF.get(choices["budget"], "")]
+    differ += ["global"] * (choices["scope"] == "global")
+    differ += ["BatchNorm as is"] * (has_batchnorm and choices["batchnorm"] == "as_is")
+    differ += ["by hand"] * is_by_hand(choices)
+    differ += [f"from step {choices.get('step')}"] * bool(tree and choices.get("step"))
+    return ", ".join(differ)
 
 
 def plan_key(choices: Choices) -> Key:

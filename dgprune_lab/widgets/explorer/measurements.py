@@ -15,7 +15,7 @@ from ...measurement import LATENCY_IMAGES, recalibrate
 from ...scorers import SCORERS, Scorer, resolve
 from ...study import Study, fingerprint, scoring
 from ..panels.menu_scores import label
-from .choices import Choices, Key, checked_choices, choices_of, frame_key, is_by_hand, listed, plan_key
+from .choices import Choices, Key, checked_choices, choices_of, frame_key, listed, setting_words
 from .frames import (
     CALIBRATION,
     SPLIT,
@@ -26,7 +26,6 @@ from .frames import (
     curve_rows,
     latency_steps,
     latency_text,
-    percent,
     timed_table,
 )
 from .menu import static_state
@@ -92,9 +91,7 @@ class Measurements:
         """Add a scorer to the menu and return its name; it replaces a scorer of the same name and its results."""
         if isinstance(item, str):
             return item if item in self.menu else resolve(item).name
-        name = item.scorer if isinstance(item, Scores) else resolve(item).name
-        if isinstance(item, Scores):
-            self.study.score(item)  # refuses those of another network
+        name = self.study.score(item).scorer if isinstance(item, Scores) else resolve(item).name  # fits this network
         if self.menu.get(name) is not item:
             self.menu[name] = item
             self._forget(name)
@@ -123,10 +120,9 @@ class Measurements:
         return self.study.unavailable(item) if isinstance(item, Scorer) else None
 
     def label(self, choices: Choices, *, tree: bool = True) -> str:
-        """Return the label of a view: scorer and ratio, whether something is set by hand, and with `tree` the step."""
-        hand = ", by hand" * is_by_hand(choices)
-        step = f", from step {number}" if tree and (number := choices.get("step")) else ""
-        return f"{label(self.full, self.menu[choices['scorer']])}, {percent(choices['ratio'])}{hand}{step}"
+        """Return the label of a view: scorer, ratio and what differs from the defaults, and with `tree` the step."""
+        setting = setting_words(choices, has_batchnorm=self.full.has_batchnorm, tree=tree)
+        return f"{label(self.full, self.menu[choices['scorer']])}, {setting}"
 
     def scoring(self, choices: Choices) -> Generator[str, None, None]:
         """Compute the scores of a view; yields after each batch what is being done, in words.
@@ -175,24 +171,32 @@ class Measurements:
         again = choices["batchnorm"] == "recalibrate" and self.study.has_batchnorm
         return recalibrate(network, self.study.sources, self.load.calibration) if again else network
 
+    def is_outdated(self, choices: Choices) -> bool:
+        """Return whether the network, or a variable that the scorer reads, has changed since the last plan."""
+        return self._is_outdated(choices["scorer"]) or self._contents() != self._content
+
+    def _is_outdated(self, name: str) -> bool:
+        """Whether a variable that a scorer reads has changed since its results were computed."""
+        return self._read.setdefault(name, now := self._reading(name)) != now
+
+    def _reading(self, name: str) -> str:
+        item = self.menu[name]
+        return fingerprint(item.function).key if isinstance(item, Scorer) else ""
+
     def plan(self, choices: Choices) -> Row:
         """Return the plan (removal order and steps) with a step for exactly this ratio, and the scorer's `exposure`.
 
-        Discards all earlier results if the network was changed in place, and a scorer's results if a variable that it
-        reads has changed.
+        Discards what `is_outdated` finds to be of another network or another scorer.
         """
         if self._contents() != self._content:
             self._content, self._graph = self._contents(), self.full.graph
-            self._frames.clear()
-            self.plans.cached.clear()
-            self._known.clear()
+            for cache in (self._frames, self.plans.cached, self._known):
+                cache.clear()
             self.load.clear()
             self._full_latency = None
-        item, name = self.menu[choices["scorer"]], choices["scorer"]
-        read = fingerprint(item.function).key if isinstance(item, Scorer) else ""
-        if self._read.setdefault(name, read) != read:
-            self._read[name] = read
+        if self._is_outdated(name := choices["scorer"]):
             self._forget(name)
+            self._read[name] = self._reading(name)
         scores = self._known[name] = self.scores(choices)
         return self.plans.plan(scores, choices)
 
@@ -207,25 +211,21 @@ class Measurements:
     def curve(self, choices: Choices) -> Row:
         """Return every frame of this view's curve by ratio, and the rows of the lines through frames on all images."""
         frames = [frame for _, frame in sorted(self._frames.get(frame_key(choices), {}).items())]
-        exact = [frame for frame in frames if not frame.is_estimate and self._possible(choices, frame.payload["ratio"])]
+        exact = [f for f in frames if not f.is_estimate and self.plans.allows(choices, f.payload["ratio"])]
         rows, points = [frame.payload for frame in frames], [point for frame in exact for point in frame.points]
         return {"key": listed(frame_key(choices)), "rows": rows, "lines": curve_rows(points)}
 
-    def _possible(self, choices: Choices, ratio: float) -> bool:
-        """Whether what is set by hand allows this ratio; outside, the nearest possible mask would be drawn again."""
-        plan = self.plans.cached.get(plan_key(choices)) if is_by_hand(choices) else None
-        return plan is None or plan["range"][0] - 1e-9 <= ratio <= plan["range"][1] + 1e-9
-
     def tried(self) -> list[tuple[Choices, Frame]]:
-        """Return all views that were measured on all images, of every step, scorer and setting."""
-        curves = [(key, list(frames.items())) for key, frames in list(self._frames.items()) if key[0] in self.menu]
+        """Return all views that were measured on all images, of every step, scorer and setting, as scorers are now."""
+        now = {name for name in {key[0] for key in [*self._frames]} & {*self.menu} if not self._is_outdated(name)}
+        curves = [(key, list(frames.items())) for key, frames in list(self._frames.items()) if key[0] in now]
         pairs = [(key, ratio, frame) for key, frames in curves for ratio, frame in frames if not frame.is_estimate]
         return [(choices_of(key, ratio), frame) for key, ratio, frame in pairs]
 
     def exact(self, choices: Choices) -> Frame | None:
-        """Return the frame of exactly this ratio on all images; None if it is not measured."""
+        """Return the frame of exactly this ratio on all images; None if it is not measured, or of another mask."""
         frame = self._frames.get(frame_key(choices), {}).get(choices["ratio"])
-        return None if frame is None or frame.is_estimate else frame
+        return None if frame is None or frame.is_estimate or self._is_outdated(choices["scorer"]) else frame
 
     def measure(self, choices: Choices) -> Generator[tuple[str, bool], None, None]:
         """Measure a view; if that takes long, first estimate it.
@@ -254,7 +254,7 @@ class Measurements:
         Yields at each step the number of ratios done, that of all, and what is being done, in words.
         """
         batchnorm = choices["batchnorm"]
-        possible = [ratio for ratio in ratios if self._possible(choices, ratio)]
+        possible = [ratio for ratio in ratios if self.plans.allows(choices, ratio)]
         nearest = sorted(possible, key=lambda ratio: abs(ratio - choices["ratio"]))
         views: list[Choices] = [{**choices, "ratio": ratio} for ratio in nearest]
         with self.study.assume_unchanged():
@@ -290,7 +290,7 @@ class Measurements:
             latency = latency_text(milliseconds, full=self._full_latency, images=images)
             table = timed_table(frame.table, milliseconds, images=images)
             timed = replace(frame, payload={**frame.payload, "latency": latency}, timed=table)
-            self._frames[frame_key(choices)][choices["ratio"]] = timed
+            self._frames.get(frame_key(choices), {})[choices["ratio"]] = timed
 
     def _add(self, choices: Choices, mask: Mask, *, piece: Piece) -> Generator[float, None, None]:
         """Add a frame of a view; yields the work done so far."""

@@ -58,6 +58,11 @@ class Plans:
         plan = self._plan(scores, choices, [choices["ratio"]], limits=chosen.limits)
         return {**plan, "exposure": self._exposure(chosen.mask, choices)}
 
+    def allows(self, choices: Choices, ratio: float) -> bool:
+        """Whether what is set by hand allows this ratio; outside, the nearest possible mask would be drawn again."""
+        plan = self.cached.get(plan_key(choices)) if is_by_hand(choices) else None
+        return plan is None or plan["range"][0] - 1e-9 <= ratio <= plan["range"][1] + 1e-9
+
     def _plan(self, scores: Scores, choices: Choices, ratios: Sequence[float], *, limits: Limits) -> Row:
         options: Any = {"scope": choices["scope"], "budget": choices["budget"], "ratios": ratios, "limits": limits}
         return {**plan(scores, **options, taken=self._taken), "key": listed(plan_key(choices))}

@@ -60,7 +60,8 @@ class SavedSession:
         pins: the choices of the pinned views.
         history: the choices to which undo and redo go: {"undo": [...], "redo": [...]}.
         scorers: how to make each scorer that the choices name: {name: {"base", "options"}} where it comes from the menu
-            alone, {name: {"code"}} where the user's code makes it.
+            alone; {name: {"code", "scores"}} where the user's code makes it, with the scores that it gave on the full
+            network, {layer: [...]}, so that another one of the same name is not taken for it.
         images, calibration: see `Explorer`.
     """
 
@@ -131,6 +132,9 @@ def session_of(card: Mapping[str, Any], *, study: Study, name: str) -> SavedSess
     check_entries(card["history"], {"undo": list, "redo": list}, name=f"{name}, history,")
     for choice in (card["choice"], *card["pins"], *card["history"]["undo"], *card["history"]["redo"]):
         _check_choice(choice, study=study, steps=range(len(steps)), name=name)
+    for key, how in card["scorers"].items():
+        check_entries(how, {}, name=f"{name}, scorer {key!r},")
+        _check_scores(how.get("scores", {}), name=f"{name}, scorer {key!r},")
     kept = ("id", "choice", "history", "scorers", "images", "calibration")
     return SavedSession(steps=tuple(steps), pins=tuple(card["pins"]), **{key: card[key] for key in kept})
 
@@ -246,6 +250,13 @@ def _check_choice(choice: Any, *, study: Study, steps: Iterable[int], name: str)
     except (DgpruneError, KeyError, TypeError, ValueError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise DgpruneError(f"{name} has a choice that no explorer makes: {why}") from error
+
+
+def _check_scores(scores: Any, *, name: str) -> None:
+    """Refuse anything but {layer: [numbers]}."""
+    check_entries(scores, dict.fromkeys(scores, list) if isinstance(scores, dict) else {}, name=name)
+    if not all(isinstance(value, int | float) for values in scores.values() for value in values):
+        raise DgpruneError(f"{name} has other values than numbers under 'scores'; save the session again.")
 
 
 def _check_masks(network: nn.Module, mask: Mask, *, study: Study, name: str) -> None:

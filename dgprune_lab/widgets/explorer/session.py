@@ -133,8 +133,15 @@ class Session:
         self.say(ack=ack, work="", progress=None, message=None)
         self.worker.put("exact", self._exact, priority=EXACT, after=after)
 
+    def renew(self) -> None:
+        """Measure the current view anew if the network, or a variable that its scorer reads, has changed since."""
+        measured = self.steps.ready(self.view.get("step", 0))
+        if measured is not None and not self.closed and measured.is_outdated(self.view):
+            self.measure(ack=self.status["ack"])
+
     def pin(self) -> None:
         """Pin the current view for comparison: at most three views, and only if the view is measured."""
+        self.renew()
         self.worker.put("pin", self._pin, priority=EXACT)
 
     def unpin(self, *numbers: Any) -> None:
@@ -144,6 +151,7 @@ class Session:
 
     def save(self) -> None:
         """Save the pruned network of the current view in the notebook's folder, in the background."""
+        self.renew()
         self.worker.put("save", self._save, priority=EXACT)
 
     def retry(self, *, ack: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import nn
 from ...core import DgpruneError, Scores, note, public
 from ...scorers import SCORERS, Scorer
 from ...study import Study
+from ..panels.menu_scores import name_of
 from ..panels.protocol import Panel
 from ..worker import EXACT, Job
 from .choices import CONTROLS, Choices
@@ -71,6 +72,7 @@ class SessionActions(StepActions):
         """
         self._key = self._key or uuid4().hex
         path = check_folder(folder, session=self._key, replace=replace)
+        self._session.renew()
         self._session.worker.wait("exact", timeout=_PATIENCE)
         return write_session(path, self._content(), values=self._values())
 
@@ -89,19 +91,21 @@ class SessionActions(StepActions):
         Args:
             folder: a folder that `save` wrote, or a zip file that the page's Download made.
             study: the study that the session was made with.
-            scorers: your own scorers that the session used, as given to `Explorer`.
+            scorers: your own scorers that the session used, as given to `Explorer`; each must give the scores that it
+                gave on the full network.
             panels, device: see `Explorer`.
 
         Raises:
             DgpruneError: no session; another network or other data (the message says which hash differs); a file that
-                is missing or was changed; a session of another format; a scorer of your own that was not passed.
+                is missing or was changed; a session of another format; a scorer of your own that was not passed, or
+                another one of its name.
         """
         opened = open_session(folder)
         study = study if device is None else study.on(device)
         saved = session_of(opened.card, study=study, name=opened.name)
         start = {name: saved.choice[name] for name in ("scorer", "ratio", "scope", "budget", "batchnorm")}
         counts = {"images": saved.images, "calibration": saved.calibration}
-        explorer = cls(study, **start, **counts, scorers=_scorers(saved, scorers), panels=panels)
+        explorer = cls(study, **start, **counts, scorers=_scorers(saved, scorers, study), panels=panels)
         try:
             explorer._restore(saved, opened, study)
         except BaseException:
@@ -112,6 +116,7 @@ class SessionActions(StepActions):
     def download(self) -> None:
         """Send the session to the page as a zip file, in the background: on Binder nothing else survives."""
         self._session.workbench.check_open()
+        self._session.renew()
         self._session.worker.put("download", self._download, priority=EXACT)
 
     def _retry(self) -> None:
@@ -153,7 +158,9 @@ class SessionActions(StepActions):
             choice=choices[0],
             pins=pins,
             history=history,
-            scorers={choice["scorer"]: _maker(menu[choice["scorer"]]) for choice in (*choices, *made)},
+            scorers={
+                name: _maker(menu[name], session.study) for name in {choice["scorer"] for choice in (*choices, *made)}
+            },
             images=load.images,
             calibration=load.calibration,
         )
@@ -176,7 +183,8 @@ class SessionActions(StepActions):
             session.steps.add(network, step.mask, **about).table = step.table
         self.choose(**{name: saved.choice[name] for name in CONTROLS if name in saved.choice})
         session.history.settle(session.view)
-        session.history.restore(*(_possible(saved.history[name], session.steps.full.menu) for name in ("undo", "redo")))
+        known = set(session.steps.full.menu) - _absent(saved, session.steps.full.menu)
+        session.history.restore(*(_possible(saved.history[name], known) for name in ("undo", "redo")))
         session.show_tree()
         self._awaited = tuple(saved.pins)
         if saved.pins:
@@ -201,50 +209,89 @@ def _pinned_again(explorer: SessionActions) -> Job:
     session.send_pins()
 
 
-def _maker(item: Item) -> dict[str, Any]:
+def _maker(item: Item, study: Study) -> dict[str, Any]:
     """How to make a scorer again: from the menu, or by its user's code; see `SavedSession.scorers`."""
-    if isinstance(item, Scores):
-        return {}
-    base = item.base or item
-    if base.name in SCORERS and SCORERS[base.name] is base:
+    base = item if isinstance(item, Scores) else item.base or item
+    if isinstance(item, Scorer) and isinstance(base, Scorer) and dict(SCORERS).get(base.name) is base:
         return {"base": base.name, "options": dict(item.preset)}
-    return {"code": item.code} if item.code else {}
+    code = {"code": item.code} if isinstance(item, Scorer) and item.code else {}
+    return {**code, "scores": _scored(item, study)}
 
 
-def _scorers(saved: SavedSession, given: Sequence[Item]) -> list[Item]:
+def _scored(item: Item, study: Study) -> dict[str, list[float]]:
+    """The scores of a scorer on the full network, rounded; {} where it gives none there."""
+    try:
+        scores = study.score(item)
+    except Exception:  # a user's own scorer may raise anything, or run on the network of a later step alone
+        return {}
+    return {layer: [float(f"{value:.6g}") for value in values.tolist()] for layer, values in scores.values.items()}
+
+
+def _scorers(saved: SavedSession, given: Sequence[Item], study: Study) -> list[Item]:
     """The scorers of the user's own, and those that the menu makes, of a saved session.
 
     Raises:
-        DgpruneError: one that the present choice or a pin names is missing.
+        DgpruneError: one that the present choice or a pin names is missing; one that is given is another one.
     """
-    items = {item.scorer if isinstance(item, Scores) else item.name: item for item in given}
+    items = {name_of(item): item for item in given}
     for name, how in saved.scorers.items():
-        if name not in items and name not in SCORERS and (item := _made(how)) is not None and item.name == name:
-            items[name] = item
-    for choice in (saved.choice, *saved.pins):
-        if (name := choice["scorer"]) not in items and name not in SCORERS:
-            how = saved.scorers.get(name)
-            code = str(how["code"]) if isinstance(how, Mapping) and "code" in how else f"... (named {name!r})"
+        made = _made(name, how)
+        if name in items:
+            _check_same(name, items[name], how, made=made, study=study)
+        elif made is not None and name not in SCORERS:
+            items[name] = made
+    absent = _absent(saved, {**SCORERS, **items})
+    steps = [step.made for step in saved.steps if step.kind == "prune" and step.made["scorer"] in SCORERS]
+    for choice in (saved.choice, *saved.pins, *steps):
+        if (name := choice["scorer"]) in absent or name not in {**SCORERS, **items}:
+            code = saved.scorers.get(name, {}).get("code", f"... (named {name!r})")
             raise DgpruneError(
-                f"this session used the scorer {name!r}, which is not in the menu; pass it: "
+                f"this session used the scorer {name!r}, which is not the menu's; pass it: "
                 f"dg.Explorer.load(folder, study, scorers=[{code}])."
             )
     return list(items.values())
 
 
-def _possible(choices: Sequence[Mapping[str, Any]], menu: Mapping[str, Item]) -> list[dict[str, Any]]:
-    """Choices of the history without those by a scorer that is not in the menu."""
-    if missing := {str(choice["scorer"]) for choice in choices} - set(menu):
+def _check_same(name: str, item: Item, how: Mapping[str, Any], *, made: Scorer | None, study: Study) -> None:
+    """Refuse a scorer with the name, but not the scores, of one that a session used."""
+    now = _maker(item, study)
+    if made is not None and "base" not in now:
+        raise DgpruneError(f"this session used the menu's scorer {name!r}; give the one in scorers another name.")
+    if made is None and how.get("scores") and not _are_near(how["scores"], now.get("scores", {})):
+        raise DgpruneError(
+            f"this session used another scorer {name!r}: the one in scorers gives other scores on the full network. "
+            "Pass the one that the session was made with, its variables as they were, or give this one another name."
+        )
+
+
+def _are_near(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> bool:
+    """Whether scores are equal but for what another machine may change: within 1 % of the largest of their layer."""
+    if {layer: len(values) for layer, values in before.items()} != {layer: len(v) for layer, v in after.items()}:
+        return False
+    pairs = [(torch.tensor(before[layer]), torch.tensor(values)) for layer, values in after.items()]
+    return all(bool((a - b).abs().max() <= 0.01 * b.abs().max()) for a, b in pairs)
+
+
+def _absent(saved: SavedSession, menu: Mapping[str, Item]) -> set[str]:
+    """The names of the user's own scorers in a session that a menu does not have, or of which it has its own."""
+    own, known = {name for name, how in saved.scorers.items() if _made(name, how) is None}, dict(SCORERS)
+    return {name for name in own if dict(menu).get(name) is known.get(name)}
+
+
+def _possible(choices: Sequence[Mapping[str, Any]], known: Collection[str]) -> list[dict[str, Any]]:
+    """Choices of the history without those by a scorer that is not known."""
+    if missing := {str(choice["scorer"]) for choice in choices} - set(known):
         note(f"undo and redo leave out choices by {', '.join(sorted(missing))}; pass it as scorers=[...] to have them.")
-    return [dict(choice) for choice in choices if choice["scorer"] in menu]
+    return [dict(choice) for choice in choices if choice["scorer"] in known]
 
 
-def _made(how: Any) -> Scorer | None:
-    """A scorer of the menu with the options that a session holds; None where these are none of its options."""
-    base, options = (how.get(name) if isinstance(how, Mapping) else None for name in ("base", "options"))
+def _made(name: str, how: Mapping[str, Any]) -> Scorer | None:
+    """A scorer of the menu with the options that a session holds; None where it is the user's own."""
+    base, options = how.get("base"), how.get("options")
     if not isinstance(base, str) or base not in SCORERS or not isinstance(options, Mapping):
         return None
     try:
-        return SCORERS[base].using(**options)
+        made = SCORERS[base].using(**options)
     except DgpruneError:
         return None
+    return made if made.name == name else None
