@@ -147,6 +147,7 @@ class Explorer(SessionActions):
 
     def wait(self, *, timeout: NotNegative = 60.0, curves: bool = False) -> bool:
         """Wait until the current view (and with `curves`, its curves) is measured; return False on a timeout."""
+        self._session.renew()
         jobs = ("exact", "curves", "latency") if curves else ("exact",)
         return self._session.worker.wait(*jobs, timeout=timeout)
 
