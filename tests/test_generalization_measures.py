@@ -47,8 +47,13 @@ def test_the_distance_is_from_the_weights_of_builder_and_seed() -> None:
         model.get_parameter("fc1.weight")[0, 0] -= 4
     frame = dg.diagnostics.distance_from_initialisation(study_of(model, shape=small))
     assert only_row(frame).value == pytest.approx(5)
-    with pytest.warns(dg.DgpruneNote, match="net: the distance from its initial weights is unknown"):
-        assert math.isnan(only_row(dg.diagnostics.distance_from_initialisation(study_of())).value)
+    smaller = dg.prune(model, dg.allocate(study_of(model, shape=small).score("l1"), ratio=0.5))
+    for study, why in (
+        (study_of(), "net: .* is unknown, because the network does not record how it was built"),
+        (study_of(smaller, shape=small), "its layers have other names or sizes than its builder gave it"),
+    ):
+        with pytest.warns(dg.DgpruneNote, match=why):
+            assert math.isnan(only_row(dg.diagnostics.distance_from_initialisation(study)).value)
 
 
 def test_the_margin_is_the_tenth_percentile_of_true_minus_best_other() -> None:
@@ -99,14 +104,42 @@ def test_noise_is_refused_by_a_part_of_the_images_as_it_would_be_by_all() -> Non
         assert not noise.within(size, loss / 10)
 
 
-def test_the_search_ends_where_noise_never_raises_the_loss() -> None:
-    class Flat:
-        masking = WeightNoise(study_of(), draws=1, seed=0, split="train", images=None).masking
+class UpTo:
+    """Noise that keeps the loss up to a size, as a multiple of the first one that the search tries."""
 
-        def within(self, size: float, limit: float) -> bool:
-            return True
+    def __init__(self, size: float) -> None:
+        self.masking = WeightNoise(study_of(), draws=1, seed=0, split="train", images=None).masking
+        every = torch.cat([weight.double().flatten() for weight in self.masking.full.values()])
+        self.start = 0.01 * float(every.square().mean().sqrt())
+        self.size = size * self.start
 
-    assert 0 < largest_noise(Flat(), limit=1.1) < math.inf  # type: ignore[arg-type]
+    def within(self, size: float, limit: float) -> bool:
+        return size <= self.size
+
+
+def test_the_search_has_no_value_where_no_size_is_the_limit() -> None:
+    for size in (math.inf, 0.0):
+        assert math.isnan(largest_noise(UpTo(size), limit=1.1))  # type: ignore[arg-type]
+
+
+def test_a_sharpness_beyond_the_search_is_empty_with_a_note() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+    with torch.no_grad():
+        model.get_parameter("0.weight").zero_()[0, 0, 0, 0] = -1e-3
+        model.get_parameter("0.bias").fill_(-1e9)  # the noise has to lift a filter above 0 to change anything
+    with pytest.warns(dg.DgpruneNote, match="far: the sharpness is unknown, because the training loss does not pass"):
+        row = only_row(dg.diagnostics.sharpness(study_of(model, name="far", shape=(3, 6, 6))))
+    assert math.isnan(row.value) and row.training_loss > 0
+
+
+def test_the_search_starts_from_a_fixed_size_where_all_weights_are_zero() -> None:
+    model = plain_net().float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    row = only_row(dg.diagnostics.sharpness(study_of(model)))
+    noise = WeightNoise(study_of(model), draws=3, seed=0, split="train", images=None)
+    assert row.value > 0.01 and noise.loss(row.value) <= 1.1 * row.training_loss < noise.loss(1.001 * row.value)
 
 
 def test_random_perturbation_has_the_norm_of_pruning() -> None:

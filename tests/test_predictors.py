@@ -399,6 +399,45 @@ def test_ties_constants_and_missing_values_are_said() -> None:
         assert pair[0]["value"] == pair[1]["value"] and pair[0]["networks"] == 30, "over networks that have both"
 
 
+def known_in(networks: int, *, of: Any = None) -> Any:
+    """A measure that only the first networks have: the training's own effect, or the given numbers."""
+    return lambda levels, own, random: np.where(np.arange(len(own)) < networks, own if of is None else of, np.nan)
+
+
+def test_a_row_against_a_rival_that_few_networks_have_is_about_those_alone() -> None:
+    measures = {"steps": known_in(32, of=np.arange(32) // 16), "few": known_in(8), "one": known_in(8, of=1.0)}
+    table = judged(zoo(measures), resamples=50)
+    gain, partial = (value(table, "steps", name, given="few") for name in ("tau_difference", "partial_correlation"))
+    for row in (gain, partial):
+        assert (row["networks"], row["cells"], row["dropped"], row["ties"]) == (8, 4, 24, 8 * 7 // 2)
+        assert "only 4 cells of the grid; steps is the same for all networks" in row["note"]
+    assert gain["low"] < gain["high"] and np.isnan(partial["value"]) and "no value: " in partial["note"]
+    assert "one is the same for all networks" in value(table, "few", "partial_correlation", given="one")["note"]
+    alone = value(table, "steps", "kendall_tau_a")
+    assert (alone["networks"], alone["ties"], alone["dropped"]) == (32, 2 * 16 * 15 // 2, 0)
+
+
+@pytest.mark.parametrize("cells", [3, 4, 7, 8])
+def test_a_row_over_few_cells_has_no_interval_and_says_so(cells: int) -> None:
+    chance = np.random.default_rng(1).normal(size=32)
+    table = judged(zoo({"all": known_in(32, of=chance), "few": known_in(2 * cells)}), resamples=50)
+    for metric, given, least in (
+        *((name, None, 4) for name in ("kendall_tau_a", "kendall_tau_b", "granulated_tau", CMI)),
+        ("tau_difference", "all", 4),
+        ("partial_correlation", "all", 8),
+    ):
+        row = value(table, "few", metric, given=given)
+        without = f"no interval: fewer than {least} cells" in row["note"]
+        assert row["cells"] == cells and f"only {cells} cells" in row["note"]
+        assert np.isfinite(row["value"]) and np.isnan(row["low"]) == without == (cells < least), row
+    assert np.isfinite(value(table, "all", "kendall_tau_a")["low"])
+
+
+def test_the_order_of_the_hyperparameters_changes_nothing() -> None:
+    first, second = (judged(zoo(HONEST), hyperparameters=names, resamples=50) for names in (KNOBS, KNOBS[::-1]))
+    pd.testing.assert_frame_equal(first, second)
+
+
 def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
     frame = zoo(HONEST)
     frame = frame[(frame["width"] == frame["depth"]) & (frame["lr"] == 0)]
@@ -407,7 +446,7 @@ def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
     partial = value(table, "is_wrong", "partial_correlation", given="knows_nothing")
     assert partial["cells"] == 4 and np.isfinite(partial["value"]) and np.isnan(partial["low"])
     assert "no interval: fewer than 8 cells" in partial["note"]
-    assert "no two networks differ in width, depth alone; one level only of lr" in row["note"]
+    assert "no two networks differ in depth, width alone; one level only of lr" in row["note"]
     assert np.isfinite(row["value"])
 
 
@@ -423,7 +462,7 @@ def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
         (lambda f: f, {"outcomes": []}, "outcomes must name at least one"),
         (lambda f: f, {"hyperparameters": ["training_seed"]}, "several values"),
         (lambda f: f.replace({"better_direction": {"lower": "down"}}), {}, "down"),
-        (lambda f: f.assign(converged=False), {}, "in 0 networks"),
+        (lambda f: f.assign(converged=False), {}, "no network of frame converged"),
         (lambda f: f.assign(converged=f["converged"].map(str)), {}, "converged must hold True or False; got 'True'"),
         (lambda f: pd.concat([f[f["run"] < 9].replace({"lower": "higher"}), f[f["run"] > 8]]), {}, "one word for all"),
         (lambda f: f, {"resamples": 10**9}, "lie in 1 to 100,000"),

@@ -82,6 +82,24 @@ def test_every_arm_runs_seed_by_seed_and_each_setting_of_the_reviewers_once() ->
     assert [place[2] for place in instability(quick=True).protocol["data_sets"]] == ["mnist_m"]
 
 
+def test_the_rate_of_the_paper_protocol_is_told_as_that_of_all_scheduled_layers() -> None:
+    plan = PROTOCOLS["paper"]
+    filters = dict(zip((f"conv{k}" for k in range(1, 9)), plan["widths"], strict=True))  # type: ignore[arg-type]
+    rates = []
+    for arm in ("largest_low", "largest_high"):
+        schedule = schedule_of(plan, ARMS[arm])
+        assert schedule is not None
+        table = schedule.timetable(filters, epochs=325)
+        assert all(len(due) == 1 for due in table.values()), "an event holds one layer"
+        removed = sum(512 - min(row.get(layer, 512) for row in table.values()) for layer in filters)
+        last = [row for row in table.values() if "conv8" in row]
+        rates += [removed / len(table) / (4 * 512), (512 - last[-1]["conv8"]) / len(last) / 512]
+    assert [f"{100 * rate:.2g}" for rate in rates] == ["0.25", "1.3", "2.4", "13"]
+    text = ".25 % and 2.4 %, where the paper counts those of conv8 alone: 1.3 % and 13 %."
+    assert instability(protocol="paper").differences[-1].endswith(text)
+    assert not any("conv8" in line and "rate" in line for line in instability().differences)
+
+
 def test_settings_do_not_fill_columns_of_results(tmp_path: Path) -> None:
     study = instability(quick=True)
     named = replace(study, protocol={**study.protocol, "low": 1}, grid=[{**study.grid[0], "value": 2}])

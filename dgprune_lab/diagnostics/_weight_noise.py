@@ -15,6 +15,8 @@ from ..measurement import WeightMasking
 from ..pruning import shared_copy
 from ..study import Study
 
+SEARCHED = (1e-9, 1e6)
+"""The smallest and the largest size of noise that is tried, as multiples of the first one."""
 _HALVINGS = 10
 
 
@@ -65,16 +67,21 @@ class WeightNoise:
 def largest_noise(noise: WeightNoise, *, limit: float) -> float:
     """Return the largest size of noise at which the mean loss stays within a limit, to a relative precision of .001.
 
-    From a hundredth of the weights' root mean square, the size is doubled or halved until the limit is passed, then
-    bisected ten times on a log scale.
+    From a hundredth of the weights' root mean square, or .01 where all weights are 0, the size is doubled or halved
+    until the limit is passed, then bisected ten times on a log scale. NaN where no size of `SEARCHED` passes it.
     """
     squares = sum(float(weight.double().square().sum()) for weight in noise.masking.full.values())
-    start = inside = outside = 0.01 * math.sqrt(squares / noise.masking.weights)
+    start = inside = outside = 0.01 * (math.sqrt(squares / noise.masking.weights) or 1.0)
+    smallest, largest = (share * start for share in SEARCHED)
     if noise.within(start, limit):
-        while noise.within(outside := 2 * inside, limit) and outside < 1e6 * start:
+        while noise.within(outside := 2 * inside, limit):
+            if outside >= largest:
+                return math.nan
             inside = outside
     else:
-        while not noise.within(inside := outside / 2, limit) and inside > 1e-9 * start:
+        while not noise.within(inside := outside / 2, limit):
+            if inside <= smallest:
+                return math.nan
             outside = inside
     for _ in range(_HALVINGS):
         middle = math.sqrt(inside * outside)

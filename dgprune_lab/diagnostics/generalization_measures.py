@@ -19,7 +19,7 @@ from ..study import Study
 from ._contract import diagnostic
 from ._loss_curve import LossCurve, check_full_loss
 from ._measures import EXTRA, Row, Studies, of_images, of_weights
-from ._weight_noise import WeightNoise, largest_noise, margins
+from ._weight_noise import SEARCHED, WeightNoise, largest_noise, margins
 from .curvature_measures import hessian_trace, sam_sharpness
 from .prunability import prunability as prunability_of
 
@@ -51,16 +51,13 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
     """Return |w - w_0| over the weights of convolution and linear layers; smaller is predicted to generalise better.
 
     w_0 are the weights that the network's builder draws from its seed. Metric "distance_from_initialisation", a row
-    per network; empty, with a note, if builder and seed are not known.
+    per network; empty, with a note, if builder and seed are not known, or make layers of other names or sizes.
     """
 
     def distance(study: Study) -> float:
         first = _initial(study.model)
-        if first is None:
-            note(
-                f"{study.name}: the distance from its initial weights is unknown, because the network does not record "
-                "how it was built; networks of dgprune_lab.models do."
-            )
+        if isinstance(first, str):
+            note(f"{study.name}: the distance from its initial weights is unknown, because {first}.")
             return math.nan
         before = prunable(first)
         return _norm(weight.detach().cpu() - before[name].detach() for name, weight in prunable(study.model).items())
@@ -108,7 +105,8 @@ def sharpness(
 
     max { sigma : mean over draws of L(w + sigma u) <= (1 + tolerance) L(w) }, u standard normal on every weight of the
     convolution and linear layers, the same draws for every sigma. Bracketed by doubling or halving from a hundredth of
-    the weights' root mean square, then bisected ten times on a log scale: the relative precision is .001.
+    the weights' root mean square (from .01 where all weights are 0), then bisected ten times on a log scale: the
+    relative precision is .001. Empty, with a note, where no sigma from 1e-9 to 1e6 times the first one is the limit.
 
     Args:
         studies: one or several networks with their sources.
@@ -129,7 +127,14 @@ def sharpness(
         noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images)
         full = noise.loss(0.0)
         check_full_loss(full, name=name)
-        return {"value": largest_noise(noise, limit=(1 + tolerance) * full), "training_loss": full}
+        value = largest_noise(noise, limit=(1 + tolerance) * full)
+        if math.isnan(value):
+            smallest, largest = SEARCHED
+            note(
+                f"{name}: the sharpness is unknown, because the training loss does not pass its limit at any size of "
+                f"noise from {smallest:g} to {largest:g} times the first that was tried."
+            )
+        return {"value": value, "training_loss": full}
 
     shared = {
         "metric": "sharpness",
@@ -228,12 +233,12 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
-def _initial(model: nn.Module) -> nn.Module | None:
-    """The network with the initial weights that its builder made; None if builder or seed are not known."""
+def _initial(model: nn.Module) -> nn.Module | str:
+    """The network with the initial weights that its builder made, or why there is none."""
     builder = getattr(model, "dgprune_builder", None)
     if builder is None:
-        return None
+        return "the network does not record how it was built; networks of dgprune_lab.models do"
     first = build(builder[0], **builder[1])
     now, before = prunable(model), prunable(first)
     same = now.keys() == before.keys() and all(now[name].shape == before[name].shape for name in now)
-    return first if same else None
+    return first if same else "its layers have other names or sizes than its builder gave it, as after pruning"

@@ -28,12 +28,13 @@ from ..stats import predictors as statistics
 
 EXTRA = ("measure", "outcome", "given", "networks", "cells", "ties", "dropped", "note")
 LEAST = 4
-"""Fewer cells of the grid have no order worth resampling."""
+"""Fewer cells of the grid have no order worth resampling: over 3 an interval covers the truth in 89 %."""
 SCARCE = 8
 """Over fewer cells than this the interval of a partial correlation would be too narrow: at 4 it covers 0 in 80 %."""
 FEW = 20
 """Over fewer cells than this a row gets a note."""
 _GAP = "generalization_gap"
+_NO_PARTIAL = "no value: fewer than 4 networks, or two of measure, outcome and given measure have one order"
 _TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
 
 Resamples = Annotated[int, Within("lie in 1 to 100,000", lambda value: 1 <= value <= 100_000)]
@@ -72,8 +73,8 @@ def predictors(
     training seed only belong together); pairs of a network with its own copy are dropped. In simulated grids of 8 to 64
     cells, two networks each, it covered 0 for measures that tell nothing in 92 to 96 % of cases (tau_a, tau_difference,
     partial_correlation) and in 96 to 99 % (granulated_tau, whose interval is too wide); in grids of 4 cells in 90 % or
-    more, and partial_correlation has none there. Networks whose `converged` is False are left out, which is a
-    selection: see `convergence`.
+    more. A row over fewer than 4 cells has no interval, and partial_correlation needs 8. Networks whose `converged` is
+    False are left out, which is a selection: see `convergence`.
 
     Args:
         frame: a table of many networks, with a row per network and metric: measures, whose column `better_direction`
@@ -85,13 +86,14 @@ def predictors(
         resamples: number of resamples.
 
     Returns:
-        A tidy table. Further columns: `measure`, `outcome`, `given`, `networks` and `cells` (that count), `ties` (pairs
-        tied in measure or outcome: 0 in tau-a, dropped in conditional mutual information), `dropped` (networks that
-        did not converge or lack a value), `note` (why a number or an interval is missing or weak).
+        A tidy table. Further columns: `measure`, `outcome`, `given`, `networks` and `cells` (that count in this row),
+        `ties` (their pairs tied in measure or outcome: 0 in tau-a, dropped in conditional mutual information),
+        `dropped` (networks that did not converge or lack a value), `note` (why a number or an interval is missing or
+        weak; every row over fewer than 20 cells has one). The order of `hyperparameters` changes nothing.
 
     Raises:
-        DgpruneError: an unknown column, measure, outcome or domain; fewer than 4 cells with a converged network; no
-            hyperparameter with two levels.
+        DgpruneError: an unknown column, measure, outcome or domain; no converged network, or fewer than 4 cells with
+            one; no hyperparameter with two levels.
     """
     table = network_table(frame, hyperparameters=hyperparameters)
     names = list(table.measures) if measures is None else list(dict.fromkeys(measures))
@@ -155,27 +157,27 @@ class _Referee:
         partial = statistics.partial_correlations(self.values, self.outcome, **pair)
         for k, (name, values) in enumerate(zip(self.names, self.values, strict=True)):
             known = np.isfinite(values) & np.isfinite(self.outcome)
-            cells = len(np.unique(self.grid.cells[known]))
-            shared = about | {"measure": name, "outcome": outcome, "networks": int(known.sum()), "cells": cells}
-            shared |= {"ties": statistics.ties(values, self.outcome), "dropped": self.lost + int((~known).sum())}
+            shared = about | {"measure": name, "outcome": outcome}
             shared |= most_seen([table.rows[name], table.rows[outcome, where]])
-            weak = self._weak(name, outcome, known=known, cells=cells)
-            rivals = [(j, rival) for j, rival in enumerate(self.names) if j != k]
+            counts, weak = self._over(known, {name: values, outcome: self.outcome})
             parts = [("kendall_tau_a", None, taus[k][0], ""), ("kendall_tau_b", None, taus[k][1], "")]
             parts += [*self._granulated(values), *self._information(values, gap=outcome == _GAP)]
             for metric, given, drawn, why in parts:
                 share = metric.startswith("conditional")
                 cell = {"metric": metric, "given": given, "unit": "share" if share else "correlation"}
-                yield shared | cell | _estimate(drawn, notes=[*weak, why])
-            for j, rival in rivals:
+                yield shared | counts | cell | _estimate(drawn, cells=counts["cells"], notes=[*weak, why])
+            for j, rival in enumerate(self.names):
+                if j == k:
+                    continue
                 both = known & np.isfinite(self.values[j])
-                cells = len(np.unique(self.grid.cells[both]))
-                cell = {"given": rival, "unit": "correlation", "networks": int(both.sum()), "cells": cells}
-                cell["dropped"] = self.lost + int((~both).sum())
-                few = f"no interval: fewer than {SCARCE} cells" if cells < SCARCE else ""
-                rest = _estimate(partial[k, j][: 1 if few else None], notes=[*weak, few])
-                yield shared | cell | {"metric": "tau_difference"} | _estimate(self._gain(k, j, taus=taus), notes=weak)
-                yield shared | cell | {"metric": "partial_correlation"} | rest
+                every = {name: values, outcome: self.outcome, rival: self.values[j]}
+                counts, weak = self._over(both, every)
+                cell = shared | counts | {"given": rival, "unit": "correlation"}
+                gain = _estimate(self._gain(k, j, taus=taus), cells=counts["cells"], notes=weak)
+                yield cell | {"metric": "tau_difference"} | gain
+                why = "" if np.isfinite(partial[k, j][0]) else _NO_PARTIAL
+                rest = _estimate(partial[k, j], cells=counts["cells"], notes=[*weak, why], least=SCARCE)
+                yield cell | {"metric": "partial_correlation"} | rest
 
     def _gain(self, k: int, j: int, *, taus: Sequence[tuple[Floats, Floats]]) -> Floats:
         """Tau-a of measure k minus that of measure j, over the networks of which both are known."""
@@ -224,27 +226,35 @@ class _Referee:
         complete = f"{len(found)} of {seeds.max() + 1} training seeds have a complete grid"
         return np.array([sum(found) / len(found)]), complete
 
-    def _weak(self, name: str, outcome: str, *, known: NDArray[np.bool_], cells: int) -> list[str]:
-        """What makes all numbers about a measure weak."""
-        found = [f"only {cells} cells of the grid"] if cells < FEW else []
-        for what, values in ((name, self.values[self.names.index(name)]), (outcome, self.outcome)):
-            if known.any() and np.ptp(values[known]) == 0:
-                found.append(f"{what} is the same for all networks and orders none")
-        return found
+    def _over(self, known: NDArray[np.bool_], values: dict[str, Floats]) -> tuple[dict[str, int], list[str]]:
+        """Count the known networks and their cells, ties and lost ones; say what makes numbers over them weak.
+
+        Ties are those of the first two of `values`, the measure and the outcome.
+        """
+        first, second, *_ = (np.where(known, each, np.nan) for each in values.values())
+        cells = len(np.unique(self.grid.cells[known]))
+        counts = {"networks": int(known.sum()), "cells": cells, "ties": statistics.ties(first, second)}
+        weak = [f"only {cells} cells of the grid"] if cells < FEW else []
+        for name, each in values.items():
+            if known.any() and np.ptp(each[known]) == 0:
+                weak.append(f"{name} is the same for all networks and orders none")
+        return {**counts, "dropped": self.lost + int((~known).sum())}, weak
 
 
-def _estimate(drawn: Floats, *, notes: Sequence[str]) -> dict[str, Any]:
+def _estimate(drawn: Floats, *, cells: int, notes: Sequence[str], least: int = LEAST) -> dict[str, Any]:
     """Value, interval and note of a statistic: the first number is the estimate, the others are resamples."""
     value, resampled = float(drawn[0]), drawn[1:][np.isfinite(drawn[1:])]
-    cells: dict[str, Any] = {"value": value}
+    found: dict[str, Any] = {"value": value}
     why = ""
     if np.isfinite(value) and len(drawn) > 1:
-        if len(resampled) and np.ptp(resampled) > 1e-9:
-            cells["low"], cells["high"] = np.percentile(resampled, _TAILS)
-            cells["interval"] = "cells"
+        if cells < least:
+            why = f"no interval: fewer than {least} cells"
+        elif len(resampled) and np.ptp(resampled) > 1e-9:
+            found["low"], found["high"] = np.percentile(resampled, _TAILS)
+            found["interval"] = "cells"
         else:
             why = "no interval: all resamples agree"
-    return {**cells, "note": "; ".join(filter(None, [*notes, why]))}
+    return {**found, "note": "; ".join(filter(None, [*notes, why]))}
 
 
 def _domains(table: NetworkTable, outcome: str, domain: str | None) -> list[str]:
@@ -263,8 +273,10 @@ def _domains(table: NetworkTable, outcome: str, domain: str | None) -> list[str]
 
 
 def _varied(settings: Any, hyperparameters: Sequence[str]) -> list[str]:
-    """The hyperparameters with two levels or more among these networks."""
-    found = [name for name in dict.fromkeys(hyperparameters) if settings[name].nunique(dropna=False) > 1]
+    """The hyperparameters with two levels or more among these networks, by name: their order numbers the cells."""
+    if settings.empty:
+        raise DgpruneError("no network of frame converged, so there is none to order. Train them for longer.")
+    found = [name for name in sorted(set(hyperparameters)) if settings[name].nunique(dropna=False) > 1]
     if not found:
         raise DgpruneError(
             f"hyperparameters must hold one with two levels among the converged networks; {', '.join(hyperparameters)} "
