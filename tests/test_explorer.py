@@ -247,8 +247,11 @@ def test_pins_keep_a_view_and_its_curve(study: dg.Study) -> None:
         explorer.ratio = 0.55
         assert explorer.pins_table.loc["a", "filters that differ"] == explorer.pins[0]["differs"] != ""
         assert explorer.pins[0]["against"][-1] == 0.55
-        for _ in range(3):
-            explorer.pin()
+        explorer.pin()
+        explorer.ratio = 0.6
+        explorer.pin()
+        explorer.handle_message({"type": "pin"})
+        assert explorer._session.worker.wait("pin", timeout=60)
         assert len(explorer.pins) == 3 and "Three" in explorer.status["message"]
         explorer.handle_message({"type": "unpin", "index": 0})
         assert len(explorer.pins) == 2

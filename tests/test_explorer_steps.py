@@ -535,3 +535,17 @@ def test_a_filter_is_silent_where_no_source_makes_it_answer() -> None:
         assert explorer.silent["groups"] == {"0": [2]}, "a filter that answers on one source is not silent"
     finally:
         explorer.close()
+
+
+def test_a_step_tells_agreement_with_the_full_network_from_accuracy() -> None:
+    first = tiny_study()
+    far: Any = domain("far", seed=3)
+    bare = dg.Domain.from_arrays("bare", images=far.images, splits=far.splits, classes=3)
+    explorer = dg.Explorer(dg.Study(first.model, sources=first.sources, targets=[bare]), panels=[])
+    try:
+        assert explorer.wait()
+        assert list(explorer.steps)[-3:] == ["one (%)", "two (%)", "bare, agreement (%)"]
+        steps: Any = explorer.tree["steps"]
+        assert [row["metric"] for row in steps[0]["accuracy"]] == ["accuracy", "accuracy", "agreement"]
+    finally:
+        explorer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from read_study import only_row, read_domain, read_study
 
 import dgprune_lab as dg
 from dgprune_lab.charts.theme import points_text
-from dgprune_lab.core import drain
-from dgprune_lab.widgets.explorer.frames import measure_frame
+from dgprune_lab.core import DgpruneError, DgpruneNote, drain
+from dgprune_lab.widgets.explorer.frames import _part, measure_frame
 from dgprune_lab.widgets.explorer.measurements import Measurements
 from dgprune_lab.widgets.explorer.pin_board import PinBoard
-from dgprune_lab.widgets.explorer.pins import Pinned, outcome_steps, pin_rows, pins_frame
+from dgprune_lab.widgets.explorer.pins import OUTDATED, Pinned, accuracy_cells, outcome_steps, pin_rows, pins_frame
+from dgprune_lab.widgets.explorer.rounding import whole_percent
 
 
 def pinned(study: dg.Study, scorer: str, ratio: float) -> Pinned:
@@ -52,9 +54,8 @@ def test_differences_are_paired_over_the_images_and_never_of_rounded_numbers(vie
             assert cell["difference"] == f"{value} ({low} to {high})"
         table = pin.table
         accuracy = only_row(table, metric="accuracy", domain="a")
-        assert row["cells"][0]["text"] == (
-            f"{100 * accuracy.value:.0f} ({100 * accuracy.low:.0f}\N{EN DASH}{100 * accuracy.high:.0f})"
-        )
+        value, low, high = (whole_percent(accuracy[name]) for name in ("value", "low", "high"))
+        assert row["cells"][0]["text"] == f"{value} ({low}\N{EN DASH}{high})"
         assert row["against"] == now.key and row["choice"] == pin.choices
 
 
@@ -68,19 +69,19 @@ def test_size_and_filters_that_differ_are_those_of_the_masks(study: dg.Study, vi
     rows: list[dict[str, Any]] = pin_rows(pins, now)
     compared = dg.diagnostics.compare(study, pins[1].mask, now.mask, images=80)
     differ = compared[(compared.metric == "filters_differ") & compared.group.isna()].value.item()
-    assert rows[1]["differs"] == f"{100 * differ / study.graph.free:.0f} %" != "0 %"
+    assert rows[1]["differs"] == f"{whole_percent(differ / study.graph.free)} %" != "0 %"
     small = dg.prune(study.model, pins[1].mask)
     count = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in study.model.parameters())
-    assert rows[1]["parameters"] == f"{100 * count:.0f} %"
+    assert rows[1]["parameters"] == f"{whole_percent(count)} %"
     assert rows[0]["filters"] == sum(int(keep.sum()) for keep in pins[0].mask.keep.values())
-    assert rows[0]["removed"] == f"{100 * pins[0].mask.ratio_achieved:.0f} %"
+    assert rows[0]["removed"] == f"{whole_percent(pins[0].mask.ratio_achieved)} %"
 
 
 def test_a_domain_without_labels_shows_agreement_and_no_difference(views: list[Pinned]) -> None:
     cell = pin_rows(views[:1], views[1])[0]["cells"][2]
     assert (cell["domain"], cell["metric"], cell["difference"]) == ("bare", "agreement", "")
     agreement = only_row(views[0].table, metric="agreement")
-    assert cell["text"].startswith(f"{100 * agreement.value:.0f} (")
+    assert cell["text"].startswith(f"{whole_percent(agreement.value)} (")
 
 
 def test_target_aware_is_said_where_a_scorer_looked_at_the_target(views: list[Pinned]) -> None:
@@ -112,3 +113,58 @@ def test_the_table_of_a_view_holds_no_differences_from_another_one(study: dg.Stu
         board.table(view)[["a, difference", "filters that differ"]].to_numpy().tolist() for view in (second, *others)
     ]
     assert all(shown[0][0]) and shown[1:] == [[["", ""]]] * 3
+
+
+def test_half_a_percent_is_rounded_up_in_the_sentence_and_in_the_table(views: list[Pinned]) -> None:
+    ends = {"value": [0.985, 0.925], "low": [0.965, 0.895], "high": [0.995, 0.945]}
+    table = views[0].table.query("metric == 'accuracy'").assign(**ends)
+    assert [cell["text"] for cell in accuracy_cells(table)] == ["99 (97\N{EN DASH}100)", "93 (90\N{EN DASH}95)"]
+    full: Any = SimpleNamespace(accuracy=0.925)
+    assert _part(table.to_dict("records")[0], full, estimate=True) == "a 93 \N{RIGHTWARDS ARROW} 99 (97 to 100) %"
+
+
+def test_pin_waits_for_the_view_and_says_what_cannot_be_pinned(study: dg.Study) -> None:
+    explorer = dg.Explorer(study, panels=[], images=20, calibration=20)
+    try:
+        for ratio in (0.3, 0.5):
+            explorer.ratio = ratio
+            explorer.pin()
+        assert [pin["choice"]["ratio"] for pin in explorer.pins] == [0.3, 0.5]
+        with pytest.warns(DgpruneNote, match="pinned already, as b"):
+            explorer.pin()
+        explorer.handle_message({"type": "pin"})
+        assert explorer._session.worker.wait("pin", timeout=60)
+        assert len(explorer.pins) == 2 and "pinned already, as b" in str(explorer.status["message"])
+        explorer.ratio = 0.6
+        explorer.pin()
+        explorer.ratio = 0.7
+        with pytest.raises(DgpruneError, match="three views are pinned already"):
+            explorer.pin()
+        assert len(explorer.pins) == 3
+    finally:
+        explorer.close()
+
+
+def test_a_pin_says_that_its_scorer_has_changed_since(study: dg.Study) -> None:
+    def mine(sign: float) -> Any:
+        @dg.scorer("mine", needs=("weights",))
+        def own(view: Any) -> Any:
+            """Weights, or their negatives."""
+            return sign * view.weight.abs().flatten(1).sum(1)
+
+        return own
+
+    explorer = dg.Explorer(study, scorer=mine(1.0), panels=[], images=20, calibration=20)
+    try:
+        explorer.pin()
+        for sign, outdated in ((1.0, False), (-1.0, True), (1.0, False)):
+            explorer.scorer = mine(sign)
+            table, (row,) = explorer.pins_table, explorer.pins
+            assert table.loc["a", "choice"] == row["label"] and row["label"].endswith(OUTDATED) == outdated, sign
+            assert (table.loc["a", "filters that differ"] == "0 %") != outdated
+            assert row["drops"] and bool(row["points"]) != outdated
+        explorer.scorer = mine(-1.0)
+        explorer.pin()
+        assert [pin["label"].endswith(OUTDATED) for pin in explorer.pins] == [True, False]
+    finally:
+        explorer.close()

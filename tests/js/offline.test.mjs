@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { createMemory } from "../../dgprune_lab/widgets/page/static/memory.js";
-import { precomputed } from "../../dgprune_lab/widgets/page/static/offline.js";
+import { answerOffline, precomputed } from "../../dgprune_lab/widgets/page/static/offline.js";
 
 const memory = createMemory();
 for (const scorer of ["l1", "dss"])
@@ -23,4 +23,13 @@ test("a control takes the nearest view that has its value", () => {
 
 test("a value that was not computed changes nothing else", () => {
   assert.deepEqual(move({ scope: "global" }), { ...choice, scope: "global" });
+});
+
+test("a pin is named with the ratio that the slider shows", () => {
+  const traits = { pins: [] };
+  const model = { get: (name) => traits[name], set: (name, value) => (traits[name] = value), save_changes() {} };
+  const page = { model, memory, choice: { ...choice, ratio: 0.125 }, fixed: { domains: [] }, schedule() {}, scorer: () => ({ label: "L1 norm" }) };
+  page.current = () => ({ mask: [[1]], frame: null, step: null, curve: null });
+  answerOffline(page, { type: "pin" });
+  assert.equal(traits.pins[0].label, "L1 norm, 12.5 %");
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { checked } from "../../dgprune_lab/widgets/page/static/finetuning.js";
-import { differsText, isAgainst, noteOf, pinOf } from "../../dgprune_lab/widgets/page/static/pins.js";
+import { chosenAfter, differsText, isAgainst, noteOf, pinKey, pinOf } from "../../dgprune_lab/widgets/page/static/pins.js";
 import { elbows, layTree, neighbourOf, stepWords } from "../../dgprune_lab/widgets/page/static/step_tree.js";
 import { isText, undoOf } from "../../dgprune_lab/widgets/page/static/steps.js";
 
@@ -50,6 +50,14 @@ test("a step says its accuracies by role, and marks those of a target that was l
   assert.equal(stepWords({ label: "x", removed: 0, accuracy: [{ domain: "a", role: "source", value: null }] }).text, "not measured yet");
 });
 
+test("a step tells agreement with the full network from accuracy, and rounds halves up", () => {
+  const cell = (domain, role, metric, value) => ({ domain, role, metric, value, low: value - 0.01, high: value });
+  const accuracy = [cell("a", "source", "accuracy", 0.985), cell("b", "target", "accuracy", 0.925), cell("c", "target", "agreement", 1)];
+  const { text, full } = stepWords({ label: "full network", removed: 0, accuracy });
+  assert.equal(text, "source 99, target 93, agreement 100");
+  assert.ok(full.includes("c (target): 100 % (99\u2013100) agreement with the full network") && !full.includes("93 % (92\u201393) agreement"));
+});
+
 test("undo and redo are told apart, and a text field keeps its own", () => {
   const key = (more) => undoOf({ key: "z", ctrlKey: true, metaKey: false, altKey: false, shiftKey: false, ...more });
   assert.deepEqual([key(), key({ shiftKey: true, key: "Z" }), key({ ctrlKey: false, metaKey: true })], ["undo", "redo", "undo"]);
@@ -83,11 +91,26 @@ test("the filters that differ are counted in both directions, as a share of the 
   assert.equal(differsText({ kept: null, differs: "34 %" }, [[1]], 1), "34 %");
 });
 
+test("the chosen pin stays the chosen one when another is taken off", () => {
+  const pin = (ratio, more) => pinKey({ choice: { ratio }, removed: "10 %", parameters: "20 %", filters: 3, differs: "1 %", ...more });
+  const [a, b, c] = [pin(0.1), pin(0.2), pin(0.3)];
+  assert.equal(chosenAfter([a, b, c], [b, c], 1), 0);
+  assert.equal(chosenAfter([a, b, c], [a, b], 1), 1);
+  assert.equal(chosenAfter([a, b, c], [a, c], 1), null, "it went itself");
+  assert.equal(chosenAfter([a, c], [a, c, b], null), null, "nobody chose another");
+  assert.deepEqual([chosenAfter([], [a], 0), chosenAfter([a], [], 0), chosenAfter([a], [b], null)], [0, 0, 0]);
+  assert.equal(pin(0.1, { differs: "7 %", label: "other words" }), a, "words change with the present view");
+});
+
 test("a page without Python pins what it shows", () => {
-  const frame = { dots: [{ domain: "t", value: 44.4, low: 41.2, high: 47.6, colour: "#D55E00", looked: "yes, other images of this domain" }] };
+  const dot = { domain: "t", value: 44.4, low: 41.2, high: 47.6, colour: "#D55E00", looked: "yes, other images of this domain" };
+  const bare = { domain: "u", value: 92.5, low: 91.5, high: 100, colour: "#009E73", looked: "no" };
+  const frame = { dots: [dot, bare], full: [{ domain: "t", value: 60 }] };
   const step = { left: [{ what: "Filters", share: 50.2 }, { what: "Parameters", share: 26.4 }] };
-  const pin = pinOf({ frame, step, mask: [[1, 0]] }, { choice: { ratio: 0.5 }, label: "L1", domains: [{ name: "t", role: "target" }] });
+  const pin = pinOf({ frame, step, mask: [[1, 0]] }, { choice: { ratio: 0.5 }, label: "L1", domains: ["t", "u"].map((name) => ({ name, role: "target" })) });
   assert.deepEqual([pin.removed, pin.parameters, pin.at, pin.points], ["50 %", "26 %", 50, []]);
   assert.equal(pin.cells[0].text, "44 (41\u201348)");
+  assert.deepEqual(pin.cells.map(({ metric }) => metric), ["accuracy", "agreement"]);
+  assert.equal(pin.cells[1].text, "93 (92\u2013100)");
   assert.ok(pin.cells[0].target_aware && pin.cells[0].difference === "");
 });

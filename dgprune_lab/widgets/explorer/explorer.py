@@ -155,12 +155,6 @@ class Explorer(SessionActions):
         """Wait until view, curves and the open panel are all computed; return False on a timeout."""
         return self._session.worker.wait(timeout=timeout)
 
-    def pin(self) -> None:
-        """Pin the current view for comparison: at most three views, and only if the view is measured."""
-        self._session.workbench.check_open()
-        self._session.pin()
-        self._session.worker.wait("pin", timeout=threading.TIMEOUT_MAX)
-
     def close(self) -> None:
         """End the thread and remove the widget; results stay readable in Python."""
         if "_session" in vars(self):  # not where the constructor has refused an argument

@@ -20,6 +20,7 @@ from ...diagnostics.drop import accuracy_change
 from ...measurement import LATENCY_IMAGES, calibration_count, latency_row, timings
 from ...stats import intervals
 from ...study import Study, mask_provenance, remaining_cost
+from .rounding import percent, whole_percent
 
 AGREEMENT = "agreement"
 EXTRA = ("calibration",)
@@ -214,15 +215,6 @@ def exposure_text(exposures: Iterable[Exposure]) -> str:
     return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
 
-def percent(share: float) -> str:
-    """Return a share in percent as the slider shows it.
-
-    >>> percent(0.5), percent(0.1251)
-    ('50 %', '12.51 %')
-    """
-    return f"{round(1e4 * share) / 100:g} %"
-
-
 def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool, whole: Mask | None = None) -> str:
     """Return one line on what removal did: "50 % of the filters removed: mnist 98 → 92 %, mnist_m 65 → 44 %".
 
@@ -234,8 +226,8 @@ def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool, whole: Mas
     nothing, differ = mask.cost.filters == mask.graph.free, abs(asked - got) >= 0.005
     beside = [f"{percent(asked)} requested"] * (differ or (nothing and asked > 0))
     if whole is not None:
-        beside.append(f"{whole.ratio_achieved:.0%} of all".replace("%", " %"))
-    number = f"{100 * got:.0f} %" if differ else percent(asked)
+        beside.append(f"{whole_percent(whole.ratio_achieved)} % of all")
+    number = f"{whole_percent(got)} %" if differ else percent(asked)
     start = f"{number} of the {counted if whole is None else f'remaining {counted}'} removed"
     if nothing:
         start = "Nothing removed" if whole is None else "Nothing more removed"
@@ -251,12 +243,12 @@ def _part(row: Row, full: Outcomes, *, estimate: bool) -> str:
     """
     exposure = exposure_of(row)
     name = str(row["domain"]) + (f" ({exposure})" if exposure not in ("", "?") else exposure_label(exposure))
-    after = f"{100 * row['value']:.0f} %"
+    after = f"{whole_percent(row['value'])} %"
     if estimate:
-        after = f"{100 * row['value']:.0f} ({100 * row['low']:.0f} to {100 * row['high']:.0f}) %"
+        after = f"{whole_percent(row['value'])} ({whole_percent(row['low'])} to {whole_percent(row['high'])}) %"
     if row["metric"] == AGREEMENT:
         return f"{name} {after} agreement with the full network (no labels)"
-    return f"{name} {100 * full.accuracy:.0f} → {after}"
+    return f"{name} {whole_percent(full.accuracy)} → {after}"
 
 
 def latency_steps(study: Study, mask: Mask | None, *, slow: bool) -> Generator[None, None, list[float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,8 +14,10 @@ from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_of
 from ...diagnostics.drop import accuracy_change
 from ...study import Study
 from .frames import AGREEMENT, SPLIT
+from .rounding import percent, whole_percent
 
 LETTERS = "abc"
+OUTDATED = " (its scorer has changed since)"
 Row = dict[str, Any]
 
 
@@ -30,6 +32,8 @@ class Pinned:
         table: the table of its frame.
         mask: the filters that stay, in the indices of the full network.
         outcomes: domain -> the outcomes behind the accuracies of the table.
+        scorer: identifies the function or the scores that ranked the filters when this was last looked at.
+        outdated: whether the scorer of that name removes other filters by now; the label says so.
     """
 
     choices: Mapping[str, Any]
@@ -38,6 +42,14 @@ class Pinned:
     table: pd.DataFrame
     mask: Mask
     outcomes: Mapping[str, Outcomes]
+    scorer: str = ""
+    outdated: bool = False
+
+    def ranked_again(self, mask: Mask, *, scorer: str) -> Pinned:
+        """Return the pin with the label that it has where the scorer of its name was replaced and gives this mask."""
+        outdated = mask.key != self.mask.key
+        label = self.label.removesuffix(OUTDATED) + OUTDATED * outdated
+        return replace(self, scorer=scorer, outdated=outdated, label=label)
 
 
 def outcome_steps(
@@ -110,7 +122,7 @@ def accuracy_cells(table: pd.DataFrame) -> list[Row]:
         if row["metric"] not in (ACCURACY, AGREEMENT):
             continue
         name, exposure = str(row["domain"]), exposure_of(row)
-        value, low, high = (f"{100 * row[column]:.0f}" for column in ("value", "low", "high"))
+        value, low, high = (whole_percent(row[column]) for column in ("value", "low", "high"))
         text = {"text": f"{value} ({low}\N{EN DASH}{high})", "metric": row["metric"], "exposure": _words(exposure)}
         cell = {"domain": name, "role": row["role"], "colour": styles[name].colour, **text}
         cells.append({**cell, "target_aware": exposure.startswith("target")})
@@ -137,4 +149,4 @@ def _filters_that_differ(mask: Mask, other: Mask) -> float:
 
 def share_words(share: float) -> str:
     """Return a share in percent, without decimals."""
-    return f"{100 * share:.0f} %"
+    return percent(share, decimals=0)

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from ...core import Count, DgpruneError, Mask, public
+from ...core import Count, DgpruneError, Mask, note, public
 from ...training import FINETUNING, TrainingOptions
 from .controls import Controls
+from .frames import AGREEMENT
+from .rounding import rounded
 
 
 @public
@@ -29,12 +31,15 @@ class StepActions(Controls):
 
     @property
     def steps(self) -> pd.DataFrame:
-        """The steps as a table to read: a line per network, with what was done and its accuracy in percent."""
+        """The steps as a table to read: a line per network, with what was done and its accuracy in percent.
+
+        Of a domain without labels it says the agreement with the full network.
+        """
         rows: list[dict[str, Any]] = []
         for step in self._session.steps.rows():
             plain = {name: step[name] for name in ("number", "parent", "kind", "label")}
-            accuracy = {f"{row['domain']} (%)": round(100 * row["value"], 1) for row in step["accuracy"]}
-            rows.append({**plain, "removed (%)": round(100 * step["removed"], 1), **accuracy})
+            accuracy = {_column(row): rounded(100 * row["value"], 1) for row in step["accuracy"]}
+            rows.append({**plain, "removed (%)": rounded(100 * step["removed"], 1), **accuracy})
         return pd.DataFrame(rows).astype({"parent": "Int64"}).set_index("number")
 
     @property
@@ -46,6 +51,27 @@ class StepActions(Controls):
         """
         self._session.worker.wait("exact", "pin", "pins", timeout=threading.TIMEOUT_MAX)
         return self._session.board.table(self.view)
+
+    def pin(self) -> None:
+        """Pin the current view for comparison, at most three views; waits until it is measured.
+
+        A view that is pinned already is not pinned again; a note says which pin it is.
+
+        Raises:
+            DgpruneError: three views are pinned already; the view cannot be measured; the explorer is closed.
+        """
+        session, view = self._session, self.view
+        session.workbench.check_open()
+        session.worker.wait("exact", "pin", "pins", timeout=threading.TIMEOUT_MAX)
+        if letter := session.board.letter_of(session.steps.full, view):
+            note(f"this view is pinned already, as {letter}.")
+            return
+        if session.board.is_full:
+            raise DgpruneError("three views are pinned already; unpin one of them on the page first.")
+        session.pin()
+        session.worker.wait("pin", timeout=threading.TIMEOUT_MAX)
+        if session.board.letter_of(session.steps.full, view) is None:
+            raise DgpruneError(session.status["error"] or session.status["message"] or "the explorer is closed.")
 
     def apply(self) -> None:
         """Make the present mask a step: its filters are removed, and the slider prunes further from there.
@@ -94,3 +120,8 @@ class StepActions(Controls):
     def redo(self) -> None:
         """Go forth to the choices that were undone last."""
         self._session.workbench.redo()
+
+
+def _column(row: dict[str, Any]) -> str:
+    """The heading of a domain in the table of steps."""
+    return f"{row['domain']}, agreement (%)" if row["metric"] == AGREEMENT else f"{row['domain']} (%)"

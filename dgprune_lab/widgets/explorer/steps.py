@@ -247,8 +247,11 @@ class Steps:
 
 
 def accuracy_rows(table: pd.DataFrame) -> list[Row]:
-    """Return the accuracy of each domain, as plain values; without labels, the agreement with the full network."""
-    styles, kept = domain_styles_of(table), ("domain", "role", "value", "low", "high")
+    """Return the accuracy of each domain, as plain values; without labels, the agreement with the full network.
+
+    `metric` says which of both it is.
+    """
+    styles, kept = domain_styles_of(table), ("domain", "role", "metric", "value", "low", "high")
     return [
         {
             **{name: row[name] for name in kept},

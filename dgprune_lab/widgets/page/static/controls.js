@@ -2,6 +2,7 @@
 
 import { byHand } from "./by_hand.js";
 import { button, node, radios, say, select, show } from "./elements.js";
+import { percent, rounded } from "./rounding.js";
 
 const KINDS = [
   ["weights", "weights"],
@@ -124,23 +125,23 @@ function createButtons(acts) {
 // Sets every control to the choice; `hold`: do not move a slider being dragged. `range`: the ratios that are possible.
 export function showChoice(controls, choice, { scorer, hold, spread, range }) {
   const { slider } = controls;
-  const percent = Math.round(choice.ratio * 10000) / 100;
-  if (!hold && Number(slider.input.value) !== percent) {
+  const share = rounded(100 * choice.ratio, 2);
+  if (!hold && Number(slider.input.value) !== share) {
     // An off-grid ratio, set from a cell, needs a finer step than the keys' 1 %.
-    slider.input.step = Number.isInteger(percent) ? (slider.grid ?? 1) : 0.01;
-    slider.input.value = String(percent);
+    slider.input.step = Number.isInteger(share) ? (slider.grid ?? 1) : 0.01;
+    slider.input.value = String(share);
   } else if (hold && slider.input.step === "0.01") slider.input.step = String(slider.grid ?? 1);
   const [low, high] = byHand(choice).some((part) => part.length) ? (range ?? [0, 1]) : [0, 1];
   const possible = choice.ratio < low - 1e-9 ? low : choice.ratio > high + 1e-9 ? high : null;
-  const limit = possible === null ? "" : ` (${Math.round(1000 * possible) / 10} % possible)`;
-  const amount = `${percent} % of the ${choice.step ? "remaining " : ""}${COUNTED[choice.budget]}${limit}`;
+  const limit = possible === null ? "" : ` (${percent(possible, 1)} possible)`;
+  const amount = `${share} % of the ${choice.step ? "remaining " : ""}${COUNTED[choice.budget]}${limit}`;
   const most = Number(slider.input.max) || 99;
   slider.input.style.setProperty("--dgx-low", `${Math.min(100, (10000 * low) / most)}%`);
   slider.input.style.setProperty("--dgx-high", `${Math.min(100, (10000 * high) / most)}%`);
   slider.box.title = limit ? "Layers and filters by hand allow no more or less" : "Share that is removed";
   say(slider.amount, amount);
   slider.input.setAttribute("aria-valuetext", amount);
-  slider.input.style.setProperty("--dgx-share", `${(100 * percent) / (Number(slider.input.max) || 99)}%`);
+  slider.input.style.setProperty("--dgx-share", `${(100 * share) / (Number(slider.input.max) || 99)}%`);
   if (controls.scorers.value !== choice.scorer) controls.scorers.value = choice.scorer;
   if (controls.budget.value !== choice.budget) controls.budget.value = choice.budget;
   controls.scope.set(choice.scope);

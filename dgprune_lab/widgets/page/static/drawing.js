@@ -7,8 +7,9 @@ import { previewed } from "./by_hand.js";
 import { curveKey, frameAt, isStepOf, maskOf, nearest, planKey } from "./memory.js";
 import { showNotice, showWarning } from "./notices.js";
 import { showPanels } from "./panels.js";
-import { showPinTable } from "./pins.js";
+import { chosenAfter, pinKey, showPinTable } from "./pins.js";
 import { showProjector } from "./projector.js";
+import { percent } from "./rounding.js";
 import { scorerOf } from "./state.js";
 import { showSteps } from "./steps.js";
 import { drawStrip } from "./strip.js";
@@ -54,7 +55,7 @@ export function paint(page) {
   showProjector(page);
   paintWords(page, now, status);
   paintCharts(page, pins, now);
-  showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark, choice });
+  showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark, choice, gone: page.gone });
 }
 
 function paintSteps(page, now) {
@@ -63,10 +64,14 @@ function paintSteps(page, now) {
 }
 
 function paintPins(page, pins, now) {
-  page.pin = Math.min(page.pin, Math.max(pins.length - 1, 0));
+  const keys = pins.map(pinKey);
+  page.pin = chosenAfter(page.pinKeys ?? [], keys, page.pin);
+  page.pinKeys = keys;
+  const gone = page.gone && !page.fixed.offline;
   const total = (now.plan?.groups ?? []).reduce((sum, { full, rank }) => sum + (full ?? rank.length), 0);
-  showPinTable(page.pinTable, pins, { active: page.pin, choice: page.choice, mask: now.maskStale ? null : now.mask, total, ink: page.inks.ink });
-  for (const name of ["pin", "reset", "code", "save", "download"]) page.controls.buttons[name].disabled = page.gone && !page.fixed.offline;
+  const table = { active: page.pin, choice: page.choice, mask: now.maskStale ? null : now.mask, total, ink: page.inks.ink, gone };
+  showPinTable(page.pinTable, pins, table);
+  for (const name of ["pin", "reset", "code", "save", "download"]) page.controls.buttons[name].disabled = gone;
   page.controls.buttons.pin.disabled ||= pins.length >= 3;
   drawStrip(page.strip, {
     plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,
@@ -101,12 +106,10 @@ function paintWords(page, { frame, shown, stale }, status) {
   badge.title = texts[state]; // it may be cut off
   if (frame?.estimate) page.headline.dataset.tall = "true"; // its sentence is longer: the charts stay where they are
   const text = shown?.sentence ?? "Measuring the first ratio\u2026";
-  say(page.sentence, stale && shown ? `${other}${asPercent(shown.ratio)}: ${text}` : text);
+  say(page.sentence, stale && shown ? `${other}${percent(shown.ratio, 2)}: ${text}` : text);
   page.sentence.dataset.stale = String(stale);
   const { progress } = status;
   say(page.progress, progress && progress.done < progress.total ? progress.words : "");
   page.progress.title = page.progress.textContent;
   say(page.latency, (!stale && shown?.latency?.text) || "");
 }
-
-const asPercent = (ratio) => `${Math.round(10000 * ratio) / 100} %`;

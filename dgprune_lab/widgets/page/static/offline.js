@@ -3,6 +3,7 @@
 import { node, show } from "./elements.js";
 import { curveKey, nearest } from "./memory.js";
 import { pinOf } from "./pins.js";
+import { percent } from "./rounding.js";
 import { pictureOf } from "./strip.js";
 
 // Controls stay only where at least two values were precomputed.
@@ -63,7 +64,7 @@ export function answerOffline(page, message) {
   const pins = [...(page.model.get("pins") ?? [])];
   const now = page.current();
   if (message.type === "pin" && now.mask) {
-    const label = `${page.scorer()?.label ?? page.choice.scorer}, ${Math.round(100 * page.choice.ratio)} %`;
+    const label = `${page.scorer()?.label ?? page.choice.scorer}, ${percent(page.choice.ratio, 2)}`;
     pins.push(pinOf(now, { choice: page.choice, label, domains: page.fixed.domains }));
     page.model.set("pins", pins.slice(-3));
   }

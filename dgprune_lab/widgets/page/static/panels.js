@@ -1,7 +1,7 @@
 // The panels: their buttons, and the open panel's charts, embedded once, their data swapped.
 
 import { chartMenu } from "./chart_menu.js";
-import { button, node, say, show } from "./elements.js";
+import { button, enable, node, say, show } from "./elements.js";
 import { createActions, createMenus, showActions, showMenus } from "./menus.js";
 import { NO_BRUSH, cellOf, chartBox, nameOf, watchBrush, watchCells } from "./picking.js";
 import { createView, endView, feed } from "./views.js";
@@ -57,8 +57,14 @@ function createPager(acts) {
   return pager;
 }
 
-function showPager(pager, pages) {
+// Without a kernel nothing answers a button; it stays focusable, as in `paintPager`.
+function allow({ children }, gone) {
+  for (const child of children) if (child.tagName === "BUTTON") enable(child, !gone);
+}
+
+function showPager(pager, pages, gone) {
   const key = JSON.stringify(pages ?? null);
+  pager.gone = gone;
   if (key !== pager.key) Object.assign(pager, { key, at: pages?.at ?? 0, of: pages?.of ?? 0 });
   paintPager(pager);
 }
@@ -67,14 +73,15 @@ function showPager(pager, pages) {
 function paintPager(pager) {
   show(pager.box, pager.of > 1);
   say(pager.label, `page ${pager.at + 1} of ${pager.of}`);
-  pager.before.setAttribute("aria-disabled", String(pager.at <= 0));
-  pager.after.setAttribute("aria-disabled", String(pager.at >= pager.of - 1));
+  pager.before.setAttribute("aria-disabled", String(pager.gone || pager.at <= 0));
+  pager.after.setAttribute("aria-disabled", String(pager.gone || pager.at >= pager.of - 1));
 }
 
-// `state`: what Python sent; `choice`: the page's own controls at this moment, for the charts that follow them.
-export function showPanels(panels, state, { embed, dark, choice }) {
+// `state`: what Python sent; `choice`: the page's own controls at this moment, for the charts that follow them; `gone`: no kernel answers.
+export function showPanels(panels, state, { embed, dark, choice, gone = false }) {
   const list = state?.list ?? [];
   showBar(panels, list, state?.open ?? null);
+  allow(panels.bar, gone);
   const open = list.some((panel) => panel.name === state?.open);
   panels.label = list.find((panel) => panel.name === state?.open)?.label;
   show(panels.body, open);
@@ -86,7 +93,9 @@ export function showPanels(panels, state, { embed, dark, choice }) {
   show(panels.error, Boolean(state.error));
   showMenus(panels.menus, state.controls ?? [], panels.fresh);
   showActions(panels.actions, state.actions ?? []);
-  showPager(panels.pager, state.pages);
+  for (const { list, input } of panels.menus.lists.values()) (list ?? input).disabled = gone;
+  allow(panels.actions.box, gone);
+  showPager(panels.pager, state.pages, gone);
   if (state.picked && panels.fresh) panels.picked = cellOf(state.picked);
   panels.choice = choice;
   if (embed) showCharts(panels, state, { embed, dark });

@@ -2,6 +2,7 @@
 
 import { button, node, say, show } from "./elements.js";
 import { curveKey, letterOf } from "./memory.js";
+import { percent, rounded } from "./rounding.js";
 
 // acts: {send(message), pick(index)}
 export function createPinTable(acts) {
@@ -15,12 +16,13 @@ export function createPinTable(acts) {
   return { acts, box, head, body, note, key: null };
 }
 
-// `choice`, `mask`, `total`: the present view, which filters it keeps, and how many the full network has; `ink`: colours of the page.
-export function showPinTable(table, pins, { active, choice, mask, total, ink }) {
+// `choice`, `mask`, `total`: the present view, which filters it keeps, and how many the full network has; `ink`: colours of the page;
+// `gone`: no kernel answers.
+export function showPinTable(table, pins, { active, choice, mask, total, ink, gone = false }) {
   show(table.box, pins.length > 0);
   if (!pins.length) return (table.key = null);
   const rows = pins.map((pin, index) => ({
-    ...pin, ratio: pin.choice?.ratio, points: null, drops: null, kept: null, chosen: index === active,
+    ...pin, ratio: pin.choice?.ratio, points: null, drops: null, kept: null, chosen: index === active, gone,
     letter: letterOf(pin, index), differs: differsText(pin, mask, total), follows: Boolean(pin.kept && mask), stale: !isAgainst(pin.against, choice),
   }));
   say(table.note, noteOf(rows));
@@ -53,10 +55,10 @@ function bodyRow(acts, row, index) {
     title: "Draw this pin strongly, and mark in B where it differs", "aria-label": `Pin ${row.letter}: ${row.label}`,
   });
   const go = button("Go to", () => acts.send({ type: "goto", choice: row.choice }), {
-    class: "dgx-button dgx-pin-go", "data-key": `go${index}`, "aria-label": `Go to pin ${row.letter}`, disabled: !row.choice,
+    class: "dgx-button dgx-pin-go", "data-key": `go${index}`, "aria-label": `Go to pin ${row.letter}`, disabled: !row.choice || row.gone,
   });
   const cross = button("\u00D7", () => acts.send({ type: "unpin", index }), {
-    class: "dgx-button dgx-x", "data-key": `off${index}`, "aria-label": `Unpin ${row.letter}: ${row.label}`, title: "Unpin",
+    class: "dgx-button dgx-x", "data-key": `off${index}`, "aria-label": `Unpin ${row.letter}: ${row.label}`, title: "Unpin", disabled: row.gone,
   });
   const element = node(
     "tr", { class: "dgx-pin", "data-chosen": row.chosen, on: { click: (event) => event.target.closest("button") || acts.pick(index) } },
@@ -97,20 +99,37 @@ export function differsText({ kept, filters, differs }, mask, total) {
   const count = (test) => mask.reduce((sum, row, g) => sum + row.filter((keeps, f) => test(Boolean(keeps), Boolean(kept[g]?.[f]))).length, 0);
   const within = count((_, other) => other);
   const differing = count((keeps, other) => keeps !== other) + (filters ?? within) - within;
-  return `${Math.round((100 * differing) / Math.max(total, 1))} %`;
+  return percent(differing / Math.max(total, 1));
+}
+
+// What tells one pin from another while the texts of its row change.
+export const pinKey = ({ choice, removed, parameters, filters }) => JSON.stringify([choice, removed, parameters, filters]);
+
+// Where the chosen pin is after others went or came; null where it went itself, and the first where all are new.
+export function chosenAfter(before, after, chosen) {
+  const at = before.map(() => -1);
+  let next = 0;
+  before.forEach((key, index) => {
+    const found = after.indexOf(key, next);
+    if (found >= 0) [at[index], next] = [found, found + 1];
+  });
+  if (!at.some((place) => place >= 0)) return 0;
+  return chosen === null || at[chosen] < 0 ? null : at[chosen];
 }
 
 // A pin made without Python, from the measured frame that the page shows; without images there are no paired differences.
+// Only domains with labels have a value of the full network; the others have agreement with it.
 export function pinOf({ frame, step, curve, mask }, { choice, label, domains }) {
   const roles = Object.fromEntries(domains.map(({ name, role }) => [name, role]));
+  const labelled = new Set((frame?.full ?? []).map(({ domain }) => domain));
   const cells = (frame?.dots ?? []).map(({ domain, value, low, high, colour, looked }) => ({
-    domain, role: roles[domain], metric: "accuracy", colour, difference: "", ...exposureOf(looked, roles[domain]),
-    text: `${Math.round(value)} (${Math.round(low)}\u2013${Math.round(high)})`,
+    domain, role: roles[domain], metric: labelled.has(domain) ? "accuracy" : "agreement", colour, difference: "", ...exposureOf(looked, roles[domain]),
+    text: `${rounded(value)} (${rounded(low)}\u2013${rounded(high)})`,
   }));
   const share = (what) => step?.left.find((row) => row.what === what)?.share;
-  const percent = (value) => (value === undefined ? "" : `${Math.round(value)} %`);
+  const words = (value) => (value === undefined ? "" : percent(value / 100));
   return {
-    label, cells, removed: percent(share("Filters") === undefined ? undefined : 100 - share("Filters")), parameters: percent(share("Parameters")),
+    label, cells, removed: words(share("Filters") === undefined ? undefined : 100 - share("Filters")), parameters: words(share("Parameters")),
     choice: { ...choice }, against: null, kept: mask, points: curve?.lines.curves ?? [], drops: frame?.drops ?? [], at: 100 * choice.ratio,
   };
 }

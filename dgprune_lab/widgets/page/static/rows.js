@@ -2,6 +2,7 @@
 
 import { isMeant } from "./by_hand.js";
 import { button, node, say, show } from "./elements.js";
+import { rounded } from "./rounding.js";
 
 const MANY = 12; // layers from which on they are found by typing
 
@@ -61,7 +62,7 @@ function showRows(strip, rows) {
     const layer = rows.list[g];
     const kept = mask[g].reduce((sum, keeps) => sum + keeps, 0);
     const own = choice.layers?.[layer.full];
-    const share = Math.round(100 * (own ?? 1 - kept / mask[g].length));
+    const share = rounded(100 * (own ?? 1 - kept / mask[g].length));
     const text = own === 0 ? "locked" : `${share} %${own === undefined ? "" : " *"}`;
     layer.own = own;
     say(layer.number, text);

@@ -1,5 +1,7 @@
 // Where the steps of a session stand, left to right, and what is said of each. No DOM in here.
 
+import { rounded } from "./rounding.js";
+
 // A place per step: its column is its distance from the first one; the first child stays in the row of its parent, each
 // further one begins a row below all that are there.
 export function layTree(steps) {
@@ -52,24 +54,28 @@ function nearest(places, here) {
   return [...places].sort((a, b) => distance(a) - distance(b));
 }
 
-// `name` may be cut on a narrow button, `share` may not; `text`: accuracy by role, in percent and in the order of the domains; `full`: all of it, with the intervals.
+// `name` may be cut on a narrow button, `share` may not; `text`: accuracy by role, in percent and in the order of the domains, then the agreement of those without labels; `full`: all of it, with the intervals.
 export function stepWords({ label, removed, accuracy, stored }) {
   const known = (accuracy ?? []).filter(({ value }) => value !== null && value !== undefined);
-  const parts = ["source", "target"].map((role) => roleWords(role, known.filter((each) => each.role === role)));
+  const agreement = known.filter(({ metric }) => metric === "agreement");
+  const ofRole = (wanted) => known.filter(({ role, metric }) => role === wanted && metric !== "agreement");
+  const parts = [...["source", "target"].map((role) => roleWords(role, ofRole(role))), valueWords("agreement", agreement)];
   const lines = known.map(
-    ({ domain, role, value, low, high, target_aware }) =>
-      `${domain} (${role}${target_aware ? ", \u25C7 target-aware" : ""}): ${percent(value)} % (${percent(low)}\u2013${percent(high)})`,
+    ({ domain, role, value, low, high, target_aware, metric }) =>
+      `${domain} (${role}${target_aware ? ", \u25C7 target-aware" : ""}): ${whole(value)} % (${whole(low)}\u2013${whole(high)})` +
+      (metric === "agreement" ? " agreement with the full network" : ""),
   );
-  const size = removed > 0 ? `${percent(removed)} % of the filters removed` : "nothing removed";
+  const size = removed > 0 ? `${whole(removed)} % of the filters removed` : "nothing removed";
   const place = stored === "disk" ? ["weights stored on disk"] : [];
   const [, name, share] = label.replace(" \u25C7 target-aware", " \u25C7").match(/^(.*?)((?:,? [\d.]+ %.*)?)$/s);
   return { name, share, text: parts.filter(Boolean).join(", ") || "not measured yet", full: [label, size, ...lines, ...place].join("\n") };
 }
 
-function roleWords(role, rows) {
+const roleWords = (role, rows) => valueWords(`${role}${rows.length > 1 ? "s" : ""}`, rows);
+
+function valueWords(what, rows) {
   if (!rows.length) return "";
-  const words = rows.map(({ value, target_aware }) => percent(value) + (target_aware ? " \u25C7" : ""));
-  return `${role}${rows.length > 1 ? "s" : ""} ${words.join(" / ")}`;
+  return `${what} ${rows.map(({ value, target_aware }) => whole(value) + (target_aware ? " \u25C7" : "")).join(" / ")}`;
 }
 
-const percent = (share) => (Number.isFinite(share) ? String(Math.round(100 * share)) : "?");
+const whole = (share) => (Number.isFinite(share) ? String(rounded(100 * share)) : "?");

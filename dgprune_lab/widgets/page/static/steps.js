@@ -39,6 +39,7 @@ export function showSteps(steps, tree, { gone, defaults, stale }) {
   showFinetuning(steps.finetuning, tree.job, { defaults, gone });
   const text = JSON.stringify([list, tree.current]);
   if (steps.key !== text) drawTree(steps, list, tree.current, text);
+  for (const element of steps.buttons.values()) enable(element, !gone);
 }
 
 function showHistory(element, verb, label, keys) {
