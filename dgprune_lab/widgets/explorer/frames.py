@@ -180,8 +180,11 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
     data = curve_rows(points)
     exposures: dict[str, Exposure] = {point["domain"]: point["exposure"] for point in points}
     marks = {name: {"": "", "?": " ?", "seen": ""}.get(exposure, f" {DIAMOND}") for name, exposure in exposures.items()}
-    short = shortened_apart(marks, most=_LETTERS - max(map(len, marks.values()), default=0))
-    drops = [{**row, "label": short[row["domain"]] + marks[row["domain"]]} for row in drop_rows(table)]
+    short: dict[str, str] = {}
+    for mark in set(marks.values()):
+        alike = [name for name in marks if marks[name] == mark]
+        short |= {name: text + mark for name, text in shortened_apart(alike, most=_LETTERS - len(mark)).items()}
+    drops = [{**row, "label": short[row["domain"]]} for row in drop_rows(table)]
     accuracy = {row["domain"]: row["value"] for row in records(table, metric=ACCURACY)}
     payload = {
         "ratio": float(table["ratio_requested"].iloc[0]),
