@@ -122,6 +122,12 @@ def test_the_search_has_no_value_where_no_size_is_the_limit() -> None:
         assert math.isnan(largest_noise(UpTo(size), limit=1.1))  # type: ignore[arg-type]
 
 
+def test_the_search_reaches_far_and_ends_after_ten_halvings() -> None:
+    noise = UpTo(2 ** (19 + 1023.5 / 1024))  # 19 doublings, below the largest of 1e6; then steps of 1/1024 in log2
+    expected = noise.start * 2 ** (19 + 1023 / 1024)
+    assert largest_noise(noise, limit=1.1) == pytest.approx(expected, rel=1e-9)  # type: ignore[arg-type]
+
+
 def test_a_sharpness_beyond_the_search_is_empty_with_a_note() -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
     with torch.no_grad():

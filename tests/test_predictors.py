@@ -370,6 +370,36 @@ def test_the_pgdl_variant_says_why_it_has_no_number() -> None:
     assert np.isnan(part["value"]) and "15 of 16 cells" in part["note"]
 
 
+def test_the_pgdl_variant_is_the_mean_over_training_seeds() -> None:
+    frame: Any = zoo(HONEST)
+    parts = (frame, *(frame[frame["training_seed"] == seed] for seed in range(2)))
+    both, first, second = (
+        value(judged(part, outcomes=["generalization_gap"], resamples=2), "knows_nothing", f"{CMI}_pgdl")["value"]
+        for part in parts
+    )
+    assert first != second and both == pytest.approx((first + second) / 2)
+
+
+def test_an_empty_level_has_its_line_in_the_table_of_convergence() -> None:
+    frame = zoo(HONEST, failed=(0,)).assign(lr=lambda f: f["lr"].where(f["lr"] > 0))
+    counts = convergence(frame, hyperparameters=["lr", "width", "depth", "dropout"])
+    levels: Any = counts[counts["hyperparameter"] == "lr"]
+    assert next(zip(levels["level"], levels["networks"], strict=True)) == (1, 16)
+    empty = levels[levels["level"].isna()].iloc[0]
+    assert (empty["networks"], empty["converged"]) == (16, 15)
+
+
+def test_a_partial_correlation_needs_four_networks() -> None:
+    outcome, rival = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])
+    grid = stats.Grid(levels_of((2, 2)))
+    for missing, known in ((None, True), (3, False)):
+        measures = np.stack([np.array([2.0, 1, 3, 4]), rival])
+        if missing is not None:
+            measures = np.stack([[1.0, 3, 2, np.nan], [2.0, 1, 3, np.nan]])
+        found = stats.partial_correlations(measures, outcome, grid=grid, draws=grid.unit)
+        assert np.isfinite(found[0, 1, 0]) == known
+
+
 def test_ties_constants_and_missing_values_are_said() -> None:
     made = {
         "never_there": lambda levels, own, random: np.full(len(own), np.nan),

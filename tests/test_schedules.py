@@ -54,6 +54,7 @@ def test_rounding_of_floats_has_no_influence() -> None:
     assert (
         LayerSchedule(layer="conv", start=1, end=1, every=1, ratio=0.7).kept(10) == [3] != [math.ceil((1 - 0.7) * 10)]
     )
+    assert LayerSchedule(layer="conv", start=1, end=1, every=1, ratio=0.29).kept(100) == [71], ".29 * 100 is below 29"
 
 
 def test_layers_due_together_share_an_event_and_an_epoch_without_removal_has_none() -> None:

@@ -132,6 +132,8 @@ def test_arms_share_epochs_and_filters_and_differ_in_what_they_say() -> None:
         *(("zero", batches) for batches in (1, 50, 1105)),
         ("noise", 1105),
     ]
+    paper = options_of({**plan, **PROTOCOLS["paper"]}, ARMS["unpruned_longer"])
+    assert (paper.epochs, paper.milestones) == (568, (262, 524)), "epochs 3 to 246 of the high rate"
     sgd = options_of({**plan, "knob": "weight_decay"}, ARMS["unpruned"])
     assert (sgd.optimiser, sgd.lr, sgd.momentum, sgd.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
     assert options_of({**plan, "knob": "augmentation"}, ARMS["unpruned"]).augmentation == "crop_flip"

@@ -100,6 +100,19 @@ def test_derived_numbers_follow_from_the_network(found: Any, scratch: Scratch) -
     study = dg.Study(network, sources=[source])
     table = dg.diagnostics.prunability(study, search="fast", step=0.1)
     assert table[table.metric == "prunability"].value.tolist() == [of_metric(found, "prunability")["value"]]
+    trace: Any = dg.diagnostics.hessian_trace(study, images=TINY["few"])
+    assert of_metric(found, "hessian_trace")["value"] == pytest.approx(trace["value"].item(), rel=1e-5)
+
+
+def test_the_drop_at_once_is_what_half_of_the_filters_cost() -> None:
+    plan = prunability(quick=True).settings(2)
+    source, _ = zoo_domains(plan)
+    study = dg.Study(dg.load(NETWORKS / "prunability_quick" / "002.safetensors"), sources=[source])
+    rows = module._measure_rows(study, plan, [1.0], 0.0)
+    drop = next(row["value"] for row in rows if row["metric"] == "drop_at_once")
+    smaller = dg.masked(study.model, dg.allocate(study.score("l1", split="train"), ratio=0.5))
+    full, left = (evaluate(network, source, "train").accuracy for network in (study.model, smaller))
+    assert drop == pytest.approx(full - left) and drop > 0.1
 
 
 def test_training_ends_with_the_epoch_that_reaches_the_loss(scratch: Scratch, found: Any) -> None:
