@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, cast
 
 import altair as alt
@@ -243,7 +243,8 @@ def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
     forms, cut = dict[str, str](), {name: shortened(name, most=most) for name in dict.fromkeys(names)}
     for name, text in cut.items():
         alike = [other for other in cut if cut[other] == text]
-        start = max(min(len(commonprefix(alike)) - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
+        same = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*alike, strict=False))))
+        start = max(min(same - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
         forms[name] = shortened("…" * (start > 0) + name[start:], most=most)
     return forms
 
