@@ -21,10 +21,7 @@ _NOTES = {
 
 
 def filters_kept_svg(
-    mask: Mask,
-    *,
-    forced: Mapping[str, Mapping[str, Sequence[int]]],
-    silent: Mapping[str, Sequence[int]] | None = None,
+    mask: Mask, *, forced: Mapping[str, Mapping[str, Sequence[int]]], silent: Mapping[str, Sequence[int]] | None = None
 ) -> str:
     """Return a picture of which filters of the full network stay: a row per layer, a cell per filter.
 
