@@ -238,6 +238,7 @@ def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: 
             server = json.loads(found[0])
             assert server["hostname"] == "127.0.0.1"
             assert server["token"]
+            port = server["port"]  # another one where the probed one has been taken since
             contents = f"http://127.0.0.1:{port}/api/contents"
             assert get(contents)[0] == 403
             status, listed = get(contents, token=server["token"])
