@@ -229,7 +229,7 @@ explorer.ratio = 0.66
 
 
 def cell_text(lab: NotebookPage) -> str:
-    return lab.page.locator(".jp-CodeCell .cm-content").last.inner_text()
+    return lab.page.locator(".jp-CodeCell .cm-content").last.text_content() or ""  # of a cell out of view too
 
 
 def test_undo_is_the_explorers_in_it_and_the_cells_in_a_cell(lab: NotebookPage) -> None:
