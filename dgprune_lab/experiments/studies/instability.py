@@ -63,7 +63,7 @@ class Arm:
 
     Attributes:
         events: at the events of the low or the high rate, before training, or never.
-        remove: which filters go first.
+        remove: which filters are removed first.
         how: removed for good, or treated for a while.
         batches: for how many of the paper's batches.
         longer: whether the epochs between first and last event are added.
@@ -233,7 +233,7 @@ def domains(plan: Mapping[str, Any]) -> tuple[Domain, Domain]:
 
 
 def schedule_of(plan: Mapping[str, Any], arm: Arm) -> PruneSchedule | None:
-    """Return when the arm's filters go; None where none do."""
+    """Return when filters of the arm are removed; None where none are."""
     if arm.events is None:
         return None
     every = plan["every_low" if arm.events == "low" else "every_high"]

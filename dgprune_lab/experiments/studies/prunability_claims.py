@@ -25,7 +25,7 @@ RIVALS = {
     "weights_kept": "the number of weights that are enough",
     "sum_of_training_losses": "the sum of training losses",
     "training_loss": "the final training loss",
-    "drop_at_once": "the accuracy lost when half of the filters go",
+    "drop_at_once": "the accuracy lost when half of the filters are removed",
 }
 """The measure -> its name in a sentence; the paper's abstract names margin, flatness and speed of optimisation."""
 
