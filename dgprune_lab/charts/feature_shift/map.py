@@ -29,7 +29,7 @@ from ..theme import QUIET, Data, DomainStyle, Rows, finish, role_label, shortene
 _FIRST, _SECOND = ("#1F77B4", "#FF7F0E", "#2CA02C", "#D62728", "#9467BD"), ("#8C564B", "#E377C2", "#17BECF", "#BCBD22")
 CLASS_COLOURS = (*_FIRST, *_SECOND, "#7F7F7F")
 OTHER = "#C3C8D0"
-SIDE, SMALL, HEAD, FOOT, LEGEND = 600, 326, 98, 38, 156
+SIDE, SMALL, HEAD, FOOT, LEGEND = 440, 326, 98, 38, 156
 _ROW = 17
 _NARROW = 440  # the text above a map is wider than the map
 _LETTERS = 25
