@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import pytest
+from altair.utils.schemapi import SchemaBase
 
 from dgprune_lab import charts
 from dgprune_lab.charts.curve_names import place_names
@@ -19,6 +20,19 @@ from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, LONG_DASH, TARG
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.exposure import exposure_of, is_target_aware
 from dgprune_lab.core.tables import tidy
+
+
+@pytest.fixture(autouse=True)
+def only_typed_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse what Altair itself turns into a channel (`text="text:N"`): it hashes its whole schema for each."""
+
+    def refused(self: Any, obj: Any, encoding: str, /) -> Any:
+        listed = obj if isinstance(obj, list | tuple) else [obj]
+        assert all(isinstance(one, SchemaBase) for one in listed), f"{encoding} of a chart is {obj!r}"
+        return obj
+
+    monkeypatch.setattr("altair.utils.core._ChannelCache._wrap_in_channel", refused)
+
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 DOMAINS = (("mnist", "source", 0.97), ("uci_digits", "source", 0.95), ("mnist_m", "target", 0.6))
@@ -399,7 +413,7 @@ def test_a_users_text_is_only_ever_a_value() -> None:
 
 def test_copies_of_a_chart_share_its_rows_and_draw_what_altair_alone_draws() -> None:
     lines, points = (
-        getattr(rows_of("rows", [{"a": 1}]), kind)(opacity=0.5).encode(x="a:Q") for kind in ("mark_line", "mark_point")
+        getattr(rows_of("rows", [{"a": 1}]), kind)(opacity=0.5).encode(x=alt.X("a:Q")) for kind in ("mark_line", "mark_point")
     )
     alone = alt.vconcat(alt.layer(lines, points).properties(title="t"), lines).to_dict()
     del alone["vconcat"][0]["layer"][1]["data"]["values"]
@@ -408,7 +422,7 @@ def test_copies_of_a_chart_share_its_rows_and_draw_what_altair_alone_draws() -> 
     inner = nested.vconcat[0].layer[0]
     assert inner is not lines and inner.data is lines.data and inner.mark is lines.mark
     assert inner.encoding is lines.encoding
-    assert layered(lines.encode(y="b:Q"), points).to_dict() != layered(lines, points).to_dict()
+    assert layered(lines.encode(y=alt.Y("b:Q")), points).to_dict() != layered(lines, points).to_dict()
     assert "y" not in lines.to_dict()["encoding"], "a changed copy leaves the chart as it was"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import dgprune_lab as dg
-from dgprune_lab.charts.feature_shift.map import (
+from dgprune_lab.charts.feature_shift.map import LARGE, map_chart
+from dgprune_lab.charts.feature_shift.map_rows import (
     CLASS_COLOURS,
     HEAD,
     OTHER,
@@ -19,10 +20,9 @@ from dgprune_lab.charts.feature_shift.map import (
     at_ratio,
     boxed,
     legend_rows,
-    map_chart,
     point_rows,
 )
-from dgprune_lab.charts.feature_shift.numbers import EXPLAINED, METRICS
+from dgprune_lab.charts.feature_shift.numbers import EXPLAINED, METRICS, number_chart
 from dgprune_lab.charts.theme import domain_styles
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.diagnostics.feature_shift import EXTRA
@@ -128,13 +128,17 @@ def test_the_page_draws_the_places_that_python_computes(ratio: float) -> None:
     held = boxed(np.random.default_rng(0).normal(size=(3, 5, 2)))
     style = domain_styles([("a", "source")])
     data = {"points": point_rows([Dot("a", k, k) for k in range(5)], held, styles=style), "legend": [], "words": []}
-    full, pruned = marks(map_chart(data, knots=RATIOS, at=ratio))[:2]
+    for side in (SIDE, LARGE):
+        chart = map_chart(data, knots=RATIOS, at=ratio)
+        (parameter,) = (param for param in cast(Any, chart.params) if param.name == "side")
+        parameter.value = side
+        full, pruned = marks(chart)[:2]
 
-    def pixels(where: Any) -> Any:
-        return np.stack([SIDE * where[:, 0], HEAD + SIDE * (1 - where[:, 1])], axis=1)
+        def pixels(where: Any, side: int = side) -> Any:
+            return np.stack([side * where[:, 0], HEAD + side * (1 - where[:, 1])], axis=1)
 
-    assert np.abs(np.array(pruned) - pixels(at_ratio(held, RATIOS, ratio=ratio))).max() < 0.06
-    assert np.abs(np.array(full) - pixels(held[0])).max() < 0.06
+        assert np.abs(np.array(pruned) - pixels(at_ratio(held, RATIOS, ratio=ratio))).max() < 0.06
+        assert np.abs(np.array(full) - pixels(held[0])).max() < 0.06
 
 
 def test_places_between_two_ratios_are_on_the_line_between_them_and_beyond_the_last_they_rest() -> None:
@@ -259,9 +263,23 @@ def test_the_legend_of_domains_stands_above_the_map_where_two_lines_hold_it_else
         rows = legend_rows(roles, [Dot("a", 0, 1)], styles=domain_styles(named))
         for row in rows:
             outside = row["kind"] != "domain" or not above
-            assert (row["x"] > SIDE) is outside and (row["line"] < HEAD - 8) is not outside
-        places = [(row["x"], row["line"]) for row in rows]
+            assert row["beside"] is outside and row["x"] < SIDE and (row["line"] < HEAD - 8) is not outside
+        places = [(row["x"] + SIDE * row["beside"], row["line"]) for row in rows]
         assert len(set(places)) == len(places), "nothing lies on anything"
+
+
+def test_a_narrow_page_finds_the_numbers_in_two_columns_that_fit_it() -> None:
+    def width(chart: Any) -> float:
+        found = re.search(r'<svg[^>]*? width="([\d.]+)"', dg.charts.svg(chart))
+        assert found is not None
+        return float(found[1])
+
+    wide = number_chart()
+    narrow = cast(Any, wide.usermeta)["narrow"]
+    assert width(wide) <= narrow["below"] and width(number_chart(columns=2)) < 460
+    assert narrow["spec"]["hconcat"][0]["vconcat"][0]["columns"] == 2 and narrow["spec"]["usermeta"]["follows"] == {
+        "ratio": "at"
+    }
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -14,7 +14,7 @@ import torch
 from material import domain, norm_net, plain_net, randomise
 
 import dgprune_lab as dg
-from dgprune_lab.charts.feature_shift.map import boxed
+from dgprune_lab.charts.feature_shift.map_rows import boxed
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.widgets import FeatureShift, FeatureShiftPanel, LayersPanel, View
 from dgprune_lab.widgets.panels import feature_run

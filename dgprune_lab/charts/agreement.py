@@ -122,9 +122,11 @@ def dot_plot(
     }
     return layered(
         row_numbers(base, y=y),
-        base.mark_bar(style="track", height=15).encode(x=of_field(value, "chance_low"), x2="chance_high:Q", y=y),
+        base.mark_bar(style="track", height=15).encode(
+            x=of_field(value, "chance_low"), x2=alt.X2("chance_high:Q"), y=y
+        ),
         *([row_labels(base, y=y)] if labels else []),
-        base.mark_rule(style="kept", strokeWidth=2).encode(x=of_field(value, "low"), x2="high:Q", y=y),
+        base.mark_rule(style="kept", strokeWidth=2).encode(x=of_field(value, "low"), x2=alt.X2("high:Q"), y=y),
         *(
             mark.transform_filter(f"datum.mark === '{kind}'").encode(x=value, y=y, tooltip=list(tips))
             for kind, mark in marks.items()
@@ -144,7 +146,7 @@ def _map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
     base = rows_of(name, rows).encode(x=x, y=y)
     chart = layered(
         base.mark_rect().encode(fill=alt.Fill("fill:N", scale=None), tooltip=tooltip(fields)),
-        base.mark_text(fontSize=11).encode(text="text:N", fill=alt.Fill("ink:N", scale=None)),
+        base.mark_text(fontSize=11).encode(text=alt.Text("text:N"), fill=alt.Fill("ink:N", scale=None)),
     )
     return chart.properties(width=side, height=side, title=_title(name, frame))
 

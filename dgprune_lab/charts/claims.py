@@ -100,10 +100,12 @@ def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
     )
     tick = base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "bound"))
     return layered(
-        base.mark_bar(style="track", height=12).encode(**at, x=of_field(x, "least"), x2="most:Q"),
-        base.mark_rule(strokeWidth=2.2, style="kept").encode(**at, x=of_field(x, "low"), x2="high:Q"),
+        base.mark_bar(style="track", height=12).encode(**at, x=of_field(x, "least"), x2=alt.X2("most:Q")),
+        base.mark_rule(strokeWidth=2.2, style="kept").encode(**at, x=of_field(x, "low"), x2=alt.X2("high:Q")),
         base.mark_point(filled=True, size=62, style="kept", opacity=1).encode(**at, x=x, tooltip=tips),
         tick,
-        words.encode(**at, x=LEFT, text="lines:N"),
-        base.mark_text(style="strong", align="left", dx=10, fontWeight=600).encode(**at, x=RIGHT, text="verdict:N"),
+        words.encode(**at, x=LEFT, text=alt.Text("lines:N")),
+        base.mark_text(style="strong", align="left", dx=10, fontWeight=600).encode(
+            **at, x=RIGHT, text=alt.Text("verdict:N")
+        ),
     ).properties(height=alt.Step(3 * _LINE + 10))

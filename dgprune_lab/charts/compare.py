@@ -90,7 +90,7 @@ def label_room(data: Mapping[str, Rows]) -> int:
 
 def _words(rows: Rows, *, width: int, labels: int) -> alt.Chart:
     base = rows_of("words", rows).mark_text(style="words", align="left")
-    text = base.encode(x=alt.value(-labels + 16), y=alt.Y("y:Q", scale=None, axis=None), text="text:N")
+    text = base.encode(x=alt.XValue(-labels + 16), y=alt.Y("y:Q", scale=None, axis=None), text=alt.Text("text:N"))
     return text.properties(width=width - labels - 20, height=LINE * max(len(rows), 1))
 
 
@@ -101,7 +101,7 @@ def _change(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerCha
     tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
     return layered(
         rows_of(f"{name}_span", data[f"{name}_span"]).mark_point(opacity=0).encode(x=x),
-        base.mark_rule(**ZERO).encode(x=alt.datum(0)),
+        base.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
         *([_names(base, y=y)] if first else []),
         *interval_marks(base, x, at={"y": y}, tips=tips),
         row_numbers(base, y=y),
@@ -127,15 +127,15 @@ def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.L
     x = alt.X("class:O", axis=None)
     upright = all(len(row["name"]) < 4 for row in data[f"classes_{k}"])
     turned: dict[str, Any] = {} if upright else {"angle": 270, "align": "right", "baseline": "middle"}
-    text = base.mark_text(style="words", **turned).encode(x=x, y=alt.value(_STRIP + 11), text="name:N")
+    text = base.mark_text(style="words", **turned).encode(x=x, y=alt.YValue(_STRIP + 11), text=alt.Text("name:N"))
     y = alt.Y("change:Q", scale=alt.Scale(nice=False), title="a − b (points)", axis=signed_axis(tickCount=3))
     fields = {"label": "Domain", "name": "Class", "change": ("a − b, points", "+.1f"), "images": ("images", ",")}
     return layered(
         rows_of(f"classes_{k}_span", data[f"classes_{k}_span"]).mark_point(opacity=0).encode(y=y),
-        base.mark_rule(**ZERO).encode(y=alt.datum(0)),
+        base.mark_rule(**ZERO).encode(y=alt.YDatum(0)),
         *interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.1f", looked=True), size=36),
         head.mark_text(align="left", fontWeight=600, dy=-9).encode(
-            x=LEFT, y=alt.value(0), text="text:N", fill=alt.Fill("ink:N", scale=None)
+            x=LEFT, y=alt.YValue(0), text=alt.Text("text:N"), fill=alt.Fill("ink:N", scale=None)
         ),
         *([text] if last else []),
     ).properties(width=width, height=_STRIP)
@@ -144,7 +144,7 @@ def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.L
 def _names(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
     """Write the names of domains or layers to the left of a plot, the mark of what was looked at below."""
     text = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=12)
-    return text.encode(x=LEFT, y=y, text="lines:N")
+    return text.encode(x=LEFT, y=y, text=alt.Text("lines:N"))
 
 
 def _layers(rows: Rows) -> alt.LayerChart:

@@ -55,10 +55,10 @@ def names_inside(base: alt.Chart, *, y: alt.Y) -> list[alt.Chart]:
     place = {"x": LEFT, "y": y}
     return [
         base.mark_text(style="halo", strokeWidth=4, strokeJoin="round", opacity=0.85, **text).encode(
-            **place, text="label:N"
+            **place, text=alt.Text("label:N")
         ),
-        *point_marks(base, size=26, at={"x": alt.value(10), "y": y}),
-        base.mark_text(**text).encode(**place, text="label:N", fill=TEXT_COLOUR),
+        *point_marks(base, size=26, at={"x": alt.XValue(10), "y": y}),
+        base.mark_text(**text).encode(**place, text=alt.Text("label:N"), fill=TEXT_COLOUR),
     ]
 
 

@@ -164,8 +164,8 @@ def difference_panel(
     base = rows_of(f"gaps_{place}", [{**row, "ends": _ends_text(row)} for row in rows])
     tips = tooltip({**fields, "change": ("Difference, points", "+.2f")}, ends="+.2f", looked=True)
     return layered(
-        base.mark_rule(**ZERO).encode(x=alt.datum(0, scale=scale)),
+        base.mark_rule(**ZERO).encode(x=alt.XDatum(0, scale=scale)),
         *interval_marks(base, change, at={"y": label}, tips=tips, size=44),
         row_numbers(base, y=label, dx=8, dy=-6, fontWeight=600),
-        base.mark_text(align="left", dx=8, dy=7, fontSize=10.7).encode(x=RIGHT, y=label, text="ends:N"),
+        base.mark_text(align="left", dx=8, dy=7, fontSize=10.7).encode(x=RIGHT, y=label, text=alt.Text("ends:N")),
     ).properties(width=width, height=alt.Step(ROW))

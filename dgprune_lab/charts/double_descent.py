@@ -84,7 +84,7 @@ def _panel(name: str, rows: Rows, *, x: alt.X, y: alt.Y) -> alt.LayerChart:
     dots = base.mark_point(size=26, filled=True, opacity=1, color=colour)
     return layered(
         base.mark_rule(strokeWidth=1.6, opacity=0.6, clip=True, color=colour).encode(
-            x=x, y=of_field(y, "low"), y2="high:Q"
+            x=x, y=of_field(y, "low"), y2=alt.Y2("high:Q")
         ),
         base.mark_line(strokeWidth=1.6, color=colour).encode(x=x, y=y),
         dots.encode(x=x, y=y, tooltip=tooltip(fields, ends=".3~g")),

@@ -84,11 +84,11 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
     ends = drops.mark_text(style="words", align="right", dx=PADDING["right"] - 2, dy=7, fontSize=10.7)
     chart = layered(
         rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
-        drops.mark_rule(**ZERO).encode(x=alt.datum(0)),
+        drops.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
         *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
         *_ghosts(change, domain),
-        number.encode(**place, text="text:N"),
-        ends.encode(**place, text="range:N"),
+        number.encode(**place, text=alt.Text("text:N")),
+        ends.encode(**place, text=alt.Text("range:N")),
     )
     head = titled("Accuracy change", frame, change=True)
     return finish(chart, width=width, height=height, padding=padding, title=head)
@@ -102,7 +102,10 @@ def _ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
         place = {"x": change, "y": domain, "opacity": OPACITY}
         circle = base.mark_point(style="halo", size=120, strokeWidth=1.2, yOffset=offset)
         text = base.mark_text(fontSize=10.7, fontWeight=600, yOffset=offset)
-        layers += [circle.encode(**place, stroke=COLOUR), text.encode(**place, text="pin:N", fill=TEXT_COLOUR)]
+        layers += [
+            circle.encode(**place, stroke=COLOUR),
+            text.encode(**place, text=alt.Text("pin:N"), fill=TEXT_COLOUR),
+        ]
     return layers
 
 

@@ -104,7 +104,7 @@ def study_chart(
         "p": ("p (Holm)", ".3f"),
         "seeds": "Training seeds",
     }
-    bar = base.mark_bar(style="track", width=_BAR).encode(x=x, y=of_field(y, "least"), y2="most:Q")
+    bar = base.mark_bar(style="track", width=_BAR).encode(x=x, y=of_field(y, "least"), y2=alt.Y2("most:Q"))
     line = base.mark_line(strokeWidth=1.2, opacity=0.5).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH)
     *below, point = interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.2f", looked=True), size=_SIZE)
     hole = base.mark_point(style="halo", filled=True, size=_SIZE).encode(x=x, y=y, shape=SHAPE, opacity=OPAQUE)

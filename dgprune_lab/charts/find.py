@@ -130,7 +130,7 @@ def _accuracies(data: Data) -> alt.LayerChart:
     return layered(
         chosen.mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=REMOVED),
         chosen.mark_text(style="strong", fontWeight=600, align="right", dy=-8, baseline="bottom").encode(
-            x=RIGHT, y=alt.value(0), text="label:N"
+            x=RIGHT, y=alt.YValue(0), text=alt.Text("label:N")
         ),
         *_marks(data, 0, y=y, fields={"label": "Domain", "text": "Accuracy"}, ends=".1f"),
         *name_lines(rows_of("names", data["names"])),
@@ -152,8 +152,10 @@ def _marks(data: Data, k: int, *, y: alt.Y, fields: dict[str, str], ends: str = 
     joined = tried.mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
     return [
         rows_of(f"span_{k}", data[f"span_{k}"]).mark_point(opacity=0).encode(y=y),
-        joined.encode(x=REMOVED, y=y, stroke=COLOUR, detail="domain:N"),
+        joined.encode(x=REMOVED, y=y, stroke=COLOUR, detail=alt.Detail("domain:N")),
         goal.mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.6).encode(y=y),
-        goal.mark_text(style="words", align="left", dy=6, baseline="top").encode(x=alt.value(5), y=y, text="label:N"),
+        goal.mark_text(style="words", align="left", dy=6, baseline="top").encode(
+            x=alt.XValue(5), y=y, text=alt.Text("label:N")
+        ),
         *interval_marks(tried, y, at={"x": REMOVED}, tips=tips, size=56, opacity=OPACITY),
     ]

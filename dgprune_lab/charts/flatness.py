@@ -109,12 +109,14 @@ def flatness_chart(
     loss = alt.Y("loss:Q", title="Loss on the training images", scale=scale, axis=axis)
     fields = {"rank": "Along", "step": ("Step %", ".3~g"), "loss": ("Loss", ".4~g")}
     curves, names, pruned = (rows_of(name, data[name]) for name in ("curves", "names", "pruned"))
-    band = {"x": step, "y": of_field(loss, "low"), "y2": "high:Q", "color": alt.Color("colour:N", scale=None)}
+    band = {"x": step, "y": of_field(loss, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
     at: Any = {"y": {"expr": "datum.line"}}
     sentences = rows_of("words", data["words"]).mark_text(style="strong", align="left", baseline="middle", **at)
     chart = layered(
-        curves.mark_area(opacity=0.16).encode(**band, detail="rank:N"),
-        curves.mark_line(strokeWidth=2).encode(x=step, y=loss, stroke=COLOUR, strokeDash=DASH, detail="rank:N"),
+        curves.mark_area(opacity=0.16).encode(**band, detail=alt.Detail("rank:N")),
+        curves.mark_line(strokeWidth=2).encode(
+            x=step, y=loss, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("rank:N")
+        ),
         curves.mark_point(size=22, opacity=1, filled=True).encode(
             x=step, y=loss, fill=alt.Fill("colour:N", scale=None), shape=SHAPE, tooltip=tooltip(fields, ends=".4~g")
         ),
@@ -122,13 +124,13 @@ def flatness_chart(
         pruned.mark_point(size=170, strokeWidth=2.4, opacity=1).encode(
             x=step, y=loss, stroke=COLOUR, shape=SHAPE, tooltip=tooltip(fields)
         ),
-        names.mark_rule(strokeWidth=2, **at).encode(x=LEFT, x2=alt.value(34), stroke=COLOUR, strokeDash=DASH),
+        names.mark_rule(strokeWidth=2, **at).encode(x=LEFT, x2=alt.X2Value(34), stroke=COLOUR, strokeDash=DASH),
         names.mark_point(size=40, x=17, filled=True, opacity=1, **at).encode(
             fill=alt.Fill("colour:N", scale=None), shape=SHAPE
         ),
         names.mark_text(align="left", baseline="middle", dx=42, fontWeight=600, **at).encode(
-            x=LEFT, text="text:N", fill=TEXT_COLOUR
+            x=LEFT, text=alt.Text("text:N"), fill=TEXT_COLOUR
         ),
-        sentences.encode(x=LEFT, text="text:N"),
+        sentences.encode(x=LEFT, text=alt.Text("text:N")),
     )
     return finish(chart, width=width, height=height, padding=PADDING, title=title)

@@ -123,10 +123,10 @@ def _layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt
     at: Any = {"y": -13, "x": {"expr": "datum.at"}}
     mark: dict[str, Any] = {"fill": TEXT_COLOUR, "shape": SHAPE}
     return layered(
-        base.mark_rule(strokeWidth=2.2).encode(y=y, x=of_field(x, "low"), x2="high:Q", stroke=COLOUR),
+        base.mark_rule(strokeWidth=2.2).encode(y=y, x=of_field(x, "low"), x2=alt.X2("high:Q"), stroke=COLOUR),
         base.mark_point(size=64, opacity=1, filled=True).encode(y=y, x=x, tooltip=tooltip(fields), **mark),
         row_labels(rows, y=y),
-        rows.mark_text(style="strong", align="left", dx=12).encode(x=RIGHT, y=y, text="verdict:N"),
+        rows.mark_text(style="strong", align="left", dx=12).encode(x=RIGHT, y=y, text=alt.Text("verdict:N")),
         legend.mark_point(size=52, opacity=1, filled=True, **at).encode(**mark),
-        legend.mark_text(style="words", align="left", baseline="middle", dx=10, **at).encode(text="label:N"),
+        legend.mark_text(style="words", align="left", baseline="middle", dx=10, **at).encode(text=alt.Text("label:N")),
     )

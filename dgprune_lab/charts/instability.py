@@ -145,6 +145,6 @@ def _layers(rows: Rows, span: Rows, *, place: int, metric: str) -> list[alt.Char
     rule = base.mark_rule(strokeWidth=1.4, opacity=0.5)
     return [
         rows_of("ends", span).mark_point(opacity=0).encode(x=of_field(x, "stable")),
-        rule.encode(x=x, y=of_field(y, "low"), y2="high:Q", stroke=COLOUR),
+        rule.encode(x=x, y=of_field(y, "low"), y2=alt.Y2("high:Q"), stroke=COLOUR),
         *point_marks(base, size=70, stroke=1.6, at={"x": x, "y": y}, tips=tips),
     ]

@@ -17,7 +17,6 @@ from .drop import CAPTION, CHANGE, POINTS, at_largest_ratio, change_of, span_row
 from .marks import (
     LEFT,
     OPACITY,
-    RIGHT,
     ZERO,
     check_table,
     interval_marks,
@@ -121,11 +120,11 @@ def layers_chart(
     chart = layered(
         rows_of("span", data["span"]).mark_point(opacity=0).encode(x=change),
         row_labels(base, y=y),
-        first.mark_rule(style="track").encode(x=LEFT, x2=RIGHT, y=top),
+        first.mark_rule(style="track").encode(x=LEFT, x2=alt.X2Value("width"), y=top),
         first.mark_text(style="strong", align="right", fontWeight=600).encode(
-            x=alt.X("at:Q", scale=None), y=y, text="name:N"
+            x=alt.X("at:Q", scale=None), y=y, text=alt.Text("name:N")
         ),
-        base.mark_rule(**ZERO).encode(x=alt.datum(0)),
+        base.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
         row_numbers(base, y=y),
         *interval_marks(base, change, at={"y": y}, tips=tips, size=50, opacity=OPACITY),
     )

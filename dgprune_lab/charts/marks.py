@@ -17,18 +17,18 @@ COLOUR = alt.Stroke("colour:N", scale=None)
 DASH = alt.StrokeDash("dash:N", scale=None)
 FILL = alt.Fill("fill:N", scale=None)
 OPACITY = alt.Opacity("opacity:Q", scale=None)
-OPAQUE = alt.value(1)
+OPAQUE = alt.OpacityValue(1)
 SHAPE = alt.Shape("shape:N", scale=None)
 TEXT_COLOUR = alt.Fill("colour:N", scale=None)
 POINT: dict[str, Any] = {"stroke": COLOUR, "fill": FILL, "shape": SHAPE}
 """Encodings of a point whose row has the fields of `theme.point_of`."""
 RING: dict[str, Any] = {
     "stroke": alt.Stroke("ring:N", scale=None),
-    "shape": alt.value("diamond"),
-    "fill": alt.value("transparent"),
+    "shape": alt.ShapeValue("diamond"),
+    "fill": alt.FillValue("transparent"),
 }
 """Encodings of the hollow diamond around the point of a domain that was looked at."""
-LEFT, RIGHT = alt.value(0), alt.value("width")
+LEFT, RIGHT = alt.XValue(0), alt.XValue("width")
 ZERO: dict[str, Any] = {"style": "ink", "strokeWidth": 1, "opacity": 0.6}
 ZERO_LINE: dict[str, Any] = {
     "gridColor": QUIET,
@@ -162,8 +162,8 @@ def interval_marks(
 
     `value` is the channel of the number, X or Y; `at` holds the other channel.
     """
-    axis = "x" if isinstance(value, alt.X) else "y"
-    ends = {axis: of_field(value, "low"), f"{axis}2": "high:Q"}
+    axis, end = ("x", alt.X2) if isinstance(value, alt.X) else ("y", alt.Y2)
+    ends = {axis: of_field(value, "low"), f"{axis}2": end("high:Q")}
     return [
         base.mark_rule(strokeWidth=2.2).encode(**at, **ends, stroke=COLOUR, opacity=opacity),
         *point_marks(base, size=size, stroke=1.8, at={**at, axis: value}, tips=tips, opacity=opacity),
@@ -190,12 +190,12 @@ def curve_layers(
     curves: alt.Chart, gaps: alt.Chart, *, x: alt.X, value: alt.Y, tips: Sequence[alt.Tooltip]
 ) -> list[alt.Chart]:
     """Draw bands, lines and points, a line per domain and measured range; dots cross ranges that were not measured."""
-    stretch = ["domain:N", "stretch:N"]
-    band = {"x": x, "y": of_field(value, "low"), "y2": "high:Q", "color": alt.Color("colour:N", scale=None)}
+    stretch = [alt.Detail("domain:N"), alt.Detail("stretch:N")]
+    band = {"x": x, "y": of_field(value, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
     return [
         curves.mark_area(opacity=0.16).encode(**band, detail=stretch),
         gaps.mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55).encode(
-            x=x, y=value, stroke=COLOUR, detail=["domain:N", "gap:N"]
+            x=x, y=value, stroke=COLOUR, detail=[alt.Detail("domain:N"), alt.Detail("gap:N")]
         ),
         curves.mark_line(strokeWidth=2).encode(x=x, y=value, stroke=COLOUR, strokeDash=DASH, detail=stretch),
         *point_marks(curves, size=16, at={"x": x, "y": value}, tips=tips),
@@ -205,17 +205,19 @@ def curve_layers(
 def line_names(base: alt.Chart, *, x: Any, y: alt.Y, **options: Any) -> alt.Chart:
     """Write `label` to the right of a line's end, in the line's colour."""
     marks = base.mark_text(align="left", dx=8, fontSize=10.7, fontWeight=600, **options)
-    return marks.encode(x=x, y=y, text="label:N", fill=TEXT_COLOUR)
+    return marks.encode(x=x, y=y, text=alt.Text("label:N"), fill=TEXT_COLOUR)
 
 
 def row_labels(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
     """Write `label` to the left of the plot."""
-    return base.mark_text(style="words", align="right", dx=-9).encode(x=LEFT, y=y, text="label:N")
+    return base.mark_text(style="words", align="right", dx=-9).encode(x=LEFT, y=y, text=alt.Text("label:N"))
 
 
 def row_numbers(base: alt.Chart, *, y: alt.Y, **options: Any) -> alt.Chart:
     """Write `text` to the right of the plot."""
-    return base.mark_text(style="strong", align="left", **{"dx": 12, **options}).encode(x=RIGHT, y=y, text="text:N")
+    return base.mark_text(style="strong", align="left", **{"dx": 12, **options}).encode(
+        x=RIGHT, y=y, text=alt.Text("text:N")
+    )
 
 
 def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> Rows:

@@ -60,8 +60,8 @@ def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
     tips = tooltip({"domain": "Domain", "filter": "Filter", "value": ("mean", ".3g")})
     places = rows_of("places", _places(maps, corners, size=size)).mark_rect()
     chart = layered(
-        places.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", fill=shade, tooltip=tips),
-        rows_of("words", words).mark_text(align="left", style="strong").encode(x=x, y=y, text="text:N"),
+        places.encode(x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q"), fill=shade, tooltip=tips),
+        rows_of("words", words).mark_text(align="left", style="strong").encode(x=x, y=y, text=alt.Text("text:N")),
     )
     return finish(chart, width=width, height=height, padding=PADDING, title=titled("Mean maps", frame))
 

@@ -136,7 +136,9 @@ def _layers(
     right = {"expr": "width + 16"}
     return layered(
         shown.mark_point(size=46, opacity=1, x=right, **at).encode(stroke=COLOUR, fill=TEXT_COLOUR, shape=SHAPE),
-        shown.mark_text(style="words", align="left", baseline="middle", dx=11, x=right, **at).encode(text="label:N"),
+        shown.mark_text(style="words", align="left", baseline="middle", dx=11, x=right, **at).encode(
+            text=alt.Text("label:N")
+        ),
         points.add_params(brush),
         *_titles(table, height=height),
         _tau(base, table, "'All '", y=-34),
@@ -178,7 +180,7 @@ def _tau(points: alt.Chart, table: NetworkTable, words: str, *, y: int) -> alt.C
         .transform_calculate(pairs="datum.all - datum.networks")
         .transform_calculate(label=label)
     )
-    return counted.mark_text(style="strong", align="left", fontWeight=600, y=y).encode(x=LEFT, text="label:N")
+    return counted.mark_text(style="strong", align="left", fontWeight=600, y=y).encode(x=LEFT, text=alt.Text("label:N"))
 
 
 def _place(table: NetworkTable, place: tuple[str, str]) -> str:

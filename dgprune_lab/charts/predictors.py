@@ -155,10 +155,10 @@ def _layers(frame: pd.DataFrame, rows: Rows, *, height: float) -> alt.LayerChart
     return layered(
         words,
         legend.mark_point(size=42, opacity=1, filled=True, **at).encode(fill=TEXT_COLOUR, shape=SHAPE),
-        legend.mark_text(style="words", align="left", baseline="middle", dx=10, **at).encode(text="label:N"),
+        legend.mark_text(style="words", align="left", baseline="middle", dx=10, **at).encode(text=alt.Text("label:N")),
         row_labels(rows_of("names", names), y=y),
         *interval_marks(known, x, at={"y": y}, tips=tips, size=44),
-        shown.mark_text(style="words", align="left", dx=12).encode(x=RIGHT, y=y, text="text:N", tooltip=tips),
+        shown.mark_text(style="words", align="left", dx=12).encode(x=RIGHT, y=y, text=alt.Text("text:N"), tooltip=tips),
     )
 
 

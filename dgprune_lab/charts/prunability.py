@@ -151,22 +151,22 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     name = read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
     interval = ends.transform_calculate(label=between).mark_text(style="words", dy=1, **line)
     return layered(
-        warning.encode(x=LEFT, text="text:N"),
+        warning.encode(x=LEFT, text=alt.Text("text:N")),
         allowed.encode(y=limit, stroke=COLOUR),
         curve.mark_line(strokeWidth=2.4, clip=True).encode(
-            x=kept, y=loss, stroke=COLOUR, strokeDash=DASH, detail="network:N"
+            x=kept, y=loss, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("network:N")
         ),
         points.mark_point(size=22, opacity=0.9, strokeWidth=1.2, clip=True).encode(
             x=kept, y=loss, stroke=COLOUR, tooltip=tips
         ),
-        ends.mark_rule(strokeWidth=6, opacity=0.35).encode(x=low, x2="high:Q", y=limit, stroke=COLOUR),
+        ends.mark_rule(strokeWidth=6, opacity=0.35).encode(x=low, x2=alt.X2("high:Q"), y=limit, stroke=COLOUR),
         isolated.mark_point(size=90, strokeWidth=1.8, opacity=1, clip=True).encode(
             x=kept, y=loss, stroke=COLOUR, tooltip=tips
         ),
         read.mark_rule(strokeWidth=1.4, strokeDash=[2, 2]).encode(x=kept, y=loss, stroke=COLOUR),
         read.mark_point(size=150, filled=True, opacity=1).encode(x=kept, y=loss, fill=TEXT_COLOUR, tooltip=tips),
-        name.encode(x=RIGHT, text="label:N", fill=TEXT_COLOUR),
-        interval.encode(x=RIGHT, text="label:N"),
+        name.encode(x=RIGHT, text=alt.Text("label:N"), fill=TEXT_COLOUR),
+        interval.encode(x=RIGHT, text=alt.Text("label:N")),
         _allowed(loss),
     )
 
@@ -176,7 +176,7 @@ def _allowed(loss: alt.Y) -> alt.Chart:
     words = "'allowed: ' + format(1 + tolerance / 100, '.2f') + ' times'"
     said = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(times="1 + tolerance / 100", label=words)
     marks = said.mark_text(style="words", align="left", baseline="bottom", dx=4, dy=-3)
-    return marks.encode(x=LEFT, y=loss, text="label:N")
+    return marks.encode(x=LEFT, y=loss, text=alt.Text("label:N"))
 
 
 def _limited(chart: alt.Chart) -> alt.Chart:

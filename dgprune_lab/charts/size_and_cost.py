@@ -44,11 +44,11 @@ def size_and_cost(
     text = base.mark_text(style="words", align="right", dx=-46, **above)
     percent = base.mark_text(style="strong", align="right", fontWeight=600, **above)
     chart = layered(
-        base.mark_bar(style="track", **bar).encode(x=LEFT, x2=RIGHT, y=y),
+        base.mark_bar(style="track", **bar).encode(x=LEFT, x2=alt.X2Value("width"), y=y),
         base.mark_bar(style="kept", **bar).encode(x=share, y=y, opacity=OPACITY),
-        base.mark_text(style="words", align="left", **above).encode(x=LEFT, y=y, text="what:N"),
-        text.encode(x=RIGHT, y=y, text="text:N", opacity=OPACITY),
-        percent.encode(x=RIGHT, y=y, text="percent:N", opacity=OPACITY),
+        base.mark_text(style="words", align="left", **above).encode(x=LEFT, y=y, text=alt.Text("what:N")),
+        text.encode(x=RIGHT, y=y, text=alt.Text("text:N"), opacity=OPACITY),
+        percent.encode(x=RIGHT, y=y, text=alt.Text("percent:N"), opacity=OPACITY),
     )
     drawn = [row for metric in QUANTITIES for row in _by_ratio(frame, metric)[-1:]]
     exposure = scorer_exposure(drawn)

@@ -257,17 +257,17 @@ def _layers(data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: in
     dashes = alt.Scale(domain=[*PIN_DASHES], range=[[*dash] for dash in PIN_DASHES.values()])
     dash = alt.StrokeDash("pin:N", legend=None, scale=dashes)
     pin: dict[str, Any] = {"x": x, "y": y, "opacity": OPACITY}
-    letter = {**pin, "text": "pin:N", "fill": TEXT_COLOUR}
+    letter = {**pin, "text": alt.Text("pin:N"), "fill": TEXT_COLOUR}
     chance = rows["chance"].mark_text(style="quiet", align="left", dx=5, dy=-6)
     now = rows["now"].mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=x).properties(name=f"now{suffix}")
     names = names_inside(rows["names"], y=y) if room is None else [line_names(rows["names"], x=x, y=y, limit=room)]
     return layered(
         rows["chance"].mark_rule(style="quiet", strokeDash=[2, 2]).encode(y=y),
-        chance.encode(x=LEFT, y=y, text="label:N"),
+        chance.encode(x=LEFT, y=y, text=alt.Text("label:N")),
         rows["full"].mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.28).encode(y=y),
         rows["pinned"]
         .mark_line(strokeWidth=1.6)
-        .encode(**pin, stroke=COLOUR, strokeDash=dash, detail=["pin:N", "domain:N"])
+        .encode(**pin, stroke=COLOUR, strokeDash=dash, detail=[alt.Detail("pin:N"), alt.Detail("domain:N")])
         .properties(name=f"pinned{suffix}"),
         *curve_layers(rows["curves"], rows["gaps"], x=x, value=y, tips=tips),
         now,

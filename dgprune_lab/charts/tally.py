@@ -54,9 +54,11 @@ def tally(
     chart = layered(
         base.mark_bar(style="kept", **bar).encode(x=x, y=y),
         answered.mark_bar(style="ink", filled=False, strokeWidth=2.5, **bar).encode(x=x, y=y),
-        others.mark_text(style="words", **name).encode(x=LEFT, y=y, text="option:N"),
-        answered.mark_text(style="strong", fontWeight=600, **name).encode(x=LEFT, y=y, text="option:N"),
-        base.mark_text(style="strong", align="left", dx=8, dy=10, baseline="middle").encode(x=x, y=y, text="text:N"),
+        others.mark_text(style="words", **name).encode(x=LEFT, y=y, text=alt.Text("option:N")),
+        answered.mark_text(style="strong", fontWeight=600, **name).encode(x=LEFT, y=y, text=alt.Text("option:N")),
+        base.mark_text(style="strong", align="left", dx=8, dy=10, baseline="middle").encode(
+            x=x, y=y, text=alt.Text("text:N")
+        ),
     )
     words = [part for sentence in below for part in textwrap.wrap(sentence, _WIDE)]
     asked = textwrap.wrap(question, _LETTERS) or ["Guesses"]

@@ -115,13 +115,13 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
         data["span"].mark_point(opacity=0).encode(x=x, y=y),
         data["front"]
         .mark_line(interpolate="step-after", strokeWidth=1.4, opacity=0.7)
-        .encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail="domain:N", order="cost:Q"),
+        .encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("domain:N"), order=alt.Order("cost:Q")),
         points.mark_rule(strokeWidth=1.4).encode(
-            x=x, y=of_field(y, "low"), y2="high:Q", stroke=COLOUR, opacity=OPACITY
+            x=x, y=of_field(y, "low"), y2=alt.Y2("high:Q"), stroke=COLOUR, opacity=OPACITY
         ),
         points.transform_filter("datum.cost_low < datum.cost_high")
         .mark_rule(strokeWidth=1.4)
-        .encode(x=of_field(x, "cost_low"), x2="cost_high:Q", y=y, stroke=COLOUR, opacity=OPACITY),
+        .encode(x=of_field(x, "cost_low"), x2=alt.X2("cost_high:Q"), y=y, stroke=COLOUR, opacity=OPACITY),
         points.mark_point(size=240, strokeWidth=1.5).encode(x=x, y=y, **RING, opacity=OPACITY),
         points.mark_point(strokeWidth=1.8).encode(
             x=x, y=y, **POINT, size=alt.Size("size:Q", scale=None), opacity=OPACITY, tooltip=tips
@@ -130,9 +130,13 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
             picked.mark_point(size=190, fillOpacity=0, strokeWidth=wide, stroke=stroke).encode(x=x, y=y)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),
-        data["numbers"].mark_text(style="strong", fontSize=10.7, fontWeight=600).encode(x=x, y=y, text="text:N"),
+        data["numbers"]
+        .mark_text(style="strong", fontSize=10.7, fontWeight=600)
+        .encode(x=x, y=y, text=alt.Text("text:N")),
         *name_lines(data["names"]),
-        data["axis"].mark_text(style="words", align="right").encode(x=RIGHT, y=alt.value(height + 30), text="text:N"),
+        data["axis"]
+        .mark_text(style="words", align="right")
+        .encode(x=RIGHT, y=alt.YValue(height + 30), text=alt.Text("text:N")),
     )
 
 
@@ -141,9 +145,9 @@ def name_lines(base: alt.Chart) -> list[alt.Chart]:
     y = alt.Y("y:Q", scale=None)
     heading, domain = (base.transform_filter(f"datum.kind === '{kind}'").encode(x=LEFT, y=y) for kind in _KINDS)
     return [
-        heading.mark_text(style="strong", align="left", fontWeight=600).encode(text="text:N"),
+        heading.mark_text(style="strong", align="left", fontWeight=600).encode(text=alt.Text("text:N")),
         domain.mark_point(size=50, xOffset=5, opacity=1).encode(stroke=COLOUR, fill=FILL, shape=SHAPE),
-        domain.mark_text(align="left", dx=16).encode(text="text:N", fill=TEXT_COLOUR),
+        domain.mark_text(align="left", dx=16).encode(text=alt.Text("text:N"), fill=TEXT_COLOUR),
     ]
 
 
@@ -155,6 +159,6 @@ _AMOUNT = "Size or cost"
 def _drawn_key(rows: Rows, *, lines: int, width: int) -> alt.LayerChart:
     """Draw the numbers and names of the networks."""
     base = rows_of("key", rows).encode(x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None))
-    numbers = base.mark_text(style="strong", align="right", fontWeight=600, dx=-4).encode(text="number:N")
-    chart = layered(numbers, base.mark_text(style="words", align="left").encode(text="text:N"))
+    numbers = base.mark_text(style="strong", align="right", fontWeight=600, dx=-4).encode(text=alt.Text("number:N"))
+    chart = layered(numbers, base.mark_text(style="words", align="left").encode(text=alt.Text("text:N")))
     return chart.properties(width=width - 20, height=LINE * lines)

@@ -119,16 +119,18 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     curves, cuts = rows_of("curves", data["curves"]), rows_of("cuts", data["cuts"])
     fields = {"curve": "Images", "epoch": "Epochs", "when": "Network", "value": ("Accuracy %", ".1f")}
     tips = tooltip(fields, ends=".1f", looked=True)
-    line = {"stroke": COLOUR, "strokeDash": DASH, "order": "step:Q", "detail": "curve:N"}
-    band = {"y2": "high:Q", "fill": TEXT_COLOUR, "detail": ["curve:N", "round:N"]}
+    line = {"stroke": COLOUR, "strokeDash": DASH, "order": alt.Order("step:Q"), "detail": alt.Detail("curve:N")}
+    band = {"y2": alt.Y2("high:Q"), "fill": TEXT_COLOUR, "detail": [alt.Detail("curve:N"), alt.Detail("round:N")]}
     share: dict[str, Any] = {"style": "words", "align": "left", "dy": -13}
     return layered(
         rows_of("ends", data["ends"]).mark_point(opacity=0).encode(x=x),
         cuts.mark_rule(style="ink", strokeWidth=1, opacity=0.45).encode(x=x, tooltip=tooltip({"tip": "At once"})),
-        cuts.mark_text(dx=3, **share).encode(x=x, y=alt.value(0), text="label:N"),
+        cuts.mark_text(dx=3, **share).encode(x=x, y=alt.YValue(0), text=alt.Text("label:N")),
         curves.mark_area(opacity=0.13).encode(x=x, y=of_field(y, "low"), **band),
         curves.mark_line(strokeWidth=2).encode(x=x, y=y, **line),
         *point_marks(curves, size=26, stroke=1.2, at={"x": x, "y": y}, tips=tips),
         line_names(rows_of("names", data["names"]), x=x, y=y, limit=PADDING["right"]),
-        rows_of("unit", data["unit"]).mark_text(dx=8, **share).encode(x=RIGHT, y=alt.value(0), text="text:N"),
+        rows_of("unit", data["unit"])
+        .mark_text(dx=8, **share)
+        .encode(x=RIGHT, y=alt.YValue(0), text=alt.Text("text:N")),
     )

@@ -195,7 +195,9 @@ def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
     )
     return layered(
         head,
-        above.mark_text(style="words", align="left", x=0, y={"expr": "datum.line - 48"}, dx=-44).encode(text="text:N"),
+        above.mark_text(style="words", align="left", x=0, y={"expr": "datum.line - 48"}, dx=-44).encode(
+            text=alt.Text("text:N")
+        ),
         *point_marks(shown, size=54, stroke=1.6, at={"x": x, "y": y}, tips=tips),
         *legend_marks(legend),
     )
@@ -211,7 +213,7 @@ def legend_marks(legend: Rows, *, left: int | None = None) -> list[alt.Chart]:
             fill=alt.Fill("fill:N", scale=None),
             shape=alt.Shape("shape:N", scale=None),
         ),
-        key.mark_text(style="words", align="left", baseline="middle", dx=10, **place).encode(text="label:N"),
+        key.mark_text(style="words", align="left", baseline="middle", dx=10, **place).encode(text=alt.Text("label:N")),
     ]
 
 

@@ -15,7 +15,8 @@ import pandas as pd
 from ...core import DgpruneError, Exposure, Side, Tidy, exposure_of, is_missing, public, strongest_exposure, unknown
 from ..marks import check_table
 from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
-from .map import SIDE, SMALL, Colour, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
+from .map import SMALL, Colour, map_plot, parameters
+from .map_rows import SIDE, Dot, boxed, legend_rows, map_words, point_rows
 from .numbers import EXPLAINED, METRICS, large_plot, legend_of, number_chart, number_data, number_plots
 
 MAPS = ("map_1", "map_2")
@@ -62,9 +63,9 @@ def feature_shift(
             raise DgpruneError("the table has no features to draw; make one with diagnostics.feature_shift(study).")
         data = number_data(rows, layers, styles=_styles_of(rows))
         if not mapped[0]:
-            return number_chart(data, layers=layers, at=at, title=titled("Feature shift", frame))
+            return number_chart(data, layers=layers, at=at, columns=2, title=titled("Feature shift", frame))
         tables = {f"Layer {mapped[0][0]['group']}" if len(layers) > 1 else "": frame}
-        numbers = [number_plots(data, layers, columns=3)] if layers else []
+        numbers = [number_plots(data, layers)] if layers else []
     knots, side = _knots(mapped), SIDE if len(tables) == 1 else SMALL
     plots: list[Any] = []
     for (name, table), rows in zip(tables.items(), mapped, strict=True):
@@ -77,7 +78,8 @@ def feature_shift(
     title = titled("Feature shift", cast(pd.DataFrame, first[first["metric"] != "trustworthiness"]))
     content = [alt.vconcat(*plots, *numbers, spacing=24)] if numbers else plots
     chart = beside(*content, spacing=12, padding=(8, 12, 6, 6), title=title)
-    chart.params = parameters(knots, at=knots[len(knots) // 2] if at is None else at, slider=slider, by=colour)
+    ratio = knots[len(knots) // 2] if at is None else at
+    chart.params = parameters(knots, at=ratio, side=side, slider=slider, by=colour)
     chart.usermeta = {"embedOptions": {"actions": False, "renderer": "canvas"}}
     return chart
 
@@ -167,5 +169,5 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
     return {
         "points": point_rows(dots, boxed(np.array(grid)), styles=styles),
         "legend": legend_rows(domains, dots, styles=styles, side=side),
-        "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots, side=side),
+        "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots),
     }

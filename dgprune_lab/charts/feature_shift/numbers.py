@@ -52,6 +52,7 @@ EXPLAINED = {
 }
 _ORDER = {2: ("mmd", "cka", "coral", "silhouette_classes", "proxy_a_distance", "silhouette_domains"), 3: tuple(METRICS)}
 _PAIRS = ("mmd", "coral", "proxy_a_distance")
+_THREE_COLUMNS = 610  # pixels
 _ALONE = DomainStyle(colour=QUIET, dash=SOLID, shape="circle")
 
 
@@ -79,20 +80,25 @@ def number_chart(
     *,
     layers: Sequence[str] = ("",),
     at: float | None = None,
-    columns: Literal[2, 3] = 2,
+    columns: Literal[2, 3] = 3,
     title: alt.Title | None = None,
 ) -> alt.HConcatChart:
-    """Return the plots of the numbers over these data, which may come later; a rule marks the page's ratio `at`."""
+    """Return the plots of the numbers over these data, which may come later; a rule marks the page's ratio `at`.
+
+    A page that is too narrow for three columns finds the chart with two of them in `usermeta`, as `narrow`.
+    """
     count = max(len(layers), 1)
     empty: Data = {name: [] for k in range(count) for name in [*_names(k, count).values(), "lines"]}
     chart = beside(number_plots(data or empty, layers, columns=columns), padding=(4, 12, 4, 6), title=title)
     ratio: Any = alt.param(name="at", value=0.0 if at is None else at).param
     chart.params = [ratio]
     chart.usermeta = {"embedOptions": {"actions": False}, "follows": {"ratio": "at"}, "calm": 120}
+    if columns == 3 and data is None:
+        chart.usermeta["narrow"] = {"below": _THREE_COLUMNS, "spec": number_chart(at=at, columns=2).to_dict()}
     return chart
 
 
-def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Literal[2, 3] = 2) -> Any:
+def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Literal[2, 3] = 3) -> Any:
     """Return a plot per metric: for one layer in `columns` columns, for several layers in a column per layer."""
     single = len(layers) < 2
     width, height, across = (146, 84, columns) if single else (max(72, 460 // len(layers)), 62, len(layers))
@@ -130,7 +136,7 @@ def _plot(
     percent = alt.Scale(domain=[0, 100], nice=False)
     x = alt.X("removed:Q", scale=percent, title=below, axis=alt.Axis(values=list(ticks), minExtent=14))
     y = alt.Y("value:Q", scale=scale, title=None, axis=alt.Axis(tickCount=3, minExtent=30))
-    ends = {"x": x, "y": of_field(y, "low"), "y2": "high:Q"}
+    ends = {"x": x, "y": of_field(y, "low"), "y2": alt.Y2("high:Q")}
     fields = {"label": "Of", "removed": ("Removed %", ".3~g"), "value": (title, ".3~g")}
     tips = tooltip(fields, ends=".3~g", looked=True)
     base = rows_of(name, data[name])
@@ -139,11 +145,11 @@ def _plot(
     now = single.transform_calculate(now="100 * at").mark_rule(opacity=0.6, strokeDash=[3, 2], **rule)
     band = base.mark_area(opacity=0.14)
     chart = layered(
-        single.mark_rule(opacity=0.45, **rule).encode(y=alt.datum(0)),
+        single.mark_rule(opacity=0.45, **rule).encode(y=alt.YDatum(0)),
         *([now.encode(x=alt.X("now:Q", title=below))] if live else []),
-        band.encode(**ends, color=alt.Color("colour:N", scale=None), detail="label:N"),
+        band.encode(**ends, color=alt.Color("colour:N", scale=None), detail=alt.Detail("label:N")),
         base.mark_rule(strokeWidth=1.4, opacity=0.45).encode(**ends, stroke=COLOUR),
-        base.mark_line(strokeWidth=1.8).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail="label:N"),
+        base.mark_line(strokeWidth=1.8).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("label:N")),
         *point_marks(base, size=24, stroke=1.2, at={"x": x, "y": y}, tips=tips),
     )
     if len(layers) > 1:
@@ -184,9 +190,9 @@ def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"], *, letters:
     base = base.transform_filter(f"datum.kind === '{kind}'")
     text = base.mark_text(style="words", align="left", baseline="middle", fontSize=11, limit=letters)
     return layered(
-        base.mark_rule(strokeWidth=1.8).encode(x=LEFT, x2=alt.value(34), y=y, stroke=COLOUR, strokeDash=DASH),
-        *point_marks(base, size=24, stroke=1.2, at={"x": alt.value(17), "y": y}),
-        text.encode(x=alt.value(42), y=y, text="text:N"),
+        base.mark_rule(strokeWidth=1.8).encode(x=LEFT, x2=alt.X2Value(34), y=y, stroke=COLOUR, strokeDash=DASH),
+        *point_marks(base, size=24, stroke=1.2, at={"x": alt.XValue(17), "y": y}),
+        text.encode(x=alt.XValue(42), y=y, text=alt.Text("text:N")),
     ).properties(width=letters + 36, height=alt.Step(16))
 
 

@@ -185,7 +185,7 @@ def _scale(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[s
 
 def _layers(words: Rows, lines: Rows, *, nodes: Rows, maps: Rows, size: tuple[int, int]) -> alt.LayerChart:
     x, y = canvas(*size)
-    box = {"x": x, "y": y, "x2": "x2:Q", "y2": "y2:Q"}
+    box = {"x": x, "y": y, "x2": alt.X2("x2:Q"), "y2": alt.Y2("y2:Q")}
     tips = tooltip({"from": "from", "to": "to", "rho": ("rho", ".2f"), "what": "connection"})
     dots = rows_of("nodes", nodes).mark_point(size=14, strokeWidth=1, stroke=AXIS_INK, opacity=1)
     return layered(
@@ -196,11 +196,11 @@ def _layers(words: Rows, lines: Rows, *, nodes: Rows, maps: Rows, size: tuple[in
             for name, rule in _RULES.items()
         ),
         dots.encode(x=x, y=y, fill=FILL, tooltip=tooltip({"what": "Filter"})),
-        rows_of("maps", maps).mark_image(aspect=False).encode(**box, url="url:N"),
+        rows_of("maps", maps).mark_image(aspect=False).encode(**box, url=alt.Url("url:N")),
         *(
             rows_of(name, [row for row in words if row["style"] == name])
             .mark_text(**mark)
-            .encode(x=x, y=y, text="text:N")
+            .encode(x=x, y=y, text=alt.Text("text:N"))
             for name, mark in _TEXTS.items()
         ),
     )

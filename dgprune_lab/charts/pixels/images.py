@@ -47,8 +47,8 @@ def images(domains: Sequence[Domain], *, images: Count = 8, split: str = "report
         align="left", baseline="bottom", dx=-size / 2, dy=above, fontSize=12, style="strong"
     )
     chart = layered(
-        pictures.encode(url="url:N", tooltip=tooltip({"domain": "Domain", "label": "Class"})),
-        titles.encode(text="words:N"),
+        pictures.encode(url=alt.Url("url:N"), tooltip=tooltip({"domain": "Domain", "label": "Class"})),
+        titles.encode(text=alt.Text("words:N")),
     )
     return finish(chart, width=images * (size + 8), height=len(domains) * (size + _TITLE + 6), padding=PADDING)
 

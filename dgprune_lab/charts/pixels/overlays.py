@@ -59,8 +59,8 @@ def overlays(
     x, y = canvas(width, height)
     marks = rows_of("pictures", pictures).mark_image(width=size, height=size, align="left", baseline="top")
     chart = layered(
-        marks.encode(x=x, y=y, url="url:N", tooltip=[alt.Tooltip("text:N")]),
-        rows_of("words", lines).mark_text(style="words", align="left").encode(x=x, y=y, text="text:N"),
+        marks.encode(x=x, y=y, url=alt.Url("url:N"), tooltip=[alt.Tooltip("text:N")]),
+        rows_of("words", lines).mark_text(style="words", align="left").encode(x=x, y=y, text=alt.Text("text:N")),
     )
     return finish(chart, width=width, height=height, padding={"left": 4, "right": 8, "top": 4, "bottom": 0})
 

@@ -110,12 +110,12 @@ def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
     def sized(size: str, *, style: str, at: float, weight: Literal[400, 600] = 400) -> alt.Chart:
         marks = words.mark_text(style=style, align="left", dy=_down(at), fontWeight=weight, fontSize=11)
-        return marks.transform_filter(f"datum.size === '{size}'").encode(text="text:N")
+        return marks.transform_filter(f"datum.size === '{size}'").encode(text=alt.Text("text:N"))
 
     chart = layered(
-        image.encode(url="url:N", tooltip=tooltip(fields)),
-        base.mark_text(style="strong", dy=_down(109), fontSize=10.7, fontWeight=600).encode(text="top:N"),
-        base.mark_text(style="words", dy=_down(122), fontSize=10.7).encode(text="bottom:N"),
+        image.encode(url=alt.Url("url:N"), tooltip=tooltip(fields)),
+        base.mark_text(style="strong", dy=_down(109), fontSize=10.7, fontWeight=600).encode(text=alt.Text("top:N")),
+        base.mark_text(style="words", dy=_down(122), fontSize=10.7).encode(text=alt.Text("bottom:N")),
         words.mark_text(opacity=0),
         sized("name", style="strong", at=10, weight=600),
         sized("kind", style="words", at=25),

@@ -58,7 +58,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     scale = alt.Scale(domain=[0, WIDTH], nice=False, zero=True)
     x, middle, at = (alt.X(f"{field}:Q", scale=scale, axis=None) for field in ("x", "middle", "at"))
     y = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=1 - BAND / ROW, paddingOuter=0))
-    box: dict[str, Any] = {"x": x, "x2": "x2:Q", "y": y}
+    box: dict[str, Any] = {"x": x, "x2": alt.X2("x2:Q"), "y": y}
     fill = alt.Fill("fill:N", scale=None)
     fields = {"group": "Layer", "filter": "Filter", "size": "Effect size d", "area": "AUROC", "q": "q value"}
     tips = tooltip({**fields, "says": "Difference"})
@@ -70,11 +70,11 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
 
     def signs(base: alt.Chart) -> alt.Chart:
         marks = at_middle(base.transform_filter("datum.sign !== ''")).mark_text(fontSize=12, fontWeight=700)
-        return marks.encode(text="sign:N", fill=alt.Fill("ink:N", scale=None))
+        return marks.encode(text=alt.Text("sign:N"), fill=alt.Fill("ink:N", scale=None))
 
     def beside_cells(field: str, style: str) -> alt.Chart:
         marks = lines.mark_text(style=style, align="left")
-        return marks.encode(x=alt.value(NAME + PLOT + 10), y=y, text=f"{field}:N")
+        return marks.encode(x=alt.XValue(NAME + PLOT + 10), y=y, text=alt.Text(f"{field}:N"))
 
     picked = cells.transform_filter("datum.group === picked.group && datum.filter === picked.filter")
     narrow = at_middle(picked.transform_filter(f"datum.x2 - datum.x < {LEGIBLE - GAP}"))
@@ -85,19 +85,19 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     chart = layered(
         cells.mark_rect().encode(**box, fill=fill, tooltip=tips),
         bars.encode(**box),
-        crosses.encode(text="mark:N"),
+        crosses.encode(text=alt.Text("mark:N")),
         *(  # light below dark: one of them is seen on any page
             picked.mark_rect(fillOpacity=0, strokeOpacity=1, strokeWidth=wide, stroke=stroke).encode(**box)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),
         signs(cells),
         narrow.mark_point(style="strong", shape="triangle-down", filled=True, size=46, opacity=1, yOffset=-13),
-        names.encode(x=alt.value(NAME - 10), y=y, text="name:N"),
+        names.encode(x=alt.XValue(NAME - 10), y=y, text=alt.Text("name:N")),
         beside_cells("count", "words"),
         beside_cells("wait", "quiet"),
         legend.mark_rect(height=15).encode(**box, fill=fill),
         signs(legend.transform_filter("datum.fill !== 'transparent'")),
-        colourless.encode(text="sign:N"),
-        legend.mark_text(style="words", align="left").encode(x=at, y=y, text="text:N"),
+        colourless.encode(text=alt.Text("sign:N")),
+        legend.mark_text(style="words", align="left").encode(x=at, y=y, text=alt.Text("text:N")),
     )
     return chart.properties(width=WIDTH, height=alt.Step(ROW)).add_params(alt.param(name="picked", value={}))

@@ -77,11 +77,13 @@ def _pictures(data: Mapping[str, Rows], pictures: str, *, words: str, width: int
     texts = rows_of(words, data[words]).encode(x=x, y=y)
     chart = layered(
         images.mark_image(smooth=False, aspect=False).encode(
-            x=x, x2="x2:Q", y=y, y2="y2:Q", url="url:N", tooltip=[alt.Tooltip("text:N")]
+            x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q"), url=alt.Url("url:N"), tooltip=[alt.Tooltip("text:N")]
         ),
         texts.mark_text(opacity=0),
         *(
-            texts.transform_filter(f"datum.style === '{name}'").mark_text(align="left", **mark).encode(text="text:N")
+            texts.transform_filter(f"datum.style === '{name}'")
+            .mark_text(align="left", **mark)
+            .encode(text=alt.Text("text:N"))
             for name, mark in _STYLES.items()
         ),
     )
@@ -98,8 +100,8 @@ def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
     names = rows_of("names", data["names"]).mark_text(align="right", fontWeight=600)
     at = alt.Y("at:Q", scale=None, axis=None)
     return layered(
-        steps.encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail="domain:N"),
-        names.encode(x=alt.value(_PLOT - 4), y=at, text="text:N", fill=TEXT_COLOUR),
+        steps.encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("domain:N")),
+        names.encode(x=alt.XValue(_PLOT - 4), y=at, text=alt.Text("text:N"), fill=TEXT_COLOUR),
     ).properties(width=_PLOT, height=110)
 
 
@@ -113,8 +115,8 @@ def _changes(data: Mapping[str, Rows], title: str = "Accuracy change without thi
     known = base.transform_filter("datum.change !== null")
     return layered(
         rows_of("span", data["span"]).mark_point(opacity=0).encode(x=change),
-        base.mark_text(style="words", align="right").encode(x=alt.value(138), y=y, text="label:N"),
-        base.mark_text(style="strong", align="right").encode(x=alt.value(_PLOT), y=y, text="text:N"),
+        base.mark_text(style="words", align="right").encode(x=alt.XValue(138), y=y, text=alt.Text("label:N")),
+        base.mark_text(style="strong", align="right").encode(x=alt.XValue(_PLOT), y=y, text=alt.Text("text:N")),
         base.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
         *interval_marks(known, change, at={"y": y}, tips=tips, size=55),
     ).properties(width=_PLOT, height=alt.Step(22))
@@ -131,10 +133,10 @@ def _ranks(rows: Rows) -> alt.LayerChart:
     dots = base.transform_filter("datum.at !== null").mark_point(style="kept", filled=True, size=60, opacity=1)
     track = base.mark_rule(style="track", strokeWidth=5, strokeCap="round")
     chart = layered(
-        base.mark_text(style="words", align="right").encode(x=alt.value(start - 12), y=y, text="label:N"),
-        track.encode(x=alt.value(start), x2=alt.value(end), y=y),
+        base.mark_text(style="words", align="right").encode(x=alt.XValue(start - 12), y=y, text=alt.Text("label:N")),
+        track.encode(x=alt.XValue(start), x2=alt.X2Value(end), y=y),
         dots.encode(x=at, y=y),
-        base.mark_text(style="strong", align="left").encode(x=alt.value(end + 12), y=y, text="text:N"),
+        base.mark_text(style="strong", align="left").encode(x=alt.XValue(end + 12), y=y, text=alt.Text("text:N")),
     )
     title = alt.Title(
         text="Place in the removal order of its layer (1st: removed first)", fontSize=11, fontWeight="normal", dx=-4

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...charts import DomainStyle, domain_styles
-from ...charts.feature_shift.map import Dot, legend_rows, map_words, point_rows
+from ...charts.feature_shift.map_rows import Dot, legend_rows, map_words, point_rows
 from ...charts.feature_shift.numbers import number_data
 from ...charts.pixels.thumbnails import PAGE, Strip, picture_rows
 from ...charts.theme import records, role_label

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...charts.feature_shift.map import Dot, at_ratio, boxed
+from ...charts.feature_shift.map_rows import Dot, at_ratio, boxed
 from ...core import DgpruneError, Lock, Mask, yielding
 from ...diagnostics._features import Features, features_steps
 from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows

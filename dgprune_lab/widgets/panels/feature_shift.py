@@ -39,11 +39,7 @@ class FeatureShiftPanel(Panel):
 
     name, label = "features", "Feature shift"
     charts: Any = Specs(
-        {
-            "map": partial(map_chart, knots=KNOTS, at=0.5),
-            "numbers": partial(number_chart, columns=3),
-            "pictures": picture_chart,
-        }
+        {"map": partial(map_chart, knots=KNOTS, at=0.5), "numbers": number_chart, "pictures": picture_chart}
     )
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ import { chartMenu } from "./chart_menu.js";
 import { button, enable, node, say, show } from "./elements.js";
 import { createActions, createMenus, showActions, showMenus } from "./menus.js";
 import { NO_BRUSH, cellOf, chartBox, nameOf, watchBrush, watchCells } from "./picking.js";
-import { createView, endView, feed } from "./views.js";
+import { createView, endView, enlarge, feed } from "./views.js";
 
 export function createPanels(acts) {
   const bar = node("div", { class: "dgx-row dgx-more" });
@@ -121,12 +121,20 @@ function showBar(panels, list, open) {
 function showCharts(panels, state, { embed, dark }) {
   const specs = state.charts ?? {};
   for (const id of [...panels.views.keys()]) if (!(id in specs)) endPanelView(panels, id);
-  for (const [id, spec] of Object.entries(specs)) {
+  for (const [id, wide] of Object.entries(specs)) {
+    const spec = specFor(wide, panels.charts.clientWidth);
     if (!isDrawn(panels.views.get(id), spec, dark)) createPanelView(panels, id, spec, { embed, dark });
     const { box, holder } = panels.views.get(id);
     show(box, !(state.hidden ?? []).includes(id));
     feed(holder, state.data?.[id] ?? {}, false, signalsOf(panels, spec));
+    enlarge(holder, panels.charts.clientWidth);
   }
+}
+
+// A chart may bring another one, over the same data, for a page that is too narrow for it.
+function specFor(wide, room) {
+  const narrow = wide.usermeta?.narrow;
+  return narrow && room && room < narrow.below ? narrow.spec : wide;
 }
 
 // Whether a chart is drawn as specified; the text is compared only where another object is sent.
@@ -156,6 +164,7 @@ function createPanelView(panels, id, spec, { embed, dark }) {
 function watch(panels, view, wishes) {
   const { holder } = view;
   if (holder.ended) return;
+  enlarge(holder, panels.charts.clientWidth);
   if (wishes.picks) watchCells(holder, wishes, { picked: () => panels.picked, pick: (row, opens) => pickCell(panels, row, opens) });
   if (wishes.brushes) watchBrush(holder, wishes.brushes, { sent: () => view.brush, send: (ends) => sendBrush(panels, view, ends) });
 }

@@ -167,6 +167,18 @@ function resize(holder) {
   return true;
 }
 
+// A chart with `grows` is as large as the page has room for: it sets one parameter, and the view's size with it.
+export function enlarge(holder, room) {
+  const { grows } = holder.spec.usermeta ?? {};
+  if (!grows || !holder.view || holder.ended) return;
+  const { left = 0, right = 0 } = holder.spec.padding ?? {};
+  const free = Math.floor(room - left - right - grows.beside);
+  const side = Math.min(Math.max(free, grows.from), grows.to);
+  if (holder.view.signal(grows.parameter) === side) return;
+  holder.size = { width: side + grows.beside, height: side + grows.above };
+  holder.view.signal(grows.parameter, side).width(holder.size.width).height(holder.size.height).run();
+}
+
 export function plotSize({ spec, box }) {
   const room = spec.padding ?? {};
   const width = Math.floor(box.clientWidth - (room.left ?? 0) - (room.right ?? 0));
