@@ -193,6 +193,10 @@ def test_a_chart_is_saved_by_keys_in_the_light_themes_colours(opened: Opened) ->
     )
     saved = saved_by_keys(page, ".dgx-a", name="accuracy", kinds=("svg", "png", "csv"))
     assert b"#0072B2" in saved["svg"] and b'fill="#ffffff"' in saved["svg"] and b"mnist_m (target)" in saved["svg"]
+    for box, name in ((".dgx-c", "size-and-cost"), (".dgx-d", "accuracy-change"), (".dgx-b", "filters-kept")):
+        saved[name] = saved_by_keys(page, box, name=name, kinds=("svg",))["svg"]
+        assert b"L1 norm (weights)" in saved[name] and b"per layer, 50 % of the filters removed" in saved[name]
+    assert b"per layer, 50 % of the filters removed" in saved["svg"]
     assert saved["png"].startswith(b"\x89PNG")
     lines = saved["csv"].decode().splitlines()
     assert lines[0].startswith("data,") and sum(line.startswith("curves,") for line in lines) == 3 * 20

@@ -1,4 +1,7 @@
-"""Parts that charts share: encodings, tooltips, labels, intervals with points, lines with bands."""
+"""Parts that charts share: encodings, tooltips, labels, intervals with points, lines with bands.
+
+Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for each that is not, Altair hashes its whole schema.
+"""
 
 from __future__ import annotations
 

@@ -10,13 +10,14 @@ const TITLES = { SVG: "As a picture of lines", PNG: "As a picture of pixels", CS
 const KINDS = { SVG: svg, PNG: png, CSV: csv };
 
 // The menu of a chart; `holder` returns it as `createView` made it. `title` names the file; without one the chart's own does.
-export const chartMenu = (holder, title) => saveMenu(KINDS, { holder, title });
+// `setting` returns the lines that stand below the title in a saved picture.
+export const chartMenu = (holder, title, setting) => saveMenu(KINDS, { holder, title, setting });
 
 // The menu of what is no Vega view: `picture` returns it as an SVG, `rows` its rows.
 export const drawnMenu = ({ picture, rows }, title) =>
   saveMenu({ SVG: () => svgBlob(picture()), PNG: () => pngOf(picture()), CSV: () => csvBlob(csvText([{ name: "rows", rows: rows() }])) }, { title });
 
-function saveMenu(kinds, { holder = () => null, title }) {
+function saveMenu(kinds, { holder = () => null, title, setting }) {
   const menu = node("span", { class: "dgx-save-menu", role: "menu", "aria-label": "Save this chart" });
   const open = button("\u2193", () => turn(menu.hidden), {
     class: "dgx-save-open", "aria-label": "Save this chart", title: "Save this chart", "aria-haspopup": "menu", "aria-expanded": "false",
@@ -32,7 +33,7 @@ function saveMenu(kinds, { holder = () => null, title }) {
     open.focus();
     failed.textContent = "";
     try {
-      saveBlob(await kinds[kind](holder()), fileName(title ?? titleOf(holder()), kind.toLowerCase()));
+      saveBlob(await kinds[kind](holder(), setting && { text: title, subtitle: setting() }), fileName(title ?? titleOf(holder()), kind.toLowerCase()));
     } catch (problem) {
       failed.textContent = `Not saved: ${problem.message}`;
     }
@@ -68,12 +69,12 @@ function titleOf({ spec }) {
   return Array.isArray(text) ? text[0] : text;
 }
 
-async function svg(holder) {
-  return drawnAnew(holder, async (view) => svgBlob(await view.toSVG()));
+async function svg(holder, title) {
+  return drawnAnew(holder, async (view) => svgBlob(await view.toSVG()), title);
 }
 
-async function png(holder) {
-  return pngBlob(await drawnAnew(holder, (view) => view.toCanvas(PIXELS)));
+async function png(holder, title) {
+  return pngBlob(await drawnAnew(holder, (view) => view.toCanvas(PIXELS), title));
 }
 
 async function pngOf(svgText) {

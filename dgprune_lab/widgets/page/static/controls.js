@@ -12,6 +12,7 @@ const KINDS = [
   ["given", "ready-made scores"],
 ];
 const COUNTED = { filters: "filters", parameters: "parameters", macs: "MACs" };
+const BATCHNORM = { recalibrate: "BatchNorm re-estimated", as_is: "BatchNorm as is" };
 const SCOPES = [
   ["layer", "per layer", "The same share in every layer"],
   ["global", "global", "The lowest scores anywhere in the network"],
@@ -120,6 +121,15 @@ function createButtons(acts) {
   const what = "The whole session as one zip file: steps, networks, tables, charts and code";
   const download = button("Download", () => acts.send({ type: "download" }), { title: what });
   return { box: node("span", { class: "dgx-buttons" }, pin, reset, code, save, download), pin, reset, code, save, download };
+}
+
+// What a picture was measured with, in three short lines; the last is empty for a network without BatchNorm.
+export function settingOf({ choice, fixed, controls }, { scorer, stale }) {
+  const scope = SCOPES.find(([name]) => name === choice.scope)?.[1];
+  const removed = [scope, `${controls.slider.amount.textContent} removed`];
+  if (byHand(choice).some((part) => part.length)) removed.push("some by hand");
+  const batchnorm = fixed.has_batchnorm ? BATCHNORM[choice.batchnorm] : "";
+  return [(stale ? "Still being measured: " : "") + (scorer?.label ?? choice.scorer), removed.join(", "), batchnorm];
 }
 
 // Sets every control to the choice; `hold`: do not move a slider being dragged. `range`: the ratios that are possible.

@@ -4,7 +4,7 @@
 import { embedCharts, endCharts } from "./charts.js";
 import { chartMenu, drawnMenu } from "./chart_menu.js";
 import { filterRows } from "./chart_rows.js";
-import { createControls } from "./controls.js";
+import { createControls, settingOf } from "./controls.js";
 import { button, lendKeys, node, show } from "./elements.js";
 import { createMemory } from "./memory.js";
 import { createNotices } from "./notices.js";
@@ -99,9 +99,10 @@ function layOut(page) {
   const c = panelBox("C", "Size and cost", boxes.c, page.latency);
   page.exposures = node("div", { class: "dgx-about" });
   const d = panelBox("D", "Accuracy change", boxes.d, page.exposures);
-  b.heading.append(drawnMenu({ picture: () => pictureOf(page.strip), rows: () => filterRows(page.current()) }, "Filters kept"));
+  const setting = () => settingOf(page, { scorer: scorerOf(page), stale: page.current().stale });
+  b.heading.append(drawnMenu({ picture: () => pictureOf(page.strip, setting()), rows: () => filterRows(page.current()) }, "Filters kept"));
   for (const [name, { heading, box }] of Object.entries({ a, c, d }))
-    heading.append(chartMenu(() => page.charts[name], box.getAttribute("aria-label")));
+    heading.append(chartMenu(() => page.charts[name], box.getAttribute("aria-label"), setting));
   const { strip, warning, code } = page.notices;
   page.headline = node("div", { class: "dgx-headline" }, page.sentence);
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));

@@ -148,7 +148,7 @@ function withStates(strip, row) {
 }
 
 // All layers, also those out of view, as a picture.
-export function pictureOf(strip) {
+export function pictureOf(strip, setting) {
   const { groups, mask } = strip.view;
   const rows = strip.rows.map((row) => {
     const { states, ...rest } = withStates(strip, row);
@@ -156,7 +156,7 @@ export function pictureOf(strip) {
     return { ...rest, states: states.map((state) => ({ ...state, selected: false })), name: groups[row.g].name, share: `${kept} of ${mask[row.g].length}` };
   });
   const width = Math.max(0, ...rows.map(({ left, per, size, bins }) => left + Math.min(per, bins.length) * size));
-  return gridSvg({ rows, title: "Filters kept", notes: notesOf(strip).join(" \u00B7 "), width, height: strip.long, inks: LIGHT_INKS, paper: PAPER });
+  return gridSvg({ rows, title: ["Filters kept", ...setting.filter(Boolean)].join(", "), notes: notesOf(strip).join(" \u00B7 "), width, height: strip.long, inks: LIGHT_INKS, paper: PAPER });
 }
 
 function paint(strip) {

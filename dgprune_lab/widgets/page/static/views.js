@@ -93,9 +93,11 @@ export function createView(box, spec, { embed, dark, fit = true, label }) {
   return holder;
 }
 
-// The chart once more as it is shown, in the light theme's colours on white; calls `use` with its view.
-export async function drawnAnew({ spec, wanted, size, view, embed }, use) {
-  const inLight = recoloured(spec);
+const TITLE_HEIGHT = 72; // of a title with three lines below it
+
+// The chart once more as it is shown, in the light theme's colours on white; calls `use` with its view. `title`: one for a chart without.
+export async function drawnAnew({ spec, wanted, size, view, embed }, use, title) {
+  const inLight = recoloured(title ? withTitle(spec, title) : spec);
   const config = { ...inLight.config, background: PAPER };
   const result = await embed(node("div"), { ...inLight, config }, { actions: false, renderer: "svg", defaultStyle: false, logLevel: 1 });
   try {
@@ -110,6 +112,12 @@ export async function drawnAnew({ spec, wanted, size, view, embed }, use) {
   } finally {
     result.finalize();
   }
+}
+
+// The padding makes the room, as the size of the plot stays.
+function withTitle(spec, title) {
+  const padding = { ...spec.padding, top: (spec.padding?.top ?? 0) + TITLE_HEIGHT };
+  return { ...spec, padding, title: { ...title, anchor: "start", frame: "bounds", offset: 12 } };
 }
 
 function recoloured(value) {
