@@ -413,7 +413,8 @@ def test_a_users_text_is_only_ever_a_value() -> None:
 
 def test_copies_of_a_chart_share_its_rows_and_draw_what_altair_alone_draws() -> None:
     lines, points = (
-        getattr(rows_of("rows", [{"a": 1}]), kind)(opacity=0.5).encode(x=alt.X("a:Q")) for kind in ("mark_line", "mark_point")
+        getattr(rows_of("rows", [{"a": 1}]), kind)(opacity=0.5).encode(x=alt.X("a:Q"))
+        for kind in ("mark_line", "mark_point")
     )
     alone = alt.vconcat(alt.layer(lines, points).properties(title="t"), lines).to_dict()
     del alone["vconcat"][0]["layer"][1]["data"]["values"]

@@ -205,6 +205,10 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     assert list(found["protocol"]) == ["3 training seeds, 2026-11-27", "quick form: proves nothing"]
     with pytest.warns(DgpruneNote, match="pacs says nothing"):
         assert list(shipped_claims(quick=False)["table"]) == ["mnist_m"]
+    assert list(shipped_claims(studies=["gc_net", "mnist_m"])["table"]) == ["mnist_m", "gc_net_quick"]
+    assert shipped_claims(studies=["gc_net"], quick=False).empty
+    with pytest.raises(DgpruneError, match="unknown study 'mnist'.*Did you mean 'mnist_m'"):
+        shipped_claims(studies=["mnist"])
     small = "Not judged, as a quick form proves nothing (1 of 2): gc_net_quick."
     assert verdict_sentences(found) == f"{small} Holds here (1 of 1): DSS gains."
     judged = found.assign(verdict=["yes", "no"])

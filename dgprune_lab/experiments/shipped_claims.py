@@ -32,20 +32,28 @@ _OPENING: Mapping[Verdict, str] = {
 
 
 @public
-def shipped_claims(*, quick: bool = True) -> pd.DataFrame:
+def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) -> pd.DataFrame:
     """Return the claims of every study whose table ships, then of a quick form where the study's own table does not.
 
     Args:
+        studies: names of studies; None for all of which a table ships.
         quick: whether to list the claims of quick forms, which prove nothing.
+
+    Raises:
+        DgpruneError: a name of which no table ships.
 
     Returns:
         `experiments.claims_table` with three columns before it: `study`, `table` (its name, for `experiments.shipped`)
         and `protocol` (its seeds and its date; of a quick form, that it proves nothing, which is its verdict too).
     """
     names, parts = sorted(shipped_names(), key=lambda name: name.endswith(QUICK)), []
+    known = sorted({name.removesuffix(QUICK) for name in names})
+    for study in studies or ():
+        if study not in known:
+            raise unknown("study", study, known)
     for name in names:
         study, small = name.removesuffix(QUICK), name.endswith(QUICK)
-        if small and (study in names or not quick):
+        if (studies is not None and study not in studies) or (small and (study in names or not quick)):
             continue
         try:
             claims: Any = study_named(study).claims
