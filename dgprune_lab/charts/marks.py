@@ -1,6 +1,6 @@
 """Parts that charts share: encodings, tooltips, labels, intervals with points, lines with bands.
 
-Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for each that is not, Altair hashes its whole schema.
+Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for any other, Altair hashes its whole schema.
 """
 
 from __future__ import annotations
