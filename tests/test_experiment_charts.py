@@ -207,7 +207,7 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
         assert list(shipped_claims(quick=False)["table"]) == ["mnist_m"]
     assert list(shipped_claims(studies=["gc_net", "mnist_m"])["table"]) == ["mnist_m", "gc_net_quick"]
     assert shipped_claims(studies=["gc_net"], quick=False).empty
-    with pytest.raises(DgpruneError, match="unknown study 'mnist'.*Did you mean 'mnist_m'"):
+    with pytest.raises(DgpruneError, match=r"unknown study 'mnist'.*Did you mean 'mnist_m'"):
         shipped_claims(studies=["mnist"])
     small = "Not judged, as a quick form proves nothing (1 of 2): gc_net_quick."
     assert verdict_sentences(found) == f"{small} Holds here (1 of 1): DSS gains."
