@@ -141,6 +141,12 @@ def test_pin_waits_for_the_view_and_says_what_cannot_be_pinned(study: dg.Study) 
         with pytest.raises(DgpruneError, match="three views are pinned already"):
             explorer.pin()
         assert len(explorer.pins) == 3
+        for ratio, said in ((0.6, "pinned already, as c"), (0.7, "Three views are pinned already")):
+            explorer.ratio = ratio
+            explorer.wait()
+            explorer.handle_message({"type": "pin"})
+            assert explorer._session.worker.wait("pin", timeout=60)
+            assert said in str(explorer.status["message"])
     finally:
         explorer.close()
 

@@ -240,7 +240,7 @@ class Session:
     def _pin(self) -> Job:
         view = self.view
         measured = self.steps.at(view.get("step", 0))
-        if self.board.is_full:
+        if self.board.is_full and self.board.letter_of(measured, view) is None:
             self.say(message="Three views are pinned already; unpin one first.")
         elif measured.exact(view) is None:
             self.say(message="This view is still being measured; pin it in a moment.")
