@@ -397,3 +397,18 @@ def test_another_theme_draws_again_and_the_brush_is_removed_for_python_too(live:
     assert sent(live, "brush")[-1] == {"x": None, "y": None} and len(sent(live, "brush")) == 2
     assert drawn(live, "view.signal('at')") == 0.5
     assert live.page.locator(BOX).count() == 1
+
+
+def test_a_chart_takes_the_room_of_the_page_and_a_narrow_page_shows_the_narrow_one(live: Live) -> None:
+    grows = {"parameter": "side", "from": 300, "to": 600, "beside": 100, "above": 50}
+    narrow = {"below": 700, "spec": chart("point", "points")}
+    draw(live, chart("point", "points", params=[{"name": "side", "value": 300}], usermeta={"grows": grows}))
+    assert drawn(live, "[view.signal('side'), view.width(), view.height()]") == [600, 700, 650]
+    live.page.set_viewport_size({"width": 560, "height": 1100})
+    live.page.wait_for_function(f"document.querySelector('{BOX}').vegaView.width() < 560")
+    room = live.page.evaluate("document.querySelector('.dgx-panel-charts').clientWidth")
+    assert drawn(live, "[view.signal('side'), view.width()]") == [room - 100, room]
+    draw(live, chart("point", "points", width=650, usermeta={"narrow": narrow}))
+    assert drawn(live, "view.width()") == 300
+    live.page.set_viewport_size({"width": 1240, "height": 1100})
+    live.page.wait_for_function(f"document.querySelector('{BOX}')?.vegaView?.width() === 650")

@@ -120,14 +120,15 @@ function showBar(panels, list, open) {
 
 function showCharts(panels, state, { embed, dark }) {
   const specs = state.charts ?? {};
+  const room = panels.charts.clientWidth;
   for (const id of [...panels.views.keys()]) if (!(id in specs)) endPanelView(panels, id);
   for (const [id, wide] of Object.entries(specs)) {
-    const spec = specFor(wide, panels.charts.clientWidth);
+    const spec = specFor(wide, room);
     if (!isDrawn(panels.views.get(id), spec, dark)) createPanelView(panels, id, spec, { embed, dark });
     const { box, holder } = panels.views.get(id);
     show(box, !(state.hidden ?? []).includes(id));
     feed(holder, state.data?.[id] ?? {}, false, signalsOf(panels, spec));
-    enlarge(holder, panels.charts.clientWidth);
+    enlarge(holder, room);
   }
 }
 
