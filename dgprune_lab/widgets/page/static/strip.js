@@ -148,7 +148,7 @@ function withStates(strip, row) {
 }
 
 // All layers, also those out of view, as a picture.
-export function pictureOf(strip, setting) {
+export function pictureOf(strip, setting = []) {
   const { groups, mask } = strip.view;
   const rows = strip.rows.map((row) => {
     const { states, ...rest } = withStates(strip, row);
