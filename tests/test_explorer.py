@@ -250,6 +250,8 @@ def test_pins_keep_a_view_and_its_curve(study: dg.Study) -> None:
         explorer.pin()
         explorer.ratio = 0.6
         explorer.pin()
+        explorer.ratio = 0.65
+        explorer.wait()
         explorer.handle_message({"type": "pin"})
         assert explorer._session.worker.wait("pin", timeout=60)
         assert len(explorer.pins) == 3 and "Three" in explorer.status["message"]
