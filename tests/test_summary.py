@@ -13,6 +13,7 @@ from material import domain, norm_net, randomise
 from pruning_runs import trained
 
 import dgprune_lab as dg
+from dgprune_lab.charts.theme import points_text
 
 
 def test_the_short_view_keeps_what_varies() -> None:
@@ -43,6 +44,14 @@ def test_a_target_aware_table_says_so_even_where_every_row_is_one() -> None:
 def test_a_verdict_follows_the_interval(ends: tuple[float, float], expected: str) -> None:
     frame = dg.tidy([{"metric": "difference", "value": 0.2, "low": ends[0], "high": ends[1], "unit": "share"}])
     assert dg.summary(frame, verdict=("better", "worse")).verdict.item() == expected
+
+
+def test_half_a_tenth_of_a_point_is_rounded_away_from_zero_as_in_the_charts_and_on_the_page() -> None:
+    ends = {"value": -0.1225, "low": -0.2225, "high": -0.0225}  # a format of Python makes -12.2 of the first
+    frame = dg.tidy([{"metric": "difference", "domain": "a", **ends, "unit": "share"}])
+    (text,) = dg.summary(frame, verdict=("better", "worse")).value
+    assert text == "-12.3 points (-22.3 to -2.3)"
+    assert points_text(100 * ends["value"]) == "\N{MINUS SIGN}12.3"
 
 
 def scored(**values: tuple[float, float, float]) -> pd.DataFrame:

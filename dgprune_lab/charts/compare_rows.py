@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..core import Exposure, exposure_label, exposure_of, is_missing, scorer_exposure
+from ..core import Exposure, exposure_label, exposure_of, is_missing, rounded, scorer_exposure
 from .drop import change_of, span_rows
 from .marks import check_alike, step_above
 from .size_and_cost import amount
@@ -49,14 +49,14 @@ def word_rows(frame: pd.DataFrame, *, names: tuple[str, str] | None = None) -> R
         lowest.append({row["role"]: row for row in rows if row["metric"] == "worst_domain_accuracy"})
     for role in lowest[0]:
         texts = [
-            f"{choice} {percent(of[role]['value'], of[role]['unit']):.1f} % ({of[role]['domain']})"
+            f"{choice} {rounded(percent(of[role]['value'], of[role]['unit']), 1):.1f} % ({of[role]['domain']})"
             for choice, of in zip("ab", lowest, strict=True)
         ]
         lines.append(f"Lowest {role} accuracy: {', '.join(texts)}")
     labelled = {row["domain"] for row in records(frame, metric="right_to_wrong")}
     for row in records(frame, metric="changed"):
         if row["domain"] not in labelled:
-            changed = percent(row["value"], row["unit"])
+            changed = rounded(percent(row["value"], row["unit"]), 1)
             lines.append(f"{row['domain']}, without labels: {changed:.1f} % of the predictions differ")
     classes = {row["class"] for row in records(frame, metric="class_difference")}
     if len(classes) > _MOST_CLASSES:
@@ -80,7 +80,7 @@ def _described(rows: Rows, name: str) -> str:
     elif ratio == 0:
         text = "nothing removed"
     else:
-        text = f"{shortened(scorer, most=40)}, {100 * ratio:.1f} % removed"
+        text = f"{shortened(scorer, most=40)}, {rounded(100 * ratio, 1):.1f} % removed"
     text += exposure_label(scorer_exposure(rows))
     size = left.get("parameters")
     return text if size is None else f"{text}; {amount(size, metric='parameters')} parameters"

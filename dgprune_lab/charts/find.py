@@ -19,7 +19,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Side, Tidy, exposure_label, exposure_of, is_missing, public
+from ..core import Side, Tidy, exposure_label, exposure_of, is_missing, public, rounded
 from .marks import COLOUR, OPACITY, RIGHT, check_table, interval_marks, layered, rows_of, tooltip
 from .size_and_cost import QUANTITIES, amount
 from .sweep import REMOVED
@@ -97,7 +97,7 @@ def _tried(frame: pd.DataFrame, metric: str, styles: dict[str, DomainStyle]) -> 
         name = str(row["domain"]) if of_domain else ""
         about = {"evaluation": int(row["evaluation"]), "removed": 100 * row["ratio_requested"], "domain": name}
         ends = interval_of(row) if of_domain else {key: _end(row, key) for key in ("value", "low", "high")}
-        text = f"{ends['value']:.1f} %" if of_domain else _amount(row["value"], metric)
+        text = f"{rounded(ends['value'], 1):.1f} %" if of_domain else _amount(row["value"], metric)
         mark = {**mark_of(style), "looked": mark_of(style, exposure=exposure)["looked"]}
         if not row["meets"]:
             mark["fill"] = "transparent"

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Side, Tidy, exposure_of, public
+from ..core import Side, Tidy, exposure_of, public, rounded
 from .marks import check_table, interval_marks, layered, row_labels, row_numbers, rows_of, tooltip
 from .theme import SOLID, DomainStyle, Rows, domain_styles_of, finish, interval_of, point_of, records, shortened
 
@@ -56,7 +56,6 @@ def held_out_rows(frame: pd.DataFrame) -> Rows:
             label = {"accuracy": name, _MEAN: "Mean", _WORST: f"Worst: {name}"}[metric]
             ends = interval_of(row)
             about = {"place": len(rows), "label": shortened(label, most=22), "images": int(row["images"])}
-            rows.append(
-                {**about, **ends, "text": f"{ends['value']:.1f} %", **point_of(style, exposure=exposure_of(row))}
-            )
+            text = f"{rounded(ends['value'], 1):.1f} %"
+            rows.append({**about, **ends, "text": text, **point_of(style, exposure=exposure_of(row))})
     return rows

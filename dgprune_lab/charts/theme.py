@@ -19,6 +19,7 @@ from ..core import (
     batchnorm_words,
     is_missing,
     public,
+    rounded,
     scorer_exposure,
     unknown,
 )
@@ -278,10 +279,11 @@ def with_minus(text: str) -> str:
 def points_text(change: float) -> str:
     """Return a change in points with its sign.
 
-    >>> points_text(-2.04), points_text(0.01)
-    ('−2.0', '0.0')
+    >>> points_text(-2.04), points_text(0.01), points_text(-12.25)
+    ('−2.0', '0.0', '−12.3')
     """
-    return with_minus(f"{change:+.1f}") if abs(change) >= 0.05 else "0.0"
+    change = rounded(change, 1)
+    return with_minus(f"{change:+.1f}") if change else "0.0"
 
 
 def ink_on(colour: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..core import DgpruneError, exposure_label, exposure_of, is_missing, scorer_exposure
+from ..core import DgpruneError, exposure_label, exposure_of, is_missing, rounded, scorer_exposure
 from ..stats import pareto_front
 from .marks import check_alike
 from .size_and_cost import QUANTITIES, amount
@@ -127,7 +127,7 @@ def _amount(row: Mapping[str, Any], *, cost: Cost) -> str:
 
 
 def _removed(row: Mapping[str, Any]) -> str:
-    return "" if is_missing(row["ratio_achieved"]) else f"{100 * row['ratio_achieved']:.1f} %"
+    return "" if is_missing(row["ratio_achieved"]) else f"{rounded(100 * row['ratio_achieved'], 1):.1f} %"
 
 
 def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:

@@ -37,7 +37,7 @@ from .marks import (
     tooltip,
 )
 from .sweep import domain_label, line_label
-from .theme import DOTTED, Data, Rows, domain_styles_of, finish, interval_of, mark_of, records, titled, with_minus
+from .theme import DOTTED, Data, Rows, domain_styles_of, finish, interval_of, mark_of, points_text, records, titled
 
 PADDING = {"left": 52, "right": 150, "top": 26, "bottom": 36}
 COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
@@ -102,7 +102,7 @@ def _add_cut(cuts: Rows, row: Mapping[str, Any], *, point: Mapping[str, Any], be
         if cut not in cuts:
             cuts.append(cut)
         return
-    lost = with_minus(f"{point['value'] - before['value']:+.1f}")
+    lost = points_text(point["value"] - before["value"])
     text = f"{point['domain']} {lost} points"
     if cuts and cuts[-1]["epoch"] == point["epoch"]:
         cuts[-1]["tip"] += f", {text}"

@@ -43,6 +43,7 @@ from .border import border_of, public, resolved_hints
 from .frozen import Frozen, cloned, mapped
 from .files import card_text, code_key, parse_card, parse_json, read_card, settled_folder, versions, whole_folder
 from .files import notebook_folders, write_file
+from .rounding import percent, rounded, whole_percent
 from .steps import Cancelled, Stepwise, cancelled_when, drain, duration, has_stderr, late_bar
 from .steps import interruptible, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed

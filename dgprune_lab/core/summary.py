@@ -13,6 +13,7 @@ from .border import public
 from .errors import DgpruneError, unknown
 from .exposure import DIAMOND, is_missing, scorer_exposure
 from .kinds import Tidy
+from .rounding import rounded
 from .tables import COLUMNS, batchnorm_words
 
 _ALWAYS = ("domain", "metric")
@@ -197,18 +198,17 @@ def _is_level(row: dict[str, Any]) -> bool:
 
 
 def _number(row: dict[str, Any], *, sign: bool) -> str:
-    value, low, high, unit = row["value"], row.get("low"), row.get("high"), row.get("unit")
-    if value is None or value != value:
+    value, unit = row["value"], row.get("unit")
+    if is_missing(value):
         return "-"
     scale, form, suffix = (100, ".1f", " points" if sign else " %") if unit in _PERCENT else (1, ".3g", "")
     scale = 1 if unit in ("%", "percent") else scale  # already in percent
     plus = "+" if sign else ""
     if unit in _COUNTS and float(value).is_integer():
         form = ",.0f"
-    text = f"{scale * value:{plus}{form}}{suffix}"
-    if low is None or high is None or low != low or high != high:
-        return text
-    return f"{text} ({scale * low:{plus}{form}} to {scale * high:{plus}{form}})"
+    cells = [scale * cell for cell in (value, row.get("low"), row.get("high")) if not is_missing(cell)]
+    value, *ends = (f"{rounded(cell, 1) if form == '.1f' else cell:{plus}{form}}" for cell in cells)
+    return f"{value}{suffix} ({ends[0]} to {ends[1]})" if len(ends) == 2 else f"{value}{suffix}"
 
 
 def _verdict(row: dict[str, Any], above: str, below: str) -> str:

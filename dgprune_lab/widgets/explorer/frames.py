@@ -14,13 +14,24 @@ from ...charts.drop import CHANGE, drop_rows, span_rows
 from ...charts.marks import shortened_apart
 from ...charts.sweep import ACCURACY, sweep_data, sweep_points
 from ...charts.theme import records
-from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_label, exposure_of, interruptible, tidy
+from ...core import (
+    DIAMOND,
+    BatchNorm,
+    Exposure,
+    Mask,
+    Outcomes,
+    exposure_label,
+    exposure_of,
+    interruptible,
+    percent,
+    tidy,
+    whole_percent,
+)
 from ...diagnostics._removal import mask_cells
 from ...diagnostics.drop import accuracy_change
 from ...measurement import LATENCY_IMAGES, calibration_count, latency_row, timings
 from ...stats import intervals
 from ...study import Study, mask_provenance, remaining_cost
-from .rounding import percent, whole_percent
 
 AGREEMENT = "agreement"
 EXTRA = ("calibration",)

@@ -10,11 +10,10 @@ import pandas as pd
 
 from ...charts.sweep import ACCURACY
 from ...charts.theme import domain_styles_of, points_text, records
-from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_of
+from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_of, percent, whole_percent
 from ...diagnostics.drop import accuracy_change
 from ...study import Study
 from .frames import AGREEMENT, SPLIT
-from .rounding import percent, whole_percent
 
 LETTERS = "abc"
 OUTDATED = " (its scorer has changed since)"

@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from ...core import Count, DgpruneError, Mask, note, public
+from ...core import Count, DgpruneError, Mask, note, public, rounded
 from ...training import FINETUNING, TrainingOptions
 from .controls import Controls
 from .frames import AGREEMENT
-from .rounding import rounded
 
 
 @public

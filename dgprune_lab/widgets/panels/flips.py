@@ -11,7 +11,7 @@ from torch import Tensor
 from ...charts.drop import CAPTION
 from ...charts.pixels.thumbnails import Strip, data_url, per_strip, picture_chart, picture_rows
 from ...charts.theme import role_label
-from ...core import Domain, exposure_label, exposure_of, yielding
+from ...core import Domain, exposure_label, exposure_of, rounded, yielding
 from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.flips import flipped
 from ...stats import intervals
@@ -100,8 +100,8 @@ def _strip(case: Case, kind: str, *, flags: Tensor, shown: slice) -> Strip:
     places = flags.nonzero().flatten()
     count, total = len(places), len(flags)
     low, high = intervals.over_images(flags.double().cpu().numpy())
-    share = f"{100 * count / total:.1f} %, {100 * float(low):.1f} to {100 * float(high):.1f}"
-    text = f"{count:,} of {total:,} ({share})"
+    share, *ends = (f"{rounded(100 * each, 1):.1f}" for each in (count / total, float(low), float(high)))
+    text = f"{count:,} of {total:,} ({share} %, {' to '.join(ends)})"
     return Strip(kind=KINDS[kind], count=text, pictures=_pictures(case, places[shown]), total=count)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from ...charts import domain_styles
 from ...charts.drop import CAPTION, span_rows
 from ...charts.layers import known, layer_rows, layers_chart, placed, waiting
-from ...core import Domain, Mask, batchnorm_words, tidy, yielding
+from ...charts.theme import with_minus
+from ...core import Domain, Mask, batchnorm_words, rounded, tidy, yielding
 from ...diagnostics._removal import Removal, case_steps, only_layer
 from ...diagnostics.drop import EXTRA, drop_rows
 from ...pruning import allocate
@@ -120,7 +121,7 @@ def _worst(rows: Rows, domains: list[Domain]) -> list[str]:
         if not own or any(row["change"] is None for row in own):
             continue
         worst = min(own, key=lambda row: row["change"])
-        ends = f"{worst['low']:.1f} to {worst['high']:.1f}".replace("-", "\N{MINUS SIGN}")
+        ends = with_minus(" to ".join(f"{rounded(worst[end], 1):.1f}" for end in ("low", "high")))
         layer = f"{worst['layer']} ({worst['text']} points, {ends})" if worst["high"] < 0 else "no layer significantly"
         parts.append(f"{domain.name}: {layer}")
     return [f"Most sensitive, by domain: {'; '.join(parts)}."] if parts else []

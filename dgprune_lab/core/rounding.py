@@ -1,4 +1,4 @@
-"""Numbers as text, rounded as the page rounds them (`rounding.js`), so that one number never reads as two."""
+"""Numbers as text, rounded as the explorer's page rounds them, so that one number never reads as two."""
 
 from __future__ import annotations
 
