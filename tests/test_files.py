@@ -44,6 +44,8 @@ def test_a_card_says_its_kind_format_and_versions(tmp_path: Path) -> None:
         "python",
         "torch",
     }
+    lines = path.read_text().splitlines()
+    assert len(lines) == 2 + len(card) and ' "a": 1' in [line.rstrip(",") for line in lines], "a line per field"
     with pytest.raises(DgpruneError, match="not the card of a network"):
         read_card(path, kind="network")
     with pytest.raises(DgpruneError, match="cannot be written as JSON"):

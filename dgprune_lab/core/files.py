@@ -88,12 +88,15 @@ def settled_folder(folder: Path) -> Path:
 def card_text(values: Mapping[str, Any], *, kind: str) -> str:
     """Return a JSON card: the values, its kind (in `FORMATS`), the format and the versions that wrote it.
 
+    Each field is one line, so that a person can read it; `json` is several times slower with an indent.
+
     Raises:
         DgpruneError: values that JSON cannot hold.
     """
     try:
         card = {"kind": kind, "format": FORMATS[kind], "versions": versions(), **values}
-        return json.dumps(card, indent=1, allow_nan=False, default=_plain) + "\n"
+        texts = {name: json.dumps(value, allow_nan=False, default=_plain) for name, value in card.items()}
+        return "{\n" + ",\n".join(f' "{name}": {text}' for name, text in texts.items()) + "\n}\n"
     except (TypeError, ValueError) as error:
         raise DgpruneError(f"the card cannot be written as JSON ({error}); use plain values.") from error
 
