@@ -218,6 +218,12 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     read = claims_in_words(found).iloc[0]
     assert (read["estimate"], read["detectable"]) == ("+1.0 points (+2.0 to +4.0)", "2.0 points")
     assert (read["table"], read["paper"], read["seeds"]) == ("mnist_m", "Sun 2023", "2")
+    own = judged.assign(ours=[True, False])
+    theirs, controls = verdict_sentences(own).split(" Controls and questions of ours. ")
+    assert theirs == "Claimed by the papers. Does not hold here (1 of 1): DSS gains."
+    assert controls == "Holds here (1 of 1): DSS gains."
+    assert list(claims_in_words(own)["paper"]) == ["ours, after Sun 2023", "Sun 2023"]
+    assert "(ours, after Sun 2023)" in claim_rows(own)[0]["lines"] and "ours" not in claim_rows(own)[1]["lines"]
     correlation = claims_in_words(found.assign(unit="correlation")).iloc[0]
     assert correlation["estimate"] == "+0.01 correlation (+0.02 to +0.04)", "a tenth of a correlation is too coarse"
     view = claims_view(found.assign(claim="<b>more</b>"), columns=["claim", "verdict"]).to_html()

@@ -290,7 +290,7 @@ def test_pooling_rates_can_turn_the_sign_within_a_rate() -> None:
     assert all(row["low"] > 0 and pd.isna(row["note"]) for row in within)
     assert (pooled["runs"], within[0]["runs"], within[1]["runs"]) == (25, 10, 15), "without the controls"
     verdicts = {claim.claim: claim.verdict for claim in instability_claims(frame)}
-    words = "Runs that pruning hurts more end more accurate (correlation below 0), d, {}"
+    words = "Less stable runs end more accurate (correlation below 0), d, {}"
     assert verdicts[words.format("pooled over rates")] == "yes"
     assert verdicts[words.format("within 10 % an event")] == "no"
 
@@ -333,7 +333,7 @@ def test_claims_have_the_direction_of_the_paper() -> None:
     claims = {claim.claim: claim for claim in instability_claims(frame)}
     within = ", d, within 10 % an event"
     less, gap, shifted = (
-        claims[f"Runs that pruning hurts more end {words}{within}"]
+        claims[f"Less stable runs end {words}{within}"]
         for words in (
             "more accurate (correlation below 0)",
             "with a smaller gap (correlation above 0)",
@@ -353,7 +353,7 @@ def test_claims_have_the_direction_of_the_paper() -> None:
     assert not any("Noise" in words or "Zeroing" in words for words in claims), "arms that are not in the table"
     stable = frame[(frame["metric"] == "mean_stability") & frame["events"].gt(0)]
     flat = stable.assign(metric="hessian_trace", unit=None, value=np.log(stable["value"]))
-    words = "Runs that pruning hurts more end flatter (Hessian trace, correlation above 0)"
+    words = "Less stable runs end flatter (Hessian trace, correlation above 0)"
     curved = {claim.claim: claim for claim in instability_claims(pd.concat([frame, flat]))}
     assert curved[f"{words}{within}"].verdict == "yes" and f"{words}, d, pooled over rates" not in curved
     flatter = curved[f"Flatter runs end more accurate (Hessian trace, correlation below 0){within}"]

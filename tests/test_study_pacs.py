@@ -172,7 +172,11 @@ def test_claims_find_a_planted_effect_and_none_where_there_is_none(effect: float
     *gains, miro = study.pacs_claims(planted(effect))
     assert len(gains) == 7 * 2 and {claim.verdict for claim in gains} <= wanted
     assert all(abs(claim.estimate - effect) < 0.005 and claim.target_aware for claim in gains)
-    assert miro.verdict == "yes" and abs(miro.estimate - 0.03) < 0.005 and not miro.target_aware
+    theirs = [claim.claim for claim in gains if not claim.ours]
+    assert len(theirs) == 1 and theirs[0].startswith("After MIRO, removing 10 %"), theirs
+    assert theirs[0].endswith("than the network as trained")
+    assert {claim.published for claim in gains if claim.ours} == {""}, "no number of the paper beside a control"
+    assert not miro.ours and miro.verdict == "yes" and abs(miro.estimate - 0.03) < 0.005 and not miro.target_aware
 
 
 def test_a_claim_says_where_its_baseline_is_worse_than_random_removal() -> None:

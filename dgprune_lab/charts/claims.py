@@ -1,4 +1,4 @@
-"""Published claims beside what was found here: an estimate with its interval per claim, and the verdict in words.
+"""Claims beside what was found here: an estimate with its interval per claim, and the verdict in words.
 
 Named data `claims_k` of the k-th unit, one row per claim: place, lines, estimate, low, high, least and most (minus and
 plus the minimum detectable effect), bound (of the tick), verdict, paper, published, seeds, note.
@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, Side, is_missing, public
+from ..core import DgpruneError, Side, claimed_by, is_missing, public
 from .marks import LEFT, RIGHT, ZERO_LINE, layered, of_field, rows_of, signed_axis, tooltip
 from .theme import Rows, beside, percent
 
@@ -21,8 +21,8 @@ COLUMNS = ("claim", "paper", "estimate", "low", "high", "minimum_detectable_effe
 _LETTERS, _LINE = 62, 14
 _WORDS = {"share": "points", "%": "points", "percent": "points"}
 HOW = [
-    "Dot: our estimate, 95 % interval over training seeds. Grey: within the minimum detectable effect.",
-    "Tick: the published gain, or the largest loss that counts as kept.",
+    "Dot: our estimate, 95 % interval over training seeds. Grey: minimum detectable effect, half of that interval.",
+    "Tick: the published gain, or the largest loss that counts as kept. “Ours”: a control, not claimed by the paper.",
 ]
 
 
@@ -45,7 +45,7 @@ def claims(table: pd.DataFrame, *, width: Side = 300) -> alt.HConcatChart:
     rows = claim_rows(table)
     panels = [_panel(k, [row for row in rows if row["unit"] == unit], unit=unit) for k, unit in enumerate(units)]
     sized = [panel.properties(width=width) for panel in panels]
-    title = alt.Title(text="Published claims, and what was found here", subtitle=HOW, offset=14)
+    title = alt.Title(text="Claims, and what was found here", subtitle=HOW, offset=14)
     stacked: Any = alt.vconcat(*sized, spacing=26)
     return beside(stacked, title=title, padding=(48, 56, 6, 6))
 
@@ -58,7 +58,7 @@ def claim_rows(table: pd.DataFrame) -> Rows:
         margin = _size(row, "margin")
         bound = sizes.pop("claimed") or (-margin if margin else None)
         smallest = sizes["minimum_detectable_effect"]
-        text = f"{row['claim']} ({str(row['paper']).split(', arXiv')[0]})"
+        text = f"{row['claim']} ({claimed_by(row)})"
         about = {name: "" if is_missing(row.get(name)) else str(row[name]) for name in _TOLD}
         about |= {"place": place, "unit": _WORDS.get(str(row["unit"]), str(row["unit"]))}
         about |= {"lines": "\n".join(textwrap.wrap(text, _LETTERS, max_lines=3, placeholder=" …"))}

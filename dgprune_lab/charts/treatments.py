@@ -90,7 +90,7 @@ def treatments(
     rates = list(dict.fromkeys(row["within"] for row in words))
     if rate not in rates:
         raise DgpruneError(f"rate must be one of {', '.join(rates)}; got {rate!r}.")
-    title = alt.Title(text="Do runs that pruning hurts more end better?", offset=8)
+    title = alt.Title(text="Do less stable runs end better?", offset=8)
     layers = _layers(rows, words, legend_rows(rows))
     chart = finish(layers, width=width, height=height, padding=_PADDING, title=title)
     options = {
@@ -193,8 +193,10 @@ def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
     head = alt.Chart(alt.InlineData(values=[{}])).mark_text(
         style="strong", align="left", x=-44, y=-64, text={"expr": "outcome + ', ' + images + ', ' + rate"}
     )
+    side: Any = {"text": {"expr": "outcome"}, "x": -42, "y": {"expr": "height / 2"}}
     return layered(
         head,
+        alt.Chart(alt.InlineData(values=[{}])).mark_text(style="words", align="center", angle=270, **side),
         above.mark_text(style="words", align="left", x=0, y={"expr": "datum.line - 48"}, dx=-44).encode(
             text=alt.Text("text:N")
         ),

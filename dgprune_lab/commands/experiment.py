@@ -108,7 +108,8 @@ def claim_lines(claims: Sequence[Claim]) -> Iterator[str]:
         estimate, low, high = (f"{scale * number:+.{digits}f}" for number in (claim.estimate, claim.low, claim.high))
         count, smallest = len(claim.seeds.split(", ")), f"{scale * claim.minimum_detectable_effect:.{digits}f}"
         mark = f"{DIAMOND} target-aware: " if claim.target_aware else ""
-        source = f"{claim.paper}: {claim.published}" if claim.published else claim.paper
+        source = f"{'ours, after ' * claim.ours}{claim.paper}"
+        source += f": {claim.published}" if claim.published else ""
         found = f"here {estimate} {unit} [{low}, {high}], {count} training seeds, minimum detectable effect {smallest}"
         yield fill(f"{mark}{claim.claim} ({source})", _WIDTH, subsequent_indent="  ")
         for text in (f"{found}: {WORDS[claim.verdict]}", claim.note):

@@ -1,4 +1,4 @@
-"""Do runs that pruning hurts more end with a better network?"""
+"""Do less stable runs, which lose more accuracy when filters are removed, end with a better network?"""
 
 from __future__ import annotations
 

@@ -26,17 +26,19 @@ class Claim:
 
     Attributes:
         claim: what is claimed, in one sentence.
-        paper: who claims it, such as "Sun 2023".
+        paper: who claims it, such as "Sun 2023"; with `ours`, the paper that the comparison belongs to.
         published: the published number with its network, in words.
         estimate, low, high: our estimate with its 95 % interval, over training seeds unless `note` says otherwise.
-        minimum_detectable_effect: half the width of the interval; a smaller difference would not have been seen.
+        minimum_detectable_effect: half the width of the interval: an estimate closer to 0 is not significant. A true
+            effect of this size is found in about half of all repetitions.
         unit: unit of the numbers; "share" for a difference of accuracies (0.05: five points).
         seeds: the training seeds, listed.
         verdict: see `verdict`.
         claimed: the published gain, in the unit of the estimate.
         margin: for a claim that something is kept: the largest loss that counts as kept.
         note: what a reader must know to judge it.
-        target_aware: whether either of the networks compared was scored, tuned or chosen by looking at the target.
+        target_aware: whether either of the networks compared was scored, fine-tuned or chosen by looking at the target.
+        ours: whether the paper does not claim it: a control, or a question of ours.
     """
 
     claim: str
@@ -53,6 +55,7 @@ class Claim:
     margin: NotNegative = 0.0
     note: str = ""
     target_aware: bool | None = None
+    ours: bool = False
 
     @classmethod
     def from_row(
@@ -65,12 +68,13 @@ class Claim:
         claimed: Positive | None = None,
         margin: NotNegative = 0.0,
         note: str = "",
+        ours: bool = False,
     ) -> Claim:
         """Return the claim whose numbers are those of one row of `compare`.
 
         Args:
             row: a row of differences.
-            claim, paper, published, note: see `Claim`.
+            claim, paper, published, note, ours: see `Claim`.
             claimed, margin: see `verdict`.
         """
         cells = dict(row)
@@ -93,6 +97,7 @@ class Claim:
             margin=margin,
             note=note,
             target_aware=None if is_missing(aware) else bool(aware),
+            ours=ours,
         )
 
 

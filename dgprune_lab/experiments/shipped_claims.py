@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import pandas as pd
 
-from ..core import Columns, DgpruneError, is_missing, note, public, unknown
+from ..core import Columns, DgpruneError, claimed_by, is_missing, note, public, unknown
 from .averages import over_targets
 from .claims import WORDS, Verdict, claims_table
 from .compare import compare
@@ -74,7 +74,7 @@ def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) 
 def claims_in_words(claims: Claims) -> pd.DataFrame:
     """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
 
-    `seeds` is the number of training seeds.
+    `seeds` is the number of training seeds; `paper` says "ours" of a claim that the paper does not make.
 
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
@@ -92,7 +92,7 @@ def claims_in_words(claims: Claims) -> pd.DataFrame:
         smallest = f"{scale * row['minimum_detectable_effect']:.{digits}f}{suffix}"
         texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
         texts["seeds"] = "" if is_missing(row.get("seeds")) else str(len(str(row["seeds"]).split(",")))
-        rows.append({**about, "paper": str(row["paper"]).split(", arXiv")[0], **texts})
+        rows.append({**about, "paper": claimed_by(row), **texts})
     first = ["table"] if "table" in claims.columns else []
     columns = [*first, "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict"]
     return pd.DataFrame(rows, columns=columns)
@@ -158,6 +158,8 @@ def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
 def verdict_sentences(claims: Claims) -> str:
     """Return in sentences how many of these claims hold here, and how many do not; a few are named.
 
+    The claims of the papers come first, then, counted apart, the controls and questions that are ours.
+
     Args:
         claims: rows of `experiments.claims_table`. Those of a quick form (see `shipped_claims`) are not judged.
 
@@ -172,8 +174,20 @@ def verdict_sentences(claims: Claims) -> str:
         names = ", ".join(dict.fromkeys(claims.loc[small, "table" if "table" in claims else "claim"]))
         sentences.append(f"Not judged, as a quick form proves nothing ({count} of {len(claims)}): {names}.")
         claims = cast(pd.DataFrame, claims[~small])
-    for verdict, words in _OPENING.items():
-        some = [str(row["claim"]) for row in claims.to_dict("records") if row["verdict"] == WORDS[verdict]]
-        listed = f": {'; '.join(some)}" if len(some) <= _LISTED else ""
-        sentences += [f"{words} ({len(some)} of {len(claims)}){listed}."] if some else []
+    rows = claims.to_dict("records")
+    own = [row for row in rows if row.get("ours") is True]
+    published = [row for row in rows if row.get("ours") is not True]
+    for heading, part in (("Claimed by the papers.", published), ("Controls and questions of ours.", own)):
+        sentences += [heading] if own and part else []
+        sentences += _counted(part)
     return " ".join(sentences)
+
+
+def _counted(rows: list[Any]) -> list[str]:
+    """A sentence for each verdict that any of these claims has."""
+    sentences = []
+    for verdict, words in _OPENING.items():
+        some = [str(row["claim"]) for row in rows if row["verdict"] == WORDS[verdict]]
+        listed = f": {'; '.join(some)}" if len(some) <= _LISTED else ""
+        sentences += [f"{words} ({len(some)} of {len(rows)}){listed}."] if some else []
+    return sentences

@@ -13,6 +13,7 @@ from ...stats import intervals
 from ..claims import Claim, verdict
 
 PAPER = "Wisell and Yasaei Sekeh 2024, arXiv:2411.09199"
+PUBLISHED = "no number in the abstract"
 DEPTH, MIDDLE = "hybrid by depth, mean over l0", "hybrid by depth, middle l0"
 _OUTCOMES = ("clean", "shifted", "worst")
 _SPREADS = ("rho_spread", "rho_null_spread")
@@ -96,9 +97,7 @@ def gc_net_claims(frame: pd.DataFrame) -> list[Claim]:
     for level, finetuned in (("connection", False), ("connection", True), ("filter", True)):
         part = {cell: arms for cell, arms in every.items() if (cell.level, bool(cell.finetuned)) == (level, finetuned)}
         when = "fine-tuned" if finetuned else "not fine-tuned"
-        published = (
-            "on connections only; the filter score is ours" if level == "filter" else "no number in the abstract"
-        )
+        published = "on connections only; the filter score is ours" if level == "filter" else PUBLISHED
         for text, scorer, baseline in _CLAIMS:
             claim = f"{text.format(f'{level}s')} ({when})"
             claims += _claim(part, scorer, baseline=baseline, claim=claim, published=published, spread=spread)
@@ -135,6 +134,7 @@ def _claim(part: Outcomes, scorer: str, *, baseline: str, claim: str, published:
             verdict=verdict(low, high),
             note=said + spread,
             target_aware=False,
+            ours=published != PUBLISHED or baseline == "random",
         )
     ]
 

@@ -40,15 +40,11 @@ class _Link(NamedTuple):
 
 
 _LINKS = (
-    _Link("Runs that pruning hurts more end more accurate (correlation below 0)", "accuracy"),
+    _Link("Less stable runs end more accurate (correlation below 0)", "accuracy"),
+    _Link("Less stable runs end with a smaller gap (correlation above 0)", "generalization_gap", positive=True),
+    _Link("Less stable runs end more accurate on shifted images (correlation below 0)", "accuracy", "target"),
     _Link(
-        "Runs that pruning hurts more end with a smaller gap (correlation above 0)", "generalization_gap", positive=True
-    ),
-    _Link(
-        "Runs that pruning hurts more end more accurate on shifted images (correlation below 0)", "accuracy", "target"
-    ),
-    _Link(
-        "Runs that pruning hurts more end flatter (Hessian trace, correlation above 0)",
+        "Less stable runs end flatter (Hessian trace, correlation above 0)",
         STABILITY,
         role=None,
         measure="hessian_trace",
@@ -102,8 +98,9 @@ def instability_claims(frame: pd.DataFrame) -> list[Claim]:
     claims = [*_correlations(instability_correlations(frame))]
     last = frame[(frame["stage"] == "last") & (frame["split"] == "report")]
     for knob in dict.fromkeys(last["knob"]):
+        ending = "" if knob == "none" else f", with {str(knob).replace('_', ' ')}"
         for gain in _GAINS if knob == "none" else _GAINS[:1]:
-            claims += _gains(last[last["knob"] == knob], gain, ending="" if knob == "none" else f", with {knob}")
+            claims += _gains(last[last["knob"] == knob], gain, ending=ending)
     return claims
 
 
@@ -130,6 +127,7 @@ def _linked(link: _Link, row: dict[str, Any], *, kendall: dict[str, Any] | None,
         claim=f"{link.words}, {where}",
         paper=PAPER,
         published=OURS if link.role == "target" else PUBLISHED,
+        ours=link.role == "target",
         estimate=row["value"],
         low=row["low"],
         high=row["high"],
@@ -170,5 +168,6 @@ def _gains(rows: Any, gain: _Gain, *, ending: str) -> Iterator[Claim]:
             claim=f"{gain.words}, {row['data_set']}{ending}",
             paper=PAPER,
             published=OURS if gain.role == "target" else PUBLISHED,
+            ours=gain.role == "target",
             note=f"{minus}, paired by training seed; p = {row['p_holm']:.2g}, adjusted for the data sets (Holm)",
         )

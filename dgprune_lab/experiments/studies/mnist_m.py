@@ -181,10 +181,9 @@ def mnist_m_claims(frame: pd.DataFrame) -> list[Claim]:
     gain, over_l1 = (PUBLISHED["dss"][at] - other for other in (PUBLISHED["dense"], PUBLISHED["l1"][at]))
     one_run = "{:+.2f} points (one run, another build of MNIST-M)"
     extra = "the same extra epochs without removal"
-    own = "ends higher than DSS scored on fewer other images of the target"
+    own = "ends higher than DSS scored on other images of the target"
     cases: list[Case] = [
         ("DSS gains 5 points over the network as trained", "dss", "dense", 0.6, one_run.format(100 * gain), 0.05),
-        (f"DSS gains 5 points over {extra}", "dss", "dense_tuned", 0.6, "", 0.05),
         *((f"DSS gains more than {extra}", "dss", "dense_tuned", ratio, "", None) for ratio in MORE_SEEDS),
         ("DSS ends higher than L1", "dss", "l1", 0.6, one_run.format(100 * over_l1), None),
         ("DSS ends higher than random removal", "dss", "random", 0.6, "", None),
@@ -213,6 +212,7 @@ def _claims(frame: Any, case: Case) -> list[Claim]:
             published=published,
             claimed=size,
             note=f"p = {row['p_holm']:.2g}, adjusted for the number of ratios, {len(table)} (Holm)",
+            ours=not published,
         )
         for row in rows
     ]

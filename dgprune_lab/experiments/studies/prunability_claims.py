@@ -67,5 +67,6 @@ def _claims(rows: list[Any], role: str, seeds: str) -> Iterator[Claim]:
             claim=f"{sentence} on new images" if role == "source" else f"{sentence} on shifted images",
             paper=PAPER,
             published="no figure in the abstract" if role == "source" else "not published; our question",
+            ours=role == "target",
             note=f"{about} over {row['networks']:g} networks; interval over {row['cells']:g} cells of the grid.",
         )
