@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from material import domain, fingerprint, plain_net, randomise
@@ -184,6 +185,10 @@ def test_one_table_of_all() -> None:
     alone: Any = dg.diagnostics.margin(studies[0], images=10)
     assert table.one["margin"] == only_row(alone).value
     assert fingerprint(studies[0].model) == before
+    few: Any = dg.diagnostics.generalization_measures(studies, measures=["l2_norm", "margin"], images=10)
+    metrics = ["prunability", "l2_norm", "margin", "training_loss"]
+    assert list(few.metric) == [name for name in metrics for _ in studies]
+    pd.testing.assert_frame_equal(few, frame[frame.metric.isin(metrics)].reset_index(drop=True))
 
 
 def test_invalid_input_is_refused_with_a_message() -> None:
@@ -195,6 +200,7 @@ def test_invalid_input_is_refused_with_a_message() -> None:
         (lambda: measures.sharpness(study, tolerance=0), "tolerance must be above 0"),
         (lambda: measures.random_perturbation(study, tolerance=-1), "tolerance must be above 0"),
         (lambda: measures.margin([]), "at least one study"),
+        (lambda: measures.generalization_measures(study, measures=["margins"]), "unknown measure 'margins'.*'margin'"),
         (lambda: measures.margin(study_of(labelled=False)), "source 'a' has no labels"),
     ):
         with pytest.raises(dg.DgpruneError, match=message):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from ..core import Count, Positive, Repeats, Seed, drain, note, tidy
+from ..core import Count, Positive, Repeats, Seed, drain, note, tidy, unknown
 from ..measurement import WeightMasking, prunable
 from ..models.networks import build
 from ..pruning import shared_copy
@@ -191,39 +191,50 @@ def random_perturbation(
 def generalization_measures(
     studies: Studies,
     *,
+    measures: Sequence[str] | None = None,
     tolerance: Positive = 0.1,
     draws: Repeats = 3,
     images: Count | None = None,
     split: str = "train",
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Return prunability ("fast") and all simpler measures of the same networks in one table.
+    """Return prunability ("fast") and simpler measures of the same networks in one table.
 
     Metrics: prunability, parameter_count, l2_norm, distance_from_initialisation, margin, sharpness,
     random_perturbation, sam_sharpness, hessian_trace, training_loss; column `better_direction` says whether a lower or
-    a higher value is predicted to generalise better. For arguments, units and errors see these functions; a note warns
-    if the training losses differ.
+    a higher value is predicted to generalise better. For the other arguments, units and errors see these functions; a
+    note warns if the training losses differ.
+
+    Args:
+        measures: which of the simpler measures to compute, by their metric; None for all. Prunability and the training
+            loss are always in the table.
+
+    Raises:
+        DgpruneError: an unknown measure.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)
     shared: dict[str, Any] = {"tolerance": tolerance, "images": images, "split": split, "seed": seed}
+    empty = {"low": None, "high": None, "interval": None}
+    simpler: dict[str, Callable[[], pd.DataFrame]] = {
+        "parameter_count": lambda: parameter_count(listed),
+        "l2_norm": lambda: l2_norm(listed),
+        "distance_from_initialisation": lambda: distance_from_initialisation(listed),
+        "margin": lambda: margin(listed, images=images, split=split),
+        "sharpness": lambda: sharpness(listed, draws=draws, **shared),
+        "random_perturbation": lambda: random_perturbation(listed, draws=draws, **shared),
+        "sam_sharpness": lambda: sam_sharpness(listed, images=images, split=split),
+        "hessian_trace": lambda: hessian_trace(listed, images=images, split=split, seed=seed),
+    }
+    for name in measures or ():
+        if name not in simpler:
+            raise unknown("measure", name, simpler)
     frame = prunability_of(listed, search="fast", **shared)
     measured = frame[frame["metric"] == "prunability"].assign(better_direction="lower")
-    empty = {"low": None, "high": None, "interval": None}
-    frames = [
-        measured,
-        parameter_count(listed),
-        l2_norm(listed),
-        distance_from_initialisation(listed),
-        margin(listed, images=images, split=split),
-        sharpness(listed, draws=draws, **shared),
-        random_perturbation(listed, draws=draws, **shared),
-        sam_sharpness(listed, images=images, split=split),
-        hessian_trace(listed, images=images, split=split, seed=seed),
-        measured.assign(metric="training_loss", value=measured["training_loss"], unit="nats", **empty),
-    ]
+    losses = measured.assign(metric="training_loss", value=measured["training_loss"], unit="nats", **empty)
+    chosen = [make() for name, make in simpler.items() if measures is None or name in measures]
     columns = tidy([], extra=EXTRA).columns
     rows: list[Row] = []
-    for table in frames:
+    for table in [measured, *chosen, losses]:
         records = cast("list[Row]", table[columns.intersection(table.columns)].to_dict("records"))
         rows += [{name: value for name, value in row.items() if pd.notna(value)} for row in records]
     return tidy(rows, extra=EXTRA)
