@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from altair.utils.schemapi import SchemaBase
 
 from dgprune_lab import charts
-from dgprune_lab.charts.curve_names import place_names
+from dgprune_lab.charts.curve_names import obstacles, place_names
 from dgprune_lab.charts.drop import span_rows
-from dgprune_lab.charts.marks import layered, rows_of, spread
+from dgprune_lab.charts.marks import layered, rows_of, signed_axis, spread, ticks_around_zero
 from dgprune_lab.charts.size_and_cost import amount, size_row
 from dgprune_lab.charts.sweep import sweep_data, sweep_points
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, LONG_DASH, TARGET_AWARE
@@ -324,6 +325,9 @@ def test_names_inside_cover_no_name_and_no_line() -> None:
     assert min(abs(height - line) for height in heights for line in lines + reached) >= 0.7 * gap - 1e-9
     assert all(gap / 2 <= height <= 100 - gap / 2 for height in heights)
     assert 60.0 < heights[3] <= 65.0, "near its line where there is room"
+    bands = obstacles(data_of(charts.sweep(table())), gap=gap)["points"]
+    row = data_of(charts.sweep(table()))["curves"][0]
+    assert {(row["removed"], row[end]) for end in ("value", "low", "high")} <= set(bands)
 
 
 def test_the_plot_of_chart_a_takes_most_of_its_width() -> None:
@@ -333,14 +337,40 @@ def test_the_plot_of_chart_a_takes_most_of_its_width() -> None:
 
 def test_chart_d_says_the_interval_below_the_number_where_there_is_room() -> None:
     rows = data_of(charts.drop(table()))["drops"]
-    assert [row["range"] for row in rows] == ["−26.2 to −22.2", "−25.8 to −21.8", "−17.0 to −13.0"]
+    assert [row["range"] for row in rows] == ["−26.3 to −22.3", "−25.8 to −21.8", "−17.0 to −13.0"]
     assert {row["range"] for row in data_of(charts.drop(table(), height=60))["drops"]} == {""}
+
+
+def test_a_number_without_its_interval_stands_in_its_row() -> None:
+    def heights(chart: Any, text: str) -> float:
+        found = re.search(rf"translate\([-\d.]+,([-\d.]+)\)[^>]*>{text}<", charts.svg(chart))
+        assert found is not None
+        return float(found[1])
+
+    low = charts.drop(table(), height=60)
+    assert abs(heights(low, "−24.3") - heights(low, "mnist")) <= 4
+    assert heights(charts.drop(table()), "−24.3") < heights(charts.drop(table()), "mnist") - 3
+
+
+def test_a_random_choice_says_that_it_is_one_draw() -> None:
+    drawn = table().replace({"l1": "random"}).assign(seed=0)
+    assert charts.drop(drawn).to_dict()["title"]["subtitle"] == ["random: one draw"]
+    assert "random" not in str(charts.drop(table()).to_dict().get("title"))
+
+
+@pytest.mark.parametrize(("low", "high"), [(-30, 80), (-10, 1), (-40, 20), (-0.1, 1), (-1, 100), (0, 5)])
+@pytest.mark.parametrize("width", [65, 125, 170, 420])
+def test_an_axis_of_differences_labels_0_and_no_labels_touch(low: float, high: float, width: int) -> None:
+    ticks = ticks_around_zero(low, high, width=width)
+    assert 0 in ticks and all((b - a) * width / (high - low) >= 32 - 1e-9 for a, b in pairwise(ticks))
+    assert all(low <= tick <= high for tick in ticks)
+    assert signed_axis().to_dict()["labelFlush"] is False, "labels at the ends stay below their ticks"
 
 
 def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:
     data = data_of(charts.drop(table()))
     assert [row["domain"] for row in data["drops"]] == ["mnist", "uci_digits", "mnist_m"]
-    assert data["drops"][0]["change"] == pytest.approx(-24.25) and data["drops"][0]["text"] == "−24.2"
+    assert data["drops"][0]["change"] == pytest.approx(-24.25) and data["drops"][0]["text"] == "−24.3"
     assert data["span"] == [{"change": -50}, {"change": 5}]
     assert span_rows([]) == [{"change": -5}, {"change": 5}]
 

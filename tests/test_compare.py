@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -377,6 +378,10 @@ def test_the_chart_of_two_networks_draws_the_rows_of_their_table() -> None:
     assert named[0]["text"].startswith("a: tuned ◇ target-aware") and named[1]["text"].startswith("b: before; ")
     spec: Any = dg.charts.compare(frame).to_dict()
     assert spec["title"]["text"] == "Network a minus network b, BatchNorm re-estimated"
+    below = " ".join(spec["title"]["subtitle"])
+    assert "20 classes" not in below and "Calibration error: how far confidence lies from accuracy" in below
+    zeros = re.findall(r">([^<]*)</text>", dg.charts.svg(dg.charts.compare(frame, width=460)))
+    assert zeros.count("0") >= 4, "both axes of differences and both of flips label 0"
     with pytest.raises(dg.DgpruneError, match="another question"):
         dg.charts.compare(dg.sweep(study, scorers=["l1"], ratios=[0.5]))
 

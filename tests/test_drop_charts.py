@@ -79,9 +79,7 @@ def test_layers_stand_in_the_order_of_execution_a_dot_per_domain() -> None:
     target = next(row for row in held if row["domain"] == "mnist_m")
     assert target["change"] == pytest.approx(-25.0) and target["text"] == "−25.0" and target["low"] < target["change"]
     assert data_of(chart)["span"] == [{"change": -50}, {"change": 5}]
-    assert "50 % of the filters of one layer" in words_of(chart) and "nothing yet about generalisation" in words_of(
-        chart
-    )
+    assert "50 % of the filters of one layer" in words_of(chart) and "before any fine-tuning" in words_of(chart)
 
 
 def test_estimates_are_pale_and_say_so_and_what_is_awaited_has_no_dot() -> None:
@@ -119,7 +117,7 @@ def test_drops_have_a_plot_per_scorer_on_one_scale(metric: Any) -> None:
         if "scale" in layer["encoding"].get("y", {})
     }
     assert scales == ({"[-50.0, 5.0]"} if metric == "accuracy_change" else {"[-5.0, 50.0]"})
-    assert "250 images of each domain" in words_of(chart) and "nothing yet about generalisation" in words_of(chart)
+    assert "250 images of each domain" in words_of(chart) and "before any fine-tuning" in words_of(chart)
 
 
 def test_a_wide_stretch_was_not_measured() -> None:
@@ -174,7 +172,7 @@ def test_flips_are_drawn_in_both_directions_with_their_counts() -> None:
     data = data_of(chart)
     assert [row["value"] for row in data["turned_wrong"]] == pytest.approx([30] * 3)
     assert [row["text"] for row in data["turned_right"]] == ["10 of 250"] * 3
-    assert "nothing yet about generalisation" in words_of(chart)
+    assert "before any fine-tuning" in words_of(chart)
     two = pd.concat([flips_table(), flips_table(scorer="dss")])
     assert [row["label"] for row in data_of(charts.flips(two))["turned_wrong"]][:2] == ["l1, mnist", "l1, uci"]
 

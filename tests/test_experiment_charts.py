@@ -126,7 +126,7 @@ def test_averages_have_no_zero_no_bar_and_filled_dots() -> None:
     frame = compared(metric="accuracy").assign(p_holm=float("nan"))
     spec = charts.experiment(frame).to_dict()
     assert spec["title"]["text"] == "Accuracy (%)"
-    assert [layer["mark"]["type"] for layer in faceted(spec)["spec"]["layer"]] == ["line", "rule", "point", "point"]
+    assert [layer["mark"]["type"] for layer in faceted(spec)["spec"]["layer"]] == ["line", "point", "rule", "point"]
     assert faceted(spec)["spec"]["layer"][0]["encoding"]["y"]["scale"]["zero"] is False
     assert {row["fill"] for row in drawn(frame)} == {FIRST_SOURCE, FIRST_TARGET}
     assert {row["least"] for row in drawn(frame)} == {None}

@@ -139,7 +139,7 @@ def test_the_text_has_the_number_of_flips_and_the_last_page_says_so(study: dg.St
     assert late["pages"]["at"] == late["pages"]["of"] - 1 and "no more of them" in [
         row["text"] for row in late["flips"]["words"]
     ]
-    assert "nothing yet about generalisation" in late["text"]
+    assert "before any fine-tuning" in late["text"]
 
 
 def test_a_new_mask_begins_at_the_first_page(study: dg.Study) -> None:

@@ -64,7 +64,7 @@ def test_estimates_come_first_and_in_the_end_the_numbers_are_the_tables(study: d
             )
             assert drawn["text"].startswith("~ ") == (images is not None) and (drawn["opacity"] < 1) == bool(images)
     assert "estimate from 250 images" in ticks[-1]["text"] and "estimate" not in frames["text"]
-    assert "All images." in frames["text"] and "nothing yet about generalisation" in frames["text"]
+    assert "All images." in frames["text"] and "before any fine-tuning" in frames["text"]
 
 
 def test_it_names_the_most_sensitive_layer(study: dg.Study) -> None:

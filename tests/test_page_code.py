@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from js_fixture import PATH, fixture
 
-from dgprune_lab.widgets.explorer.rounding import percent, rounded, whole_percent
+from dgprune_lab.core.rounding import percent, rounded, whole_percent
 from dgprune_lab.widgets.page.static import FOLDER
 
 TESTS = sorted((Path(__file__).parent / "js").glob("*.test.mjs"))

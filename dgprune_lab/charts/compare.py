@@ -24,12 +24,26 @@ import pandas as pd
 
 from ..core import Side, Tidy, public
 from .compare_rows import BOTH, compare_data
-from .marks import LEFT, ZERO, check_table, interval_marks, layered, row_numbers, rows_of, signed_axis, tooltip
+from .marks import (
+    LEFT,
+    ZERO,
+    check_table,
+    interval_marks,
+    layered,
+    row_numbers,
+    rows_of,
+    signed_axis,
+    span_ticks,
+    tooltip,
+)
 from .theme import Rows, beside, titled
 from .trade_off_rows import LINE
 
 _NUMBER, _LABEL, _SPACING, _ROW, _BAR, _STRIP = 76, 6.4, 12, 27, 16, 72
-BELOW = "95 % intervals over images, each by itself: of 20 classes that do not differ, one will seem to."
+BELOW = [
+    "95 % intervals over images, each by itself: about one in 20 misses 0 though nothing differs.",
+    "Calibration error: how far confidence lies from accuracy, on average. Above 0: b is better.",
+]
 _DIFFER = "Filters that only one of the two keeps"
 _PLOTS = {
     "differences": "Accuracy of a − b (points)",
@@ -55,7 +69,7 @@ def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Side = 
     data = compare_data(frame, names=names)
     both = cast(pd.DataFrame, frame[frame["choice"] == BOTH])
     chart = compare_chart(data, width=width, labels=label_room(data))
-    chart.title = titled("Network a minus network b", both, below=[BELOW], change=True) or alt.Undefined
+    chart.title = titled("Network a minus network b", both, below=BELOW, change=True) or alt.Undefined
     return chart
 
 
@@ -65,7 +79,7 @@ def compare_chart(data: Mapping[str, Rows], *, width: int = 560, labels: int = 1
     lines: list[Any] = [_words(data["words"], width=width, labels=labels)]
     for pair in (("differences", "calibration"), ("turned_wrong", "turned_right")):
         plots = [
-            (_change if "turned" not in name else _flip)(name, data, first=name == pair[0]).properties(
+            (_change if "turned" not in name else _flip)(name, data, first=name == pair[0], width=side).properties(
                 width=side, height=alt.Step(_ROW)
             )
             for name in pair
@@ -94,10 +108,11 @@ def _words(rows: Rows, *, width: int, labels: int) -> alt.Chart:
     return text.properties(width=width - labels - 20, height=LINE * max(len(rows), 1))
 
 
-def _change(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart:
+def _change(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
     """Draw a difference per domain with its interval around 0."""
     base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
-    x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=signed_axis(tickCount=3))
+    axis = signed_axis(values=span_ticks(f"{name}_span", width=width))
+    x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=axis)
     tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
     return layered(
         rows_of(f"{name}_span", data[f"{name}_span"]).mark_point(opacity=0).encode(x=x),
@@ -108,10 +123,12 @@ def _change(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerCha
     )
 
 
-def _flip(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart:
+def _flip(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
     """Draw the share of the images that flip, per domain, with the number of images."""
     base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
-    x = alt.X("value:Q", scale=alt.Scale(nice=False, zero=True), title=_PLOTS[name], axis=alt.Axis(tickCount=4))
+    x = alt.X(
+        "value:Q", scale=alt.Scale(nice=False, zero=True), title=_PLOTS[name], axis=alt.Axis(tickCount=width // 24)
+    )
     fields = {"label": "Domain", "text": "images", "value": ("% of the images", ".1f")}
     return layered(
         rows_of("flips_span", data["flips_span"]).mark_point(opacity=0).encode(x=x),

@@ -63,10 +63,13 @@ def names_inside(base: alt.Chart, *, y: alt.Y) -> list[alt.Chart]:
 
 
 def obstacles(data: Mapping[str, Rows], *, gap: float) -> dict[str, Any]:
-    """Return what names must not, or should not, cover; see `place_names`. Lines are points close to each other."""
+    """Return what names must not, or should not, cover; see `place_names`. Lines are points close to each other.
+
+    The edges of a band are points too.
+    """
     levels = [row["value"] for row in data["chance"]]
     curves = data["curves"]
-    points = [(row["removed"], row["value"]) for row in curves]
+    points = [(row["removed"], row[end]) for row in curves for end in ("value", "low", "high")]
     for before, row in pairwise(curves):
         steps = math.ceil(abs(row["value"] - before["value"]) / gap) if row["domain"] == before["domain"] else 0
         for k in range(1, steps):

@@ -36,6 +36,7 @@ from .marks import (
     rows_of,
     signed_axis,
     step_above,
+    ticks_around_zero,
     tooltip,
 )
 from .theme import (
@@ -157,8 +158,10 @@ def difference_panel(
 
     `reach` holds both ends of the axis, in points; without it they are the nearest steps that hold all rows.
     """
-    scale = alt.Scale(domain=list(reach or _reach(rows)), nice=False, clamp=True)
-    change = alt.X("change:Q", scale=scale, title=list(title), axis=signed_axis(tickCount=4))
+    low, high = reach or _reach(rows)
+    scale = alt.Scale(domain=[low, high], nice=False, clamp=True)
+    axis = signed_axis(values=ticks_around_zero(low, high, width=width))
+    change = alt.X("change:Q", scale=scale, title=list(title), axis=axis)
     names = alt.Axis(title=None, labelLimit=240, ticks=False, domain=False) if not place else None
     label = alt.Y("label:N", sort=None, axis=names)
     base = rows_of(f"gaps_{place}", [{**row, "ends": _ends_text(row)} for row in rows])

@@ -45,7 +45,7 @@ from .theme import (
     titled,
 )
 
-CAPTION = "Measured right after removal; it says nothing yet about generalisation."
+CAPTION = "Measured right after removal, before any fine-tuning."
 ROW = 28
 """Least height of a row, in pixels, at which the interval stands below the number."""
 _LETTERS = 28  # of a domain's name; its mark stands after it
@@ -72,7 +72,7 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
     longest = max((len(row["label"]) for row in rows), default=0)
     padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
     names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
-    scale, axis = alt.Scale(nice=False, zero=True), signed_axis(tickCount=3, labelOverlap="greedy")
+    scale, axis = alt.Scale(nice=False, zero=True), signed_axis(tickCount=alt.expr("max(2, floor(width / 48))"))
     change = alt.X("change:Q", scale=scale, title=POINTS, axis=axis)
     domain = alt.Y("label:N", sort=None, axis=names)
     tips = tooltip({"domain": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)
@@ -80,7 +80,8 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
         rows = [{**row, "range": ""} for row in rows]
     drops = rows_of("drops", rows)
     place = {"x": RIGHT, "y": domain, "opacity": OPACITY}
-    number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 2, dy=-6, fontWeight=600)
+    above: Any = {"expr": "datum.range ? -6 : 0"}  # the interval stands below
+    number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 2, dy=above, fontWeight=600)
     ends = drops.mark_text(style="words", align="right", dx=PADDING["right"] - 2, dy=7, fontSize=10.7)
     chart = layered(
         rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
@@ -90,7 +91,8 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
         number.encode(**place, text=alt.Text("text:N")),
         ends.encode(**place, text=alt.Text("range:N")),
     )
-    head = titled("Accuracy change", frame, change=True)
+    drawn = {str(row["seed"]) for row in records(frame, metric=metric) if row["scorer"] == "random"}
+    head = titled("Accuracy change", frame, below=["random: one draw"] * (len(drawn) == 1), change=True)
     return finish(chart, width=width, height=height, padding=padding, title=head)
 
 

@@ -47,7 +47,7 @@ MOST_COLUMNS = 8
 SIGNIFICANT = 0.05
 LINES = "split(datum.label, '\\n')"
 _KEPT = ("scope", "budget", "batchnorm", "split")
-_BAR, _SIZE, _LETTERS = 15, 38, 22
+_BAR, _SIZE, _LETTERS = 15, 24, 22
 _LETTER = 6.4
 """Pixels of a letter in a heading."""
 
@@ -92,7 +92,7 @@ def study_chart(
     name = "Removed (%)" if over == "ratio_requested" else over.replace("_", " ")
     x = alt.X("at:O", title=name, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", grid=False, format="~g"))
     grid = ZERO_LINE if signed else {}
-    axis = (signed_axis if signed else alt.Axis)(tickCount=3, **grid)
+    axis = (signed_axis if signed else alt.Axis)(tickCount=max(3, size[1] // 25), **grid)
     y = alt.Y("value:Q", title=None, axis=axis, scale=alt.Scale(zero=signed))
     base = alt.Chart()
     fields = {

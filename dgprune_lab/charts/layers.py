@@ -110,7 +110,7 @@ def layers_chart(
 ) -> alt.HConcatChart:
     """Return the chart over these data; rows may come later."""
     data = data or {"layers": [], "span": span_rows([])}
-    axis = signed_axis(tickCount=5, orient="top", labelOverlap="greedy")
+    axis = signed_axis(tickCount=width // 48, orient="top")
     change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=axis)
     y, top = alt.Y("place:O", axis=None), alt.Y("place:O", axis=None, bandPosition=0)
     base = rows_of("layers", data["layers"])

@@ -5,6 +5,7 @@ Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for any othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
@@ -41,6 +42,7 @@ ZERO_LINE: dict[str, Any] = {
 LABEL_HEIGHT = 14
 """Pixels between two labels at the ends of lines."""
 STEPS = (5, 10, 25, 50, 100)
+_TICK, _END = 32, 24  # pixels from a number on an axis to the next, and from an end to 0
 
 
 def check_table(
@@ -142,8 +144,30 @@ def of_field(channel: Any, field: str) -> Any:
 
 
 def signed_axis(**options: Any) -> alt.Axis:
-    """Return an axis that writes a plus before positive numbers."""
-    return alt.Axis(labelExpr="datum.value > 0 ? '+' + datum.label : datum.label", **options)
+    """Return an axis that writes a plus before positive numbers, each number below its own tick."""
+    expr = "datum.value > 0 ? '+' + datum.label : datum.label"
+    return alt.Axis(**{"labelExpr": expr, "labelFlush": False, **options})
+
+
+def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
+    """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step, so far apart that none touch.
+
+    >>> ticks_around_zero(-30, 80, width=125), ticks_around_zero(-1, 2, width=125)
+    ([0, 50], [-1, 0, 1, 2])
+    """
+    steps = [number * 10.0**power for power in range(-2, 3) for number in (1, 2, 5)]
+    step = next((step for step in steps if step * width >= _TICK * (high - low)), steps[-1])
+    return [round(k * step, 2) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def span_ticks(name: str, *, width: int) -> Any:
+    """Return the ticks of an axis whose ends the two rows of the named data `name` set: the ends, and 0 between them.
+
+    Of two ends too near for their labels, the nearer one has none; the page computes this from the rows.
+    """
+    low, high = (f"data('{name}')[{k}].change" for k in (0, 1))
+    near = f"{_END} * ({high} - {low}) / {width}"
+    return alt.expr(f"-{low} < {near} ? [0, {high}] : {high} < {near} ? [{low}, 0] : [{low}, 0, {high}]")
 
 
 def canvas(width: float, height: float) -> tuple[alt.X, alt.Y]:
@@ -167,10 +191,8 @@ def interval_marks(
     """
     axis, end = ("x", alt.X2) if isinstance(value, alt.X) else ("y", alt.Y2)
     ends = {axis: of_field(value, "low"), f"{axis}2": end("high:Q")}
-    return [
-        base.mark_rule(strokeWidth=2.2).encode(**at, **ends, stroke=COLOUR, opacity=opacity),
-        *point_marks(base, size=size, stroke=1.8, at={**at, axis: value}, tips=tips, opacity=opacity),
-    ]
+    ring, point = point_marks(base, size=size, stroke=1.8, at={**at, axis: value}, tips=tips, opacity=opacity)
+    return [ring, base.mark_rule(strokeWidth=2.2).encode(**at, **ends, stroke=COLOUR, opacity=opacity), point]
 
 
 def point_marks(

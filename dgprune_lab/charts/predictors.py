@@ -129,12 +129,7 @@ def judged_rows(frame: pd.DataFrame) -> Rows:
 
 def _layers(frame: pd.DataFrame, rows: Rows, *, height: float) -> alt.LayerChart:
     """Draw names, intervals with dots, numbers at the right, what is shown and a legend above."""
-    x = alt.X(
-        "value:Q",
-        scale=alt.Scale(zero=True, nice=True),
-        title=None,
-        axis=signed_axis(tickCount=5, labelOverlap="greedy", **ZERO_LINE),
-    )
+    x = alt.X("value:Q", scale=alt.Scale(zero=True, nice=True), title=None, axis=signed_axis(tickCount=5, **ZERO_LINE))
     y = alt.Y("line:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
     shown = rows_of("judged", rows).transform_filter("datum.statistic === statistic && datum.outcome === outcome")
     known = shown.transform_filter("isValid(datum.value)")

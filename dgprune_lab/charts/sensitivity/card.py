@@ -108,7 +108,7 @@ def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
 def _changes(data: Mapping[str, Rows], title: str = "Accuracy change without this filter (points)") -> alt.LayerChart:
     """Draw the accuracy change of each domain without the filter, in points: dots with intervals around 0."""
     scale = alt.Scale(nice=False, zero=True, range=[150, _PLOT - 46])
-    change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=4, orient="top"))
+    change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=2, orient="top"))
     y = alt.Y("place:O", axis=None)
     base = rows_of("changes", data["changes"])
     tips = tooltip({"label": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)

@@ -144,7 +144,7 @@ const faded = (rows, stale, { ink, quiet, hole }) =>
 // What names at the left must not, or should not, cover: as in Python's `obstacles`.
 function obstacles({ curves, full, chance }, gap) {
   const levels = chance.map((row) => row.value);
-  const points = curves.map((row) => [row.removed, row.value]);
+  const points = curves.flatMap((row) => ["value", "low", "high"].map((key) => [row.removed, row[key]]));
   curves.slice(1).forEach((row, k) => {
     const before = curves[k];
     const steps = row.domain === before.domain ? Math.ceil(Math.abs(row.value - before.value) / gap) : 0;
