@@ -55,18 +55,24 @@ def test_the_read_off_is_pythons(tolerance: float, search: str) -> None:
 def test_islands_are_rings_of_a_whole_grid_only() -> None:
     def rings(search: str, tolerance: float) -> int:
         picture = dg.charts.svg(dg.charts.prunability(table({"n": ISLAND}, search=search), tolerance=tolerance))
-        group = re.search(r'class="mark-symbol role-mark layer_5_marks".*?</g>', picture, re.DOTALL)
+        group = re.search(r'class="mark-symbol role-mark layer_6_marks".*?</g>', picture, re.DOTALL)
         return 0 if group is None else group.group().count("<path")
 
     assert rings("grid", 0.16) == 2 and rings("grid", 0.12) == 1 and rings("grid", 0.9) == 0
     assert rings("fast", 0.16) == 0
 
 
+def test_one_unbroken_line_is_the_limit_of_all_networks() -> None:
+    picture = dg.charts.svg(dg.charts.prunability(table({"one": SMOOTH, "two": SMOOTH})))
+    group = re.search(r'class="mark-rule role-mark layer_1_marks".*?</g>', picture, re.DOTALL)
+    assert group is not None and group.group().count("<line") == 1 and "dasharray" not in group.group()
+
+
 def test_the_interval_stands_where_the_table_has_one() -> None:
     frame = table({"n": SMOOTH}, tolerances=(0.1, 0.5))
-    assert "95 % of image draws: 93 to 98" in words(dg.charts.prunability(frame))
-    assert "95 % of image draws: 68 to 73" in words(dg.charts.prunability(frame, tolerance=0.5))
-    assert not any("draws" in text for text in words(dg.charts.prunability(frame, tolerance=0.2)))
+    assert "95 % interval over images: 93 to 98" in words(dg.charts.prunability(frame))
+    assert "95 % interval over images: 68 to 73" in words(dg.charts.prunability(frame, tolerance=0.5))
+    assert not any("interval over" in text for text in words(dg.charts.prunability(frame, tolerance=0.2)))
 
 
 def test_a_warning_in_words_where_training_losses_differ() -> None:
@@ -75,6 +81,9 @@ def test_a_warning_in_words_where_training_losses_differ() -> None:
     assert prunability_data(table(alike))["words"] == []
     said = words(dg.charts.prunability(table(unlike)))
     assert "The training losses differ: 0.1 (one) to 0.12 (two)." in said
+    picture = dg.charts.svg(dg.charts.prunability(table(unlike)))
+    title = re.search(r'class="mark-group role-title">.*?translate\([-\d.]+,([-\d.]+)\)', picture, re.DOTALL)
+    assert title is not None and -64 < float(title[1]) < -35, "above the warning, within the picture"
     assert any(text.startswith("Prunability compares only networks of equal training loss") for text in said)
 
 
@@ -123,7 +132,7 @@ def test_the_slider_moves_the_read_off_in_a_page_without_a_kernel(browser: Any, 
     for _ in range(20):
         view.keyboard.press("ArrowRight")
     view.wait_for_function("() => document.querySelector('.dgx-live-chart svg').textContent.includes('b: 25 %')")
-    assert "95 % of image draws: 23 to 28" in drawn.text_content()
+    assert "95 % interval over images: 23 to 28" in drawn.text_content()
     light = drawn.evaluate("(svg) => svg.innerHTML.includes('#4C5B6B')")
     view.emulate_media(color_scheme="dark")
     view.wait_for_function("() => !document.querySelector('.dgx-live-chart svg').innerHTML.includes('#4C5B6B')")

@@ -39,7 +39,7 @@ def prunability(
 ) -> alt.LayerChart:
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 
-    Losses are relative to the full network's, so that all networks have one limit, 1 + tolerance, dashed. Dot: the
+    Losses are relative to the full network's, so that all networks have one limit, 1 + tolerance, a grey line. Dot: the
     smallest share within the limit (for a fast search, the lower end of the unbroken range from 1); ring: isolated
     shares, within the limit although a larger share is not. Thick: the interval over images, at tolerances that the
     table holds. In a live page (`dg.widgets.LiveChart(chart)`) the tolerance is a slider that the dot follows, and a
@@ -67,8 +67,6 @@ def prunability(
     counted = str(records(frame, metric="loss")[0]["granularity"])
     words = "Prunability: how few weights keep the training loss"
     title = titled(words, frame) or alt.Title(text=words, offset=12)
-    if data["words"]:
-        title.offset = 40  # above the warning
     return prunability_chart(data, tolerance=start, counted=counted, width=width, height=height, title=title)
 
 
@@ -141,18 +139,17 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     read = judged.transform_filter("datum.kept === datum.value")
     line: Any = {"y": {"expr": "datum.place"}, "baseline": "top", "align": "right"}
     words = "datum.network + ': ' + format(datum.kept, '.3~g') + ' %'"
-    between = "'95 % of image draws: ' + format(datum.low, '.3~g') + ' to ' + format(datum.high, '.3~g')"
+    between = "'95 % interval over images: ' + format(datum.low, '.3~g') + ' to ' + format(datum.high, '.3~g')"
     warning = rows_of("words", data["words"]).mark_text(
         style="strong", align="left", baseline="bottom", y=alt.expr("datum.line")
     )
-    allowed = curve.transform_filter("datum.kept === 100").mark_rule(strokeWidth=1.2, strokeDash=[5, 4])
     points = curve.transform_filter("datum.dots && datum.loss !== null")
     isolated = judged.transform_filter("datum.allowed && datum.above > 0 && datum.grid")
-    name = read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
+    name = read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-206, **line)
     interval = ends.transform_calculate(label=between).mark_text(style="words", dy=1, **line)
     return layered(
         warning.encode(x=LEFT, text=alt.Text("text:N")),
-        allowed.encode(y=limit, stroke=COLOUR),
+        *_allowed(loss),
         curve.mark_line(strokeWidth=2.4, clip=True).encode(
             x=kept, y=loss, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("network:N")
         ),
@@ -167,16 +164,16 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
         read.mark_point(size=150, filled=True, opacity=1).encode(x=kept, y=loss, fill=TEXT_COLOUR, tooltip=tips),
         name.encode(x=RIGHT, text=alt.Text("label:N"), fill=TEXT_COLOUR),
         interval.encode(x=RIGHT, text=alt.Text("label:N")),
-        _allowed(loss),
     )
 
 
-def _allowed(loss: alt.Y) -> alt.Chart:
-    """Write the limit above its line."""
+def _allowed(loss: alt.Y) -> list[alt.Chart]:
+    """Draw the limit, one for all networks, and write above the line what it is."""
     words = "'allowed: ' + format(1 + tolerance / 100, '.2f') + ' times'"
     said = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(times="1 + tolerance / 100", label=words)
     marks = said.mark_text(style="words", align="left", baseline="bottom", dx=4, dy=-3)
-    return marks.encode(x=LEFT, y=loss, text=alt.Text("label:N"))
+    line = said.mark_rule(style="quiet", strokeWidth=1.4).encode(y=loss)
+    return [line, marks.encode(x=LEFT, y=loss, text=alt.Text("label:N"))]
 
 
 def _limited(chart: alt.Chart) -> alt.Chart:
