@@ -246,13 +246,16 @@ def test_the_chart_says_what_each_measure_predicts_and_whether_that_is_right() -
     spec = dg.charts.generalization_measures(made_table(), measured="A").to_dict()
     data = {layer["data"]["name"]: layer["data"]["values"] for layer in spec["layer"] if "values" in layer["data"]}
     assert [(row["label"], row["verdict"]) for row in data["names"]] == [
-        ("prunability (lower: better)", "predicts A: right"),
+        ("prunability, share kept (lower: better)", "predicts A: right"),
         ("margin (higher: better)", "predicts B: wrong, intervals overlap"),
         ("parameter count (lower: better)", "predicts neither"),
     ]
     points = [(row["share"], row["low"], row["high"]) for row in data["measures"] if row["measure"] == "prunability"]
     assert np.allclose(points, [(0.4, 0.3, 0.5), (0.8, 0.7, 1.0)]), "relative to the largest end"
     assert [row["number"] for row in data["measures"]][2:4] == [2.0, 4.0], "the tooltip has the value"
+    assert data["measures"][0]["meaning"] == "smallest share of the weights that keeps the loss"
+    low, high = spec["layer"][0]["encoding"]["x"]["scale"]["domain"]
+    assert low < min(row["low"] for row in data["measures"]) and high > 1, "no bar ends with the axis"
     assert "NaN" not in dg.charts.svg(dg.charts.generalization_measures(made_table()))
 
 

@@ -552,6 +552,7 @@ def test_the_scatter_computes_tau_of_all_and_of_the_selected_networks(networks: 
     count, tau = tau_of(networks, measure)
     shown = words(chart)
     assert count == 31 and f"All 31 networks, tau-a {tau:+.3f}".replace("-0", "\N{MINUS SIGN}0") in shown
+    assert sum("networks, tau-a" in text for text in shown) == 1 and "Drag over points to select some." in shown
     direction = "higher" if measure == "is_wrong" else "lower"
     assert f"{measure.replace('_', ' ')}: {direction} is predicted to be better" in shown
     within = ((-0.5, 1.2), (0.5, 3.5))
@@ -615,7 +616,7 @@ def test_tau_follows_the_pointer_in_a_page_without_a_kernel(
     view.goto((tmp_path / "shown.html").as_uri())
     drawn = view.locator(".dgx-live-chart svg.marks").first
     drawn.wait_for()
-    assert "now all 31 networks" in drawn.text_content() and HOSTILE in drawn.text_content()
+    assert "Drag over points" in drawn.text_content() and HOSTILE in drawn.text_content()
     box = drawn.bounding_box()
     view.mouse.move(box["x"] + 150, box["y"] + 180)
     view.mouse.down()

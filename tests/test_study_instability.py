@@ -103,7 +103,7 @@ def test_the_rate_of_the_paper_protocol_is_told_as_that_of_all_scheduled_layers(
 def test_settings_do_not_fill_columns_of_results(tmp_path: Path) -> None:
     study = instability(quick=True)
     named = replace(study, protocol={**study.protocol, "low": 1}, grid=[{**study.grid[0], "value": 2}])
-    with pytest.raises(DgpruneError, match=r"its settings must not be named 'low' and 'value'.*rename them"):
+    with pytest.raises(DgpruneError, match=r"'low' and 'value' cannot name settings.*rename them"):
         dg.experiments.run(named, folder=tmp_path)
 
 
@@ -407,6 +407,7 @@ def test_the_chart_has_a_dot_per_run_and_tells_what_pooling_mixes() -> None:
         "outcome": "accuracy, last epoch (%)",
         "rate": "all rates",
     }
+    assert charts.svg(charts.treatments(frame, table)).count(">accuracy, last epoch (%)<") == 1, "the vertical axis"
     assert charts.svg(charts.treatments(frame, table, rate="2 % an event")).count(">Kendall") == 1
     with pytest.raises(DgpruneError, match="rate must be one of all rates, 2 % an event, 10 % an event; got 'high'"):
         charts.treatments(frame, table, rate="high")

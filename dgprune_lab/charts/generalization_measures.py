@@ -1,7 +1,7 @@
 """What several measures say about the same networks: a row per measure, a dot with its interval per network.
 
-Named data: `measures` (measure, network, line in pixels, share, low, high: relative to the largest number of the row,
-text, colour, shape) and `names` (line, label, verdict).
+Named data: `measures` (measure, meaning, network, line in pixels, share, low, high: relative to the largest number of
+the row, text, colour, shape) and `names` (line, label, verdict).
 """
 
 from __future__ import annotations
@@ -16,17 +16,32 @@ from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, layered, of_f
 from .theme import Rows, finish, records, scorer_styles, shortened
 
 _ENDS = ("value", "low", "high")
+_MEANING = {
+    "prunability": "smallest share of the weights that keeps the loss",
+    "parameter_count": "number of parameters",
+    "l2_norm": "length of the vector of all weights",
+    "distance_from_initialisation": "how far training has moved the weights",
+    "margin": "logit of the true class minus the largest other; nine images of ten have more",
+    "sharpness": "largest noise on the weights that keeps the loss",
+    "random_perturbation": "as prunability, but the weights move equally far in a random direction",
+    "sam_sharpness": "how much the loss rises in the worst direction",
+    "hessian_trace": "how strongly the loss curves upwards around the weights",
+    "training_loss": "loss on the training images",
+}
+_SHARES = ("prunability", "random_perturbation")
 _ROW, _APART, _LETTERS, _HEAD = 32, 11, 30, 30
-_PADDING = {"left": 244, "right": 226, "top": _HEAD, "bottom": 42}
+_EDGE = 0.03  # of the axis, beyond the last number
+_PADDING = {"left": 272, "right": 226, "top": _HEAD, "bottom": 56}
 
 
 @public
 def generalization_measures(frame: Tidy, *, measured: str | None = None, width: Side = 300) -> alt.LayerChart:
     """Draw every measure of two or more networks, and which network each predicts to generalise best.
 
-    A row per measure. Values are divided by the largest number of their row, so that measures of any unit share an
-    axis; the tooltip has the value itself. Rules are the intervals that the table holds: over images, 95 %. One right
-    prediction says little about a measure: of two networks a coin finds the better one half of the time.
+    A row per measure. Values are divided by the largest number of their row, the ends of intervals included, so that
+    measures of any unit share an axis; the tooltip has the value itself, and what the measure is. Rules are the
+    intervals that the table holds: over images, 95 %. One right prediction says little about a measure: of two networks
+    a coin finds the better one half of the time.
 
     Args:
         frame: a table of `diagnostics.generalization_measures`.
@@ -53,7 +68,8 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
             raise DgpruneError(f"frame has several rows of one network for {measure!r}; draw one setting at a time.")
         line = (place + 0.5) * _ROW
         points += _points(rows, names, line=line)
-        label = f"{shortened(measure.replace('_', ' '), most=_LETTERS)} ({rows[0]['better_direction']}: better)"
+        name = shortened(measure.replace("_", " "), most=_LETTERS) + ", share kept" * (measure in _SHARES)
+        label = f"{name} ({rows[0]['better_direction']}: better)"
         labels.append({"line": line, "label": label, "verdict": _verdict(rows, measured=measured)})
     words = "Which network does each measure predict to generalise best?"
     layers = _layers(points, labels, names, height=_ROW * len(measures))
@@ -72,6 +88,7 @@ def _points(rows: Rows, names: list[str], *, line: float) -> Rows:
     for row, (name, numbers) in zip(rows, ends.items(), strict=True):
         place = names.index(name)
         about = {"measure": row["metric"], "network": name, "unit": row["unit"], "number": row["value"]}
+        about["meaning"] = _MEANING.get(str(row["metric"]), "")
         shares = {"share": numbers["value"] / most, "low": numbers["low"] / most, "high": numbers["high"] / most}
         at = {"line": line + _APART * (place - (len(names) - 1) / 2)}
         points.append({**about, **shares, **at, **_mark(place)})
@@ -110,12 +127,13 @@ def _layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt
     least = min(0.0, *(row["low"] for row in points))
     x = alt.X(
         "share:Q",
-        scale=alt.Scale(domain=[least, 1], nice=False),
-        title="Relative to the largest number of the row",
+        scale=alt.Scale(domain=[least - _EDGE, 1 + _EDGE], nice=False),
+        title=["Divided by the largest number of the row,", "which is a dot or the end of an interval"],
         axis=alt.Axis(tickCount=4, grid=False),
     )
     y = alt.Y("line:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
     fields = {"measure": "Measure", "network": "Network", "number": ("Value", ".4~g"), "unit": "Unit"}
+    fields["meaning"] = "What it is"
     base, rows = rows_of("measures", points), rows_of("names", labels)
     legend = rows_of(
         "legend", [{"label": shortened(name, most=18), "at": 6 + 90 * k, **_mark(k)} for k, name in enumerate(names)]

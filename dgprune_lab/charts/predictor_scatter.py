@@ -25,7 +25,7 @@ from .theme import Rows, finish, role_label, scorer_styles, shortened
 MOST = 400
 """More networks make too many pairs for a page that follows the pointer."""
 _LEVELS, _LETTERS, _LINE, _LEGEND = 8, 22, 18, 150
-_SELECTED = "length(data('brush_store')) ? 'Selected: ' : 'Drag over points to select some; now all '"
+_NONE_SELECTED = "Drag over points to select some."
 _PADDING = {"left": 64, "right": _LEGEND, "top": 48, "bottom": 60}
 
 
@@ -141,8 +141,8 @@ def _layers(
         ),
         points.add_params(brush),
         *_titles(table, height=height),
-        _tau(base, table, "'All '", y=-34),
-        _tau(base.transform_filter(brush), table, _SELECTED, y=-16),
+        _tau(base, table, "All", y=-34),
+        _tau(base.transform_filter(brush), table, "Selected:", y=-16, otherwise=_NONE_SELECTED),
     )
 
 
@@ -157,8 +157,11 @@ def _titles(table: NetworkTable, *, height: int) -> list[alt.Chart]:
     ]
 
 
-def _tau(points: alt.Chart, table: NetworkTable, words: str, *, y: int) -> alt.Chart:
-    """Write tau-a over these points: each is joined with every other, and agreeing signs of differences are counted."""
+def _tau(points: alt.Chart, table: NetworkTable, words: str, *, y: int, otherwise: str = "") -> alt.Chart:
+    """Write tau-a over these points: each is joined with every other, and agreeing signs of differences are counted.
+
+    While nothing is selected, `otherwise` stands there, if given.
+    """
     signs = _object({name: -1 if direction == "lower" else 1 for name, direction in table.better.items()})
     outcomes = _object(
         {_place(table, place): -1 if table.better[place[0]] == "lower" else 1 for place in table.outcomes}
@@ -166,9 +169,11 @@ def _tau(points: alt.Chart, table: NetworkTable, words: str, *, y: int) -> alt.C
     sign = "((datum.{0} > datum.other.{0}) - (datum.{0} < datum.other.{0}))"
     every: Any = [alt.JoinAggregateFieldDef(op="values", field="x", **{"as": "other"})]
     label = (
-        f"({words}) + datum.networks + ' networks, tau-a ' + "
+        f"'{words} ' + datum.networks + ' networks, tau-a ' + "
         "(datum.pairs > 0 ? format(datum.agree / datum.pairs, '+.3f') : 'needs two')"
     )
+    if otherwise:
+        label = f"length(data('brush_store')) ? {label} : '{otherwise}'"
     counted = (
         points.transform_joinaggregate(every)
         .transform_flatten(["other"])
