@@ -123,6 +123,15 @@ def marks(chart: Any) -> list[list[tuple[float, float]]]:
     ]
 
 
+def test_domains_take_turns_so_that_none_hides_another() -> None:
+    styles = domain_styles([("a", "source"), ("b", "target")])
+    dots = [Dot("a", 0, 0), Dot("a", 1, 0), Dot("a", 2, 0), Dot("b", 0, 0), Dot("b", 1, 0)]
+    held = np.arange(10.0).reshape(1, 5, 2)
+    rows = point_rows(dots, held, styles=styles)
+    assert [(row["domain"], row["image"]) for row in rows] == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
+    assert [row["full_x"] for row in rows] == [0.0, 6.0, 2.0, 8.0, 4.0], "each keeps its own place"
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.2, 0.35, 0.6, 0.9])
 def test_the_page_draws_the_places_that_python_computes(ratio: float) -> None:
     held = boxed(np.random.default_rng(0).normal(size=(3, 5, 2)))
@@ -177,8 +186,8 @@ def test_a_title_says_which_map_it_is_and_what_not_to_read() -> None:
     shown = words(dg.charts.feature_shift(frame))
     assert "UMAP of all images, full and pruned together" in shown
     assert any("Trustworthiness 0.91 (0.88 to 0.93)" in text for text in shown)
-    assert any(text.startswith("Distances and cloud sizes mean nothing here") for text in shown)
-    assert "Places between the measured ratios are interpolated." in shown
+    assert any(text.startswith("Distances and cloud sizes mean little here") for text in shown)
+    assert "Between measured ratios, places are interpolated. The frame holds those of all ratios." in shown
     frame["embedding"] = frame["embedding"].where(frame["embedding"].isna(), "linear")
     assert "Linear projection (two principal axes of the full network)" in words(dg.charts.feature_shift(frame))
 

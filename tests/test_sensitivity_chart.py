@@ -156,6 +156,9 @@ def test_a_plot_per_scorer_has_the_places_of_its_order_and_its_mark() -> None:
     drawn = dg.charts.sensitivity(frame).to_dict()
     titles = [plot["title"] for plot in drawn["hconcat"][0]["vconcat"][1]["vconcat"][0]["hconcat"]]
     assert [title["text"] for title in titles] == ["mine", "peeked ◇"]
+    tied = {"conv": [(0.0, None, None)] * 6}
+    stack = dg.charts.sensitivity(table(tied, scores=[("mine", False, [0.0] * 6)]))
+    assert ">6 here<" in dg.charts.svg(stack) and " here<" not in dg.charts.svg(dg.charts.sensitivity(frame))
     assert titles[0]["subtitle"] == [
         "order not significant",
         f"rank correlation 0.10 ({MINUS}0.20 to 0.40)",
@@ -218,11 +221,11 @@ def test_an_overlay_is_amber_where_it_speaks_for_violet_where_against_and_grey_w
     image = torch.full((3, 8, 8), 0.5)
     values: Tensor = torch.zeros(8, 8)
     values[:, :2], values[:, 6:] = 1.0, -1.0
-    drawn = pixels_of(overlay(image, values, most=1.0))
+    drawn, dark = pixels_of(overlay(image, values, most=1.0)), 255 * (0.1 + 0.35 * 0.5)
     left, middle, right = drawn[:, 4], drawn[:, drawn.shape[1] // 2], drawn[:, -4]
     for part, colour in ((left, FOR), (right, AGAINST)):
-        assert np.abs(part - 0.85 * np.array(colour) - 0.15 * 127.5).max() <= 1.5
-    assert np.ptp(middle, axis=1).max() == 0 and np.abs(middle - 127.5).max() <= 1
+        assert np.abs(part - 0.85 * np.array(colour) - 0.15 * dark).max() <= 1.5
+    assert np.ptp(middle, axis=1).max() == 0 and np.abs(middle - dark).max() <= 1
     nothing = pixels_of(overlay(image, torch.zeros(8, 8), most=0.0))
     assert np.ptp(nothing) == 0
 

@@ -142,7 +142,8 @@ def _legend(base: alt.Chart) -> list[alt.Chart]:
 def _words(base: alt.Chart) -> list[alt.Chart]:
     place = {"y": {"expr": "datum.line + (datum.below ? side : 0)"}, "limit": {"expr": f"side + {LEGEND}"}}
     text: Any = {"align": "left", "baseline": "middle", **place}
-    live = "datum.kind === 'live' ? datum.text + format(100 * at, '.3~g') + ' % removed.' : datum.text"
+    end = "(at > knots[0] ? ' % removed.' : ' % removed, on top of the pale ones.')"
+    live = f"datum.kind === 'live' ? datum.text + format(100 * at, '.3~g') + {end} : datum.text"
     title, others = (base.transform_filter(f"datum.kind {sign} 'title'") for sign in ("===", "!=="))
     return [
         title.mark_text(style="strong", fontSize=13, fontWeight=600, **text).encode(

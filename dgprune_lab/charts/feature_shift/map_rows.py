@@ -50,7 +50,10 @@ def boxed(places: Places) -> NDArray[np.float64]:
 
 
 def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, DomainStyle]) -> Rows:
-    """Return the rows of `points` from positions (K, N, 2) in the unit square at K ratios, the full network first."""
+    """Return the rows of `points` from positions (K, N, 2) in the unit square at K ratios, the full network first.
+
+    The domains take turns.
+    """
     colours = class_colours(dot.label for dot in dots)
     columns = np.asarray(places, dtype=np.float64).round(4).transpose(1, 2, 0).tolist()
     rows: Rows = []
@@ -59,7 +62,17 @@ def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, Doma
         mark = {"domain_colour": style.colour, "class_colour": colours.get(dot.label, OTHER), "shape": style.shape}
         places_of = {"full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys}
         rows.append({"domain": dot.domain, "image": dot.image, "class": dot.text, **mark, **places_of})
-    return rows
+    return _interleaved(rows)
+
+
+def _interleaved(rows: Rows) -> Rows:
+    """The first image of each domain, then the second of each, and so on: no domain is drawn on top of another."""
+    seen: dict[str, int] = {}
+    turns = []
+    for row in rows:
+        turns.append(seen.setdefault(row["domain"], 0))
+        seen[row["domain"]] += 1
+    return [rows[k] for k in sorted(range(len(rows)), key=lambda k: turns[k])]
 
 
 def class_colours(labels: Any) -> dict[int | None, str]:
@@ -132,7 +145,7 @@ def map_words(
     title, below = {
         "umap": (
             "UMAP of all images, full and pruned together",
-            "Distances and cloud sizes mean nothing here, nor do the axes.",
+            "Distances and cloud sizes mean little here, and the axes nothing.",
         ),
         "linear": (
             "Linear projection (two principal axes of the full network)",
@@ -147,7 +160,11 @@ def map_words(
     live = {"text": drawn, "kind": "live"} if only is None else {"text": f"{drawn}{100 * only:.4g} % removed."}
     if len(knots) == 1:
         live = {"text": f"{images:,} images in the full network."}
-    between = "Places between the measured ratios are interpolated." if only is None and len(knots) > 1 else ""
+    between = (
+        "Between measured ratios, places are interpolated. The frame holds those of all ratios."
+        if only is None and len(knots) > 1
+        else ""
+    )
     return [
         {"kind": "title", "text": title, "line": 10},
         {"kind": "line", "text": trusted, "line": 29},

@@ -21,8 +21,8 @@ METRICS = {
     "coral": ("CORAL", "0: equal covariances"),
     "proxy_a_distance": ("Proxy A-distance", "2: separable, 0: not at all"),
     "cka": ("CKA of full and pruned", "1: the same but for rotation"),
-    "silhouette_classes": ("Silhouette of the classes", "1: classes lie apart, 0: not"),
-    "silhouette_domains": ("Silhouette of the domains", "1: domains lie apart, 0: not"),
+    "silhouette_classes": ("Silhouette of the classes", "1: apart, 0: overlap, < 0: mixed"),
+    "silhouette_domains": ("Silhouette of the domains", "1: apart, 0: overlap, < 0: mixed"),
 }
 EXPLAINED = {
     "mmd": [
@@ -43,11 +43,11 @@ EXPLAINED = {
     ],
     "silhouette_classes": [
         "How near an image is to those of its own class, compared with the nearest other class.",
-        "1: classes lie apart. 0: they overlap.",
+        "1: apart. 0: they overlap. Below 0: images are, on average, nearer to another class than to their own.",
     ],
     "silhouette_domains": [
         "How near an image is to those of its own domain, compared with the nearest other domain.",
-        "1: domains lie apart. 0: they overlap.",
+        "1: apart. 0: they overlap. Below 0: images are, on average, nearer to another domain than to their own.",
     ],
 }
 _ORDER = {2: ("mmd", "cka", "coral", "silhouette_classes", "proxy_a_distance", "silhouette_domains"), 3: tuple(METRICS)}

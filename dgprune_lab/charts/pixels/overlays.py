@@ -29,7 +29,7 @@ _LINE, _GAP = 34, 14
 def overlays(
     images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 60, columns: Count = 6
 ) -> alt.LayerChart:
-    """Draw each image as it is, and beside it in grey with a map over it, amber for a class and violet against it.
+    """Draw each image as it is, and beside it in dark grey with a map over it, amber for a class and violet against it.
 
     The colour is stronger the larger the map's absolute value, on one scale for all images.
 
@@ -75,9 +75,10 @@ def pair(image: Tensor, values: Tensor, *, most: float, x: float, y: float, size
 
 
 def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
-    """Return an image (C, H, W) in [0, 1] in grey under a map (h, w), amber above 0 and violet below, as a data URL.
+    """Return an image (C, H, W) in dark grey under a map (h, w), amber above 0 and violet below, as a data URL.
 
-    The map is resized by bilinear interpolation; `most` is the absolute value at full colour, and 0 draws no map.
+    The image lies in [0, 1]; dark grey leaves room for the colours, where white would make them pale. The map is
+    resized by bilinear interpolation; `most` is the absolute value at full colour, and 0 draws no map.
 
     Raises:
         DgpruneError: a map that is not finite.
@@ -86,7 +87,7 @@ def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
         raise DgpruneError("the map of an image is NaN or infinite; check the network's weights and images.")
     size = (_SHOWN, _SHOWN)
     grey = image[:3].float().cpu().mean(0)[None, None]
-    base = 0.2 + 0.6 * interpolate(grey, size=size, mode="nearest")[0, 0]
+    base = 0.1 + 0.35 * interpolate(grey, size=size, mode="nearest")[0, 0]
     smooth = interpolate(values.detach().float().cpu()[None, None], size=size, mode="bilinear")[0, 0]
     share = (smooth / most).clamp(-1, 1) if most else torch.zeros(size)
     return png(_blended(base.numpy(), share.numpy()))

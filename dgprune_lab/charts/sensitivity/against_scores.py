@@ -23,6 +23,8 @@ from .map import is_significant
 COLUMNS = 4
 _HEIGHT, _SPACING, _AXIS = 150, 30, 44
 _LETTER = 5.9  # pixels of a letter below a title, on average
+_ORDER = ["removed first → last", "(% of the filters removed before)"]
+_STACK = 5  # filters at one place that are counted in words
 _JOIN = "\N{NO-BREAK SPACE}"
 
 
@@ -107,14 +109,17 @@ def correlation_words(row: Mapping[str, Any]) -> list[str]:
 def _plot(name: str, rows: Rows, *, end: float) -> alt.LayerChart:
     axis = alt.Axis(values=[0, 25, 50, 75, 100])
     scale = alt.Scale(domain=[0, 100], nice=False)
-    x = alt.X("place:Q", scale=scale, title="removed first → last (%)", axis=axis)
+    x = alt.X("place:Q", scale=scale, title=_ORDER, axis=axis)
     scale = alt.Scale(domain=[0, end], nice=False)
     y = alt.Y("size:Q", scale=scale, title="effect size |d|", axis=alt.Axis(tickCount=4))
     tips = tooltip({"group": "Layer", "filter": "Filter", "size": ("|d|", ".2f")})
     size = 22 if len(rows) < 600 else 8
     base = rows_of(name, rows).encode(x=x, y=y, tooltip=tips)
     rings, dots = (base.transform_filter(f"datum.mark === '{mark}'") for mark in ("ring", "dot"))
+    stacks = rows_of(name, rows).transform_aggregate(filters="count()", groupby=["place", "size"])
+    stacks = stacks.transform_filter(f"datum.filters >= {_STACK}").transform_calculate(text="datum.filters + ' here'")
     return layered(
         rings.mark_point(style="quiet", size=size, strokeWidth=1, opacity=0.8),
         dots.mark_point(style="kept", size=size, filled=True, opacity=0.75),
+        stacks.mark_text(style="words", fontSize=10.7, dy=-11).encode(x=x, y=y, text=alt.Text("text:N")),
     )
