@@ -24,7 +24,7 @@ from dgprune_lab.stats import intervals
 from dgprune_lab.widgets import Sensitivity, SensitivityPanel, View
 from dgprune_lab.widgets.page.standalone import write_page
 from dgprune_lab.widgets.panels import sensitivity_state
-from dgprune_lab.widgets.panels.filter_card import picture_rows, rank_words
+from dgprune_lab.widgets.panels.filter_card import full_colour, picture_rows, rank_words
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 CHARTS = ("sensitivity", "pictures", "facts", "ranks", "changes")
@@ -138,6 +138,14 @@ def test_its_images_are_those_of_the_largest_contributions(study: dg.Study) -> N
         order = values.abs().argsort(descending=True, stable=True)[:PAIRS]
         wanted = [f"true {held.labels[side][k]}: {float(values[k]):+.3g}" for k in order]
         assert told[PAIRS * side : PAIRS * (side + 1)] == wanted
+    assert words[-1]["text"] == "Full colour: the strongest 2 % of the positions in these pictures"
+
+
+def test_few_strong_positions_do_not_make_all_others_pale() -> None:
+    sizes = torch.full((1000,), 0.1)
+    sizes[:5], sizes[5:30] = 9.0, 1.0
+    assert full_colour(sizes) == 1.0 and full_colour(torch.zeros(4)) == 0.0
+    assert full_colour(torch.tensor([0.0] * 99 + [3.0])) == 3.0, "a single position that contributes"
 
 
 def test_without_the_filter_accuracy_changes_as_measured_by_hand(study: dg.Study) -> None:

@@ -1,4 +1,4 @@
-"""The card of one filter: the rows of its charts."""
+"""Rows of the charts on the card of one filter."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from .protocol import Item, Row, Rows
 
 BINS = 28
 LETTERS = 32
+_STRONGEST = 0.02  # share of the positions that have full colour
 _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
@@ -45,7 +46,8 @@ def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str
         by.maps(batch, method=data.method, layer=layer, filter=filter) if values else None
         for batch, (_, values) in zip(batches, strongest, strict=True)
     ]
-    most = max((float(values.abs().max()) for values in maps if values is not None), default=0.0)
+    drawn = [values.abs().flatten() for values in maps if values is not None]
+    most = full_colour(torch.cat(drawn)) if drawn else 0.0
     pictures: Rows = []
     words: Rows = []
     for side, (domain, (_, values)) in enumerate(zip(data.pair, strongest, strict=True)):
@@ -65,7 +67,16 @@ def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str
             two = pair(image, heat, most=most, x=x, y=top + 18, size=SIDE, text=text)
             pictures += [{**picture, "side": SIDE} for picture in two]
             words.append(_text(text, x=x, y=top + SIDE + 29, style="small"))
+    if any(values is not None and values[0].numel() > 1 for values in maps):
+        text = f"Full colour: the strongest {_STRONGEST:.0%} of the positions in these pictures".replace("%", " %")
+        words.append(_text(text, x=LEFT, y=TOP + 2 * LINE, style="small"))
     return {"pictures": pictures, "words": words}
+
+
+def full_colour(sizes: Tensor) -> float:
+    """Return the size that has full colour: few positions are much stronger than all others, which would be pale."""
+    most = torch.quantile(sizes.float().cpu(), 1 - _STRONGEST) if len(sizes) < 2**24 else sizes.max()
+    return float(most if most > 0 else sizes.max())
 
 
 def mean_map_rows(maps: Sequence[NDArray[np.float64]]) -> dict[str, Rows]:
