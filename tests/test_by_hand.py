@@ -252,7 +252,7 @@ def test_the_mask_says_what_was_set_by_hand_and_survives_a_file() -> None:
         ("max_layer_ratio", 2),
         ("selection", {"a": 1}),
     ):
-        with pytest.raises(dg.DgpruneError, match=f"another {name}"):
+        with pytest.raises(dg.DgpruneError, match=f"an invalid {name}"):
             dg.Mask.from_json({**mask.to_json(), name: wrong}, graph=scores.graph)
     plain = dg.allocate(scores, ratio=0.4).layers
     assert plain.ratio_requested.tolist() == [0.4, 0.4] and plain.kept.tolist() == [20, 29]

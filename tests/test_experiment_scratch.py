@@ -80,7 +80,7 @@ def test_a_torn_or_foreign_file_is_made_anew(tmp_path: Path) -> None:
 
 def test_a_network_of_no_builder_needs_a_fresh_one(tmp_path: Path) -> None:
     place = Scratch(tmp_path, device=CPU)
-    with pytest.raises(dg.DgpruneError, match="fresh is needed"):
+    with pytest.raises(dg.DgpruneError, match="pass fresh="):
         place.network(KEY, norm_net)
     first = place.network(KEY, norm_net, fresh=norm_net)
     assert network_key(place.network(KEY, norm_net, fresh=norm_net)) == network_key(first)

@@ -612,7 +612,7 @@ def test_files_of_a_file_manager_are_no_hindrance_and_no_session_holds_another(
         (folder / name).write_text("view")
     assert save(folder, session) == folder
     for inner in (folder / "new", folder / "tables" / "deeper" / "new"):
-        with pytest.raises(dg.DgpruneError, match=r"new lies in the saved session .*mine, of which every file is list"):
+        with pytest.raises(dg.DgpruneError, match=r"new is inside the saved session .*mine; choose a folder"):
             save(inner, session)
         assert not inner.exists()
     (folder.parent / "session.json").write_text('{"kind": "of another program"}')

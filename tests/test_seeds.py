@@ -1,4 +1,4 @@
-"""Over training seeds: the interval, the smallest effect, Holm's adjustment, and scorers compared after tuning."""
+"""Over training seeds: the interval, the smallest effect, Holm's adjustment, and scorers compared after fine-tuning."""
 
 from __future__ import annotations
 

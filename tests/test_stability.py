@@ -238,9 +238,9 @@ def test_invalid_options_are_refused() -> None:
         stability([study, study], scorers=["l1"])
     with pytest.raises(dg.DgpruneError, match=r"two or more studies, for example dg\.training_seeds"):
         stability(study, scorers=["l1"], over="training_seeds")
-    with pytest.raises(dg.DgpruneError, match="have other layers"):
+    with pytest.raises(dg.DgpruneError, match="have different layers"):
         stability([study, study_of(randomise(norm_net(), dtype=torch.float32))], scorers=["l1"], over="training_seeds")
-    with pytest.raises(dg.DgpruneError, match="other domains"):
+    with pytest.raises(dg.DgpruneError, match="different domains"):
         stability([study, study_of(sources=[domain("a", seed=9)])], scorers=["l1"], over="training_seeds")
     single = replace(study.sources[0], splits={"score": torch.tensor([0])})
     with pytest.raises(dg.DgpruneError, match="two halves need two"):

@@ -96,4 +96,4 @@ def _told(place: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, SyntaxError) as error:
-        raise DgpruneError(f"{place} cannot be run: {error}. Install what is missing, or mend the code.") from error
+        raise DgpruneError(f"{place} cannot be run: {error}. Install what is missing, or fix the code.") from error

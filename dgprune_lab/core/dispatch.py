@@ -14,7 +14,7 @@ _FORMULAS[_ATEN._scaled_dot_product_flash_attention_for_cpu] = flop_registry[_AT
 
 
 class Observer(TorchDispatchMode):
-    """A mode that is not hidden from PyTorch's compiler, since hiding it imports the compiler: a second, and 60 MB."""
+    """A dispatch mode that PyTorch's compiler sees; hiding it would import the compiler (about 1 s, 60 MB)."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

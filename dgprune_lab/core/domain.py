@@ -220,7 +220,9 @@ class Domain:
         """Return the domain with images padded by zeros on all sides to `size` x `size` pixels."""
         _channels, height, width = self.shape
         if isinstance(self.images, DatasetImages):
-            raise DgpruneError(f"domain {self.name!r}: images of a Dataset are padded by the Dataset's own transform.")
+            raise DgpruneError(
+                f"domain {self.name!r} holds a Dataset, whose images cannot be padded here; do it in its transform."
+            )
         if max(height, width) > size:
             raise DgpruneError(
                 f"domain {self.name!r}: images of {height} x {width} cannot be padded to {size} x {size}."
@@ -282,7 +284,7 @@ def _settled(
 ) -> Domain:
     count = int(images.shape[0])
     if not name:
-        raise DgpruneError("a domain needs a name.")
+        raise DgpruneError("a domain needs a name; pass name=.")
     if count == 0:
         raise DgpruneError(f"domain {name!r} is empty: it holds no image.")
     settled = settled_labels(name, labels, count=count, classes=classes)

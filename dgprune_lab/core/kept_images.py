@@ -164,7 +164,7 @@ class KeptImages:
         return fits
 
     def _open(self, shape: torch.Size, *, place: Place | None = None) -> bool:
-        """Keep the images in a file, or in the one that another process has; return whether there is one."""
+        """Open a new file for the images, or at `place` that of another process; return whether it could be opened."""
         folder, pixels = cache_folder(), shape[0] * self._bytes
         if folder is None and place is None:
             return False

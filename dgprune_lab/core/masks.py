@@ -208,7 +208,7 @@ class Mask:
             if second is None and count == 1:  # a layer of one filter is no group: nothing of it can be removed
                 second = torch.ones(1, dtype=torch.bool)
             if second is None or len(second) != count:
-                raise DgpruneError(f"the second mask does not fit layer {group.name!r}, which has {count} left.")
+                raise DgpruneError(f"the second mask does not fit layer {group.name!r}: {count} filters remain in it.")
             column[column.nonzero().flatten()] = second
             keep[group.name] = column
         ratio = 1 - (1 - self.ratio_requested) * (1 - inner.ratio_requested)
@@ -261,9 +261,11 @@ class Mask:
                 for name in {**sizes, **saved}
                 if saved.get(name) != sizes.get(name)
             ]
-            raise DgpruneError(f"the mask is for another network; layers with other filters: {', '.join(wrong[:4])}.")
+            raise DgpruneError(f"the mask is for another network; numbers of filters differ: {', '.join(wrong[:4])}.")
         if other := set(value["keep"]) ^ set(sizes):
-            raise DgpruneError(f"the mask and its list of layers differ in {', '.join(map(str, sorted(other)))}.")
+            raise DgpruneError(
+                f"keep and filters of the mask name different layers: {', '.join(sorted(map(str, other)))}."
+            )
         keep = {name: torch.zeros(count, dtype=torch.bool) for name, count in sizes.items()}
         for name, count in sizes.items():
             keep[name][filter_numbers(name, value["keep"][name], count=count, start="the mask: ")] = True
@@ -292,7 +294,7 @@ def _check_entries(value: Mapping[str, Any]) -> None:
         uses = reads.values() if isinstance(reads, Mapping) else [None]
         right[name] = reads is None or all(use in get_args(Seen) for use in uses)
     if wrong := [name for name, is_right in right.items() if not is_right]:
-        raise DgpruneError(f"the mask has another {wrong[0]} than to_json writes; got {value[wrong[0]]!r:.80}.")
+        raise DgpruneError(f"the mask has an invalid {wrong[0]}, {value[wrong[0]]!r:.80}; save it again.")
 
 
 def _is_share(value: Any) -> bool:

@@ -45,7 +45,7 @@ def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tenso
     rows = {key: _rows(value, count=count, what=f"domain {name!r}: split {key!r}") for key, value in splits.items()}
     for key, numbers in rows.items():
         if len(numbers.unique()) != len(numbers):
-            raise DgpruneError(f"domain {name!r}: split {key!r} names an image twice.")
+            raise DgpruneError(f"domain {name!r}: split {key!r} names an image twice; name it once.")
     together = torch.cat([torch.empty(0, dtype=torch.int64), *rows.values()])
     if len(together) and (int(together.min()) < 0 or int(together.max()) >= count):
         raise DgpruneError(f"domain {name!r}: a split names rows outside 0 to {count - 1}.")

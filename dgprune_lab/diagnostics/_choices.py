@@ -112,9 +112,9 @@ def _recorded(everything: Mask, network: nn.Module) -> Mask | None:
         for name, places in inner["keep"].items():  # a layer of one filter is no group of the next round
             left[name] = [left[name][place] for place in places]
     removed = {g.name: sorted(set(range(g.filters)) - set(left[g.name])) for g in graph.groups}
-    asked = 1 - math.prod(1 - inner["ratio_requested"] for inner in rounds)
+    requested = 1 - math.prod(1 - inner["ratio_requested"] for inner in rounds)
     keep = Mask.by_hand(graph, removed=removed).keep
-    return replace(mask, keep=keep, ratio_requested=asked, nested=mask.nested and len(rounds) == 1)
+    return replace(mask, keep=keep, ratio_requested=requested, nested=mask.nested and len(rounds) == 1)
 
 
 def _size(group: FilterGroup) -> tuple[str, int]:

@@ -167,7 +167,7 @@ def check_names(scorers: Sequence[str | Scorer | Scores]) -> None:
 
 
 def check_number(networks: int) -> None:
-    """Refuse more pruned networks than anyone can wait for."""
+    """Raise an error if more than `_MOST` pruned networks would be measured."""
     if networks > _MOST:
         raise DgpruneError(
             f"this would evaluate {networks:,} pruned networks on every domain, at most {_MOST:,} are possible; give "

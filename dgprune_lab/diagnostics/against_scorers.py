@@ -69,33 +69,35 @@ def against_scorers(
         if domain.labels is None:
             raise DgpruneError(f"the source {domain.name!r} has no labels, by which the best scorer could be chosen.")
         domain.rows(SPLIT)
-    tuning: Any = {"epochs": epochs, "options": options, "batchnorm": batchnorm, "seed": seed, "images": images}
-    return _steps(study, mask, items=items, tuning=tuning)
+    finetuning: Any = {"epochs": epochs, "options": options, "batchnorm": batchnorm, "seed": seed, "images": images}
+    return _steps(study, mask, items=items, finetuning=finetuning)
 
 
-def _steps(study: Study, mask: Mask, *, items: Sequence[Scorer], tuning: dict[str, Any]) -> Steps:
+def _steps(study: Study, mask: Mask, *, items: Sequence[Scorer], finetuning: dict[str, Any]) -> Steps:
     """Choose the scorer, fine-tune both networks, compare; yields (done, total, what)."""
-    best = yield from yielding(_best(study, mask, items=items, tuning=tuning), (0, _PARTS, "choosing the scorer"))
+    choosing = _best(study, mask, items=items, finetuning=finetuning)
+    best = yield from yielding(choosing, (0, _PARTS, "choosing the scorer"))
     networks = []
     for chosen in (mask, best):
         small = with_network(study, prune(study.model, chosen))
-        steps = prune_and_tune.steps(small, None, ratio=0.0, rounds=1, measure="end", **tuning)
+        steps = prune_and_tune.steps(small, None, ratio=0.0, rounds=1, measure="end", **finetuning)
         tuned = yield from yielding(steps, (1 + len(networks), _PARTS, "fine-tuning"))
         networks.append(tuned.network)
-    return (
-        yield from yielding(compare.steps(study, *networks, images=tuning["images"]), (_PARTS - 1, _PARTS, "comparing"))
-    )
+    comparing = compare.steps(study, *networks, images=finetuning["images"])
+    return (yield from yielding(comparing, (_PARTS - 1, _PARTS, "comparing")))
 
 
-def _best(study: Study, mask: Mask, *, items: Sequence[Scorer], tuning: dict[str, Any]) -> Generator[Any, None, Mask]:
+def _best(
+    study: Study, mask: Mask, *, items: Sequence[Scorer], finetuning: dict[str, Any]
+) -> Generator[Any, None, Mask]:
     """The mask of the scorer that is most accurate on the sources, of equal ones the first."""
     reads: Reads = {f"{domain.name}/{SPLIT}": "labels" for domain in study.sources}
     tried: dict[Mask, float] = {}
     for item in items:
-        each = allocate(study.score(item, seed=tuning["seed"]), ratio=mask.ratio_achieved)
+        each = allocate(study.score(item, seed=finetuning["seed"]), ratio=mask.ratio_achieved)
         accuracies = []
         for domain in study.sources:
-            steps = study.steps(each, domain=domain.name, split=SPLIT, batchnorm=tuning["batchnorm"])
+            steps = study.steps(each, domain=domain.name, split=SPLIT, batchnorm=finetuning["batchnorm"])
             accuracies.append((yield from yielding(steps, None)).accuracy)
             yield None
         tried[each] = sum(accuracies) / len(accuracies)

@@ -45,7 +45,7 @@ def run_ends(runs: Mapping[str, PruningRun], *, epoch: Epoch = "last") -> pd.Dat
             (rows["stage"] == stage) & (rows["metric"] == "accuracy") & (rows["split"] == run.settings["report"])
         ]
         if rows.empty:
-            raise DgpruneError(f"run {name!r} has no end yet; it is at {run.reached}.")
+            raise DgpruneError(f"run {name!r} has not finished, it is at {run.reached}; resume it.")
         accuracy = dict(zip(rows["domain"], 100 * rows["value"], strict=True))
         lines[name] = {"mean stability": run.stability(), **accuracy}
     if not lines:

@@ -260,9 +260,9 @@ def _check_trainings(studies: Sequence[Study]) -> None:
     for study, own in zip(studies, layers, strict=True):
         if own != layers[0]:
             raise DgpruneError(
-                f"{study.name!r} and {studies[0].name!r} have other layers; trainings of one network have the same."
+                f"{study.name!r} and {studies[0].name!r} have different layers; pass networks of one architecture."
             )
         if study.key != studies[0].key:
             raise DgpruneError(
-                f"{study.name!r} and {studies[0].name!r} have other domains; only the training may differ."
+                f"{study.name!r} and {studies[0].name!r} have different domains; only the training may differ."
             )

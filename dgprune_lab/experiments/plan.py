@@ -33,8 +33,8 @@ def keys_of(experiment: Experiment) -> list[str]:
     named = dict.fromkeys([*experiment.protocol, *(name for settings in experiment.grid for name in settings)])
     if taken := [name for name in named if name in _RESULTS]:
         raise DgpruneError(
-            f"experiment: its settings must not be named {' and '.join(map(repr, taken))}, as the columns of results "
-            "are, whose empty cells they would fill; rename them."
+            f"experiment: {' and '.join(map(repr, taken))} cannot name settings, as columns of the results have these "
+            "names; rename them."
         )
     places: dict[str, int] = {}
     for place in range(len(experiment.grid)):

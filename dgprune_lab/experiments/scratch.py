@@ -101,8 +101,8 @@ def _made(path: Path, make: Callable[[], nn.Module], *, fresh: Callable[[], nn.M
     made = make()
     if fresh is None and getattr(made, "dgprune_builder", None) is None:
         raise DgpruneError(
-            "fresh is needed: no builder of dg.models made this network, so it cannot be read from its file without an "
-            "untrained one of the same layers. Write scratch.network(key, make, fresh=...)."
+            "pass fresh=, a function that returns an untrained network of the same layers: no builder of dg.models "
+            "made this network, so its file alone is not enough to load it."
         )
     try:
         save(made, path, card={"scratch": path.name})

@@ -108,7 +108,8 @@ def check_classes(logits: Any, domain: Domain) -> None:
         raise DgpruneError(f"the network must return logits of shape (images, classes); it returned {got}.")
     if domain.labels is not None and logits.shape[1] < domain.classes:
         raise DgpruneError(
-            f"the network has {logits.shape[1]} outputs, domain {domain.name!r} has labels up to {domain.classes - 1}."
+            f"the network has {logits.shape[1]} outputs, domain {domain.name!r} has labels up to {domain.classes - 1}; "
+            "use a network with an output for each class, or renumber the labels."
         )
 
 

@@ -75,7 +75,7 @@ class Curvature:
         return sum(-(-len(domain.rows(self._split, self._limit)) // self._size) for domain in self._domains)
 
     def displacement(self, model: nn.Module) -> Tensor:
-        """Return (P,) the parameters of another network of the same shapes, such as a masked one, minus the weights."""
+        """Return (P,): the parameters of `model`, of the same shapes, such as a masked copy, minus `weights`."""
         owners = (name.rpartition(".") for name in self.names)
         tensors = [getattr(model.get_submodule(owner), leaf).detach() for owner, _, leaf in owners]
         return torch.cat([tensor.flatten() for tensor in tensors]).to(self.weights) - self.weights

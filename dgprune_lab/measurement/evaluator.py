@@ -66,7 +66,7 @@ class Evaluator:
     def steps(
         self, mask: Mask | None, *, domain: Domain, split: str, images: int | None, calibration: int
     ) -> Generator[int, None, Outcomes]:
-        """Return the outcomes of the network under a mask; yields the number of images after each batch.
+        """Return the outcomes of the network under a mask; yields the number of images of each batch.
 
         Args:
             mask: the filters to remove; None for the full network.

@@ -56,8 +56,9 @@ class ConsumerInput:
         present = len(filters.unique())
         if present < group.filters:
             raise DgpruneError(
-                f"layer {self.layer!r}, the last one that reads {group.name!r}, reads only {present} of its "
-                f"{group.filters} filters, so their output is nowhere whole; use a scorer that reads weights."
+                f"layer {self.layer!r}, the last consumer of {group.name!r}, receives only {present} of its "
+                f"{group.filters} filters, so their outputs cannot be measured in one place; use a scorer of weights, "
+                "such as 'l1'."
             )
         self.index = positions[filters.argsort(stable=True)]
         self._selection = Selection(self.index)

@@ -181,7 +181,7 @@ def measure(
     """
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     if not listed:
-        raise DgpruneError("measure needs at least one domain.")
+        raise DgpruneError("measure needs at least one domain; pass domains=.")
     check_metrics(metrics, listed)
     check_class_names(listed)
     example = listed[0].take(torch.arange(min(2, len(listed[0])))).images

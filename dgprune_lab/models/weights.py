@@ -92,8 +92,8 @@ def load_weights(
     for to, source in fit.names.items():
         if not same(own[to].cpu(), file.values[source].to(own[to].dtype)):
             raise DgpruneError(
-                f"{to} of this network shares its values with another tensor, or is not a number, and {name} gives it "
-                "other values; use a network built like the one that was saved."
+                f"{to} of this network could not take its values from {name}: it shares memory with another tensor, to "
+                "which the file gives other values. Use a network built like the one that was saved."
             )
     told = _told(fit, file, own=own, found=prefix is None)
     if left := layers_of(n for n in state if n not in own):

@@ -66,7 +66,7 @@ def allocate(
     larger ratio always keeps a subset of the filters that a smaller one keeps.
 
     Layers and filters can be set by hand. They count in `ratio`, and the other layers lose what is missing: with scope
-    "layer" all of them the same share, to within one filter. `mask.layers` shows what each layer was asked and lost.
+    "layer" all of them the same share, to within one filter. `mask.layers` shows the ratios of each layer.
 
     Args:
         scores: one number per filter, higher = keep; or one per single weight, for a WeightMask.

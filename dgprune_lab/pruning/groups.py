@@ -186,8 +186,8 @@ class _Reader:
             self._check(layer, is_producer=layer in producers)
         if not consumers:
             sides = ((tensor, followed.elements.sides.get((tensor, axis))) for tensor, axis in self._axes[number])
-            reader = next((tensor.rpartition(".")[0] for tensor, side in sides if side == "in"), None)
-            raise DgpruneError(refusal("unread") if reader is None else refusal("function", where=reader))
+            consumer = next((tensor.rpartition(".")[0] for tensor, side in sides if side == "in"), None)
+            raise DgpruneError(refusal("unread") if consumer is None else refusal("function", where=consumer))
         producers = tuple(sorted(producers, key=self._ran.order.__getitem__))
         ends, feeds = self._flow(consumers, producers)
         return FilterGroup(

@@ -61,7 +61,7 @@ class Limits:
         for name, ratio in ratios.items():
             if ratio > most:
                 raise DgpruneError(
-                    f"layers asks to remove {ratio:g} of layer {name!r}, more than max_layer_ratio={most:g} allows; "
+                    f"layers= asks to remove {ratio:g} of layer {name!r}, more than max_layer_ratio={most:g} allows; "
                     "change one of them."
                 )
         removed, kept = forced_filters(graph, remove=remove, keep=keep)

@@ -120,17 +120,17 @@ def _joined(trace: Followed, tensors: list[Tensor], *, product: bool = False) ->
     if not all(mark.source for mark in marks):  # axes of parameters that are no channels
         kept = {kind for mark, own in zip(marks, labels, strict=True) if not mark.source for kind in map(varying, own)}
         result = {kind: label for kind, label in result.items() if kind in kept or not kept}
-    writers = [mark for mark in marks if mark.labels and mark.source is None]
-    if product and len(writers) > 1:  # a gate sits on the map that it is computed from, once: the map was written first
+    producers = [mark for mark in marks if mark.labels and mark.source is None]
+    if product and len(producers) > 1:  # a gate sits once, on the map that it is computed from: the first
         order = {name: k for k, name in enumerate(trace.producers)}
-        writers = [min(writers, key=lambda mark: min((order[name] for name in mark.ends), default=len(order)))]
+        producers = [min(producers, key=lambda mark: min((order[name] for name in mark.ends), default=len(order)))]
     large = [mark for mark, tensor in zip(marks, tensors, strict=True) if tensor.numel() > 1]
     is_weight = all(mark.source for mark in large)
     return Marks(
         labels=tuple(result.values()),
         source=next((mark.source for mark in large), None) if is_weight else None,
-        ends=frozenset().union(*(mark.ends for mark in writers)),
-        feeds=frozenset().union(*(mark.feeds for mark in writers)),
+        ends=frozenset().union(*(mark.ends for mark in producers)),
+        feeds=frozenset().union(*(mark.feeds for mark in producers)),
     )
 
 

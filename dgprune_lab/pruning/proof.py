@@ -76,7 +76,7 @@ def prove_copies_if_suspect(model: nn.Module, example: Tensor | None, *, trainin
     if example is None:
         what = "has hooks" if where is None else f"refers to layers from outside its module tree ({where})"
         raise DgpruneError(
-            f"this network {what}, and whether a copy of it is a copy can only be tested with images; remove them "
+            f"this network {what}, so images are needed to test whether a copy of it computes the same; remove them "
             "first, or mask filters (dg.Mask) instead of single weights."
         )
     prove_copies(model, example, training=training)

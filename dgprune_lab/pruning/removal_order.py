@@ -209,12 +209,12 @@ def _check_by_hand(group: FilterGroup, limits: Limits, *, lost: float, kept: boo
     own, layer = limits.ratios.get(group.name), f"layer {group.name!r}"
     if lost > limits.most + 1e-9:
         raise DgpruneError(
-            f"remove names {lost:.1%} of the filters of {layer}, more than max_layer_ratio={limits.most:g} allows; "
+            f"remove= names {lost:.1%} of the filters of {layer}, more than max_layer_ratio={limits.most:g} allows; "
             "change one of them."
         )
     if own is not None and (lost > own + 1e-9 or kept):
-        what = f"remove names {lost:.1%} of its filters" if lost > own + 1e-9 else "keep leaves too few to remove"
-        raise DgpruneError(f"layers asks to remove {own:g} of {layer}, but {what}; change one of them.")
+        what = f"remove= names {lost:.1%} of its filters" if lost > own + 1e-9 else "keep= leaves too few to remove"
+        raise DgpruneError(f"layers= asks to remove {own:g} of {layer}, but {what}; change one of them.")
 
 
 def _argsort(values: Tensor) -> Tensor:

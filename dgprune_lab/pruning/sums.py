@@ -20,7 +20,7 @@ _NAMES |= {"std": "standard deviation", "var": "variance", "var_mean": "variance
 
 
 def _reduced(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
-    """A sum or norm over channels ends them; a mean or a maximum over channels depends on their number."""
+    """A sum or norm over channels has no channels, and zeroed ones do not change it; others depend on their number."""
     x = given["self"]
     axes = given.get("dim", given.get("axis"))
     axes = list(range(x.ndim)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else list(axes)

@@ -131,7 +131,7 @@ def _called(scorer: Scorer, view: Any, options: Mapping[str, Any], *, where: str
     except Exception as error:
         what = f"{type(error).__name__}: {error}".rstrip(": ")
         hint = " view.sources and view.targets hold only what reads={...} declares." * isinstance(error, IndexError)
-        raise DgpruneError(f"the function of scorer {scorer.name!r} stopped{where} ({what}); mend it.{hint}") from error
+        raise DgpruneError(f"the function of scorer {scorer.name!r} stopped{where} ({what}); fix it.{hint}") from error
 
 
 def _checked(value: Any, who: str, group: str) -> Tensor:

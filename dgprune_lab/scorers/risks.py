@@ -45,10 +45,10 @@ def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta:
     R_e = mean cross-entropy on source e, g_e = dR_e/dz at z = 1, gbar their mean (equal weight per source, whatever its
     size), dVar/dz = (2/E) sum_e (R_e - Rbar) g_e. "additive": gbar^2 / mean(gbar^2) + beta (dVar)^2 / mean(dVar^2), the
     means over the whole network; "joint": (gbar + beta dVar)^2; "signed": |gbar| - beta dVar, so that a filter whose
-    removal lowers the variance is removed; "oracle": as additive, with each filter removed, one network per
-    filter (slow: the reference for the others, `dgprune-lab oracle`). beta = 0 is first-order Taylor, squared.
-    Returns (C,) per layer. Source: Cai, Li, Kot 2022, Toward domain generalized pruning by scoring OOD importance,
-    arXiv:2210.13810; the formulas are our reconstruction from its abstract.
+    removal lowers the variance is removed; "oracle": as additive, with each filter removed, one network per filter
+    (slow: the reference for the others, see `dgprune-lab gradients-against-removal`). beta = 0 is first-order Taylor,
+    squared. Returns (C,) per layer. Source: Cai, Li, Kot 2022, Toward domain generalized pruning by scoring OOD
+    importance, arXiv:2210.13810; the formulas are our reconstruction from its abstract.
     """
     return combined(*terms(views, removed=mode == "oracle"), mode="additive" if mode == "oracle" else mode, beta=beta)
 

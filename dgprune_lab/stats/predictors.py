@@ -145,13 +145,13 @@ def conditional_mutual_information_pgdl(measure: Floats, gap: Floats, *, levels:
     counts = levels.max(0) + 1
     filled = len(np.unique(levels, axis=0))
     if len(counts) < 2:
-        raise DgpruneError("it needs two hyperparameters that vary; got one.")
+        raise DgpruneError("conditional mutual information needs two hyperparameters that vary; got one. Vary another.")
     if not (np.isfinite(measure).all() and np.isfinite(gap).all()):
-        raise DgpruneError("it needs a value for every network, and one is missing.")
+        raise DgpruneError("conditional mutual information needs a value for every network; leave out those without.")
     if filled < counts.prod() or filled < len(levels):
         raise DgpruneError(
-            f"it needs a complete grid with one network per cell; {filled} of {counts.prod()} cells are filled, by "
-            f"{len(levels)} networks."
+            "conditional mutual information needs a complete grid with one network per cell; "
+            f"{filled} of {counts.prod()} cells are filled, by {len(levels)} networks."
         )
     worse, gaps = measure[:, None] < measure, gap[:, None] < gap
     lowest = np.inf

@@ -22,7 +22,7 @@ def in_roles(
     listed = [*sources, *targets]
     names = [domain.name for domain in listed]
     if len(set(names)) < len(names):
-        raise DgpruneError(f"the domains of a study need different names; got {', '.join(names)}.")
+        raise DgpruneError(f"the domains of a study need different names; got {', '.join(names)}. Give each its name=.")
     if len({domain.shape for domain in listed}) > 1:
         sizes = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in listed)
         raise DgpruneError(f"all domains of a study need images of one size; got {sizes}.")

@@ -128,7 +128,7 @@ def _checked(scores: Scores, snapshot: Snapshot) -> Scores:
     """Return ready-made scores; refuse those that do not fit the network, and those that were computed for another."""
     fits = {g.name: g.filters for g in scores.graph.groups} == {g.name: g.filters for g in snapshot.graph.groups}
     if not fits:
-        raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network.")
+        raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network; call study.score again.")
     if scores.network not in (None, snapshot.content):
         raise DgpruneError(
             f"the scores of {scores.scorer!r} were computed for another network, or for this one before its weights "

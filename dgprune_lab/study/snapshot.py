@@ -83,7 +83,10 @@ class Snapshot:
         if run.domain not in self.domains:
             raise unknown("domain", run.domain, self.domains)
         if mask is not None and {name: len(kept) for name, kept in mask.keep.items()} != self._filters:
-            raise DgpruneError("the mask was made for another network: its layers or their filters are others.")
+            raise DgpruneError(
+                "the mask was made for another network: its layers or numbers of filters differ. Make it again from "
+                "study.score and dg.allocate."
+            )
         domain, calibration = self.domains[run.domain], run.calibration if batchnorm == "recalibrate" else 0
         removed = None if mask is None else mask.key
         calibrated = [source.key for source in self.domains.values() if source.role == "source" and calibration]

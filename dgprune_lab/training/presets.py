@@ -235,7 +235,7 @@ def as_normalised(domain: Domain, own: Constants, *, layer: Constants) -> Domain
         return domain
     if not isinstance(domain.images, torch.Tensor):
         raise DgpruneError(
-            f"domain {domain.name!r}: images of a Dataset are normalised by the Dataset's own transform."
+            f"domain {domain.name!r} holds a Dataset, whose images cannot be normalised here; do it in its transform."
         )
     (own_mean, own_std), (mean, std) = (torch.tensor(part).double()[:, :, None, None] for part in (own, layer))
     pixels = domain.images.double() / (255 if domain.images.dtype == torch.uint8 else 1)

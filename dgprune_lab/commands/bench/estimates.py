@@ -1,4 +1,4 @@
-"""The estimate of a network too slow for exact numbers at once: how long after a move of the explorer it is there."""
+"""The time from a slider move to the explorer's estimate, for a network too slow for exact numbers at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POLL = 0.002  # seconds
 
 
 def estimate_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Time a ResNet-50 of 224 pixels from a move to the estimate, against one pass over the estimate's images."""
+    """Time from a slider move to the estimate (ResNet-50, 224 px), against one forward pass over the same images."""
     if device.type != "cpu":
         return
     plan = Plan(name="resnet50", pixels=224, images=500, repeats=5)

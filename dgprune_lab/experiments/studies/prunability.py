@@ -194,7 +194,7 @@ def _outcome_rows(study: Study, trained: Outcomes) -> Iterator[dict[str, Any]]:
 
 
 def _measure_rows(study: Study, plan: Any, losses: list[float], reached: float) -> Iterator[dict[str, Any]]:
-    """Yield every measure of a network that converged; of another one, its training losses alone."""
+    """Yield every measure if the network converged, otherwise only its training losses."""
     source = study.sources[0]
     about = {"domain": source.name, "role": "source", "split": "train", "images": plan["train"]}
     lower = {**about, "better_direction": "lower"}

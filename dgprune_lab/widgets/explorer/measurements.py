@@ -158,7 +158,7 @@ class Measurements:
         return None if self.origin is None else self.origin.taken
 
     def whole(self, mask: Mask) -> Mask:
-        """Return a mask of the step's network as one of the full network."""
+        """Convert a mask of this step's network to a mask of the full network."""
         return mask if self.origin is None else self.origin.whole(mask)
 
     def possible_ratio(self, choices: Choices) -> float:

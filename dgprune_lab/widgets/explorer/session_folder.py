@@ -65,7 +65,7 @@ def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
     if Path.cwd().resolve().is_relative_to(folder):
         raise DgpruneError(f"saving would replace {folder}, in which this process works; name another folder.")
     if outer := next(filter(_is_session, folder.parents), None):
-        raise DgpruneError(f"{folder} lies in the saved session {outer}, of which every file is listed; name another.")
+        raise DgpruneError(f"{folder} is inside the saved session {outer}; choose a folder outside it.")
     check_writable_folder(folder.parent, argument="folder")
     settled_folder(check_writable_folder(folder, argument="folder"))
     if not folder.exists() or not any(folder.iterdir()):

@@ -117,7 +117,7 @@ class StepActions(Controls):
         self._session.workbench.undo()
 
     def redo(self) -> None:
-        """Go forth to the choices that were undone last."""
+        """Restore the choices that were undone last."""
         self._session.workbench.redo()
 
 

@@ -103,7 +103,7 @@ def _step(shown: Tried | View) -> int:
 
 
 def _key(view: View, a: Tried | None, b: Tried | None) -> str:
-    """What a comparison depends on, as text."""
+    """Return the key of a comparison in the cache: all that it depends on, as JSON."""
     study = view.full or view.study
     pair = [None if each is None else [shown_by(each), each.mask.key.hex()] for each in (a, b)]
     return json.dumps([study.content, view.images, view.calibration, pair], sort_keys=True)
