@@ -265,14 +265,8 @@ def hostile(graph: FilterGraph) -> dict[str, tuple[Any, str]]:
         "repeated": (inner([1, 1]), r"the mask: layer 'inner': filters \[1\] are named more than once"),
         "none": (inner(None), r"the mask: filters of layer 'inner' must be numbers"),
         "nothing kept": (inner([]), r"keep at least one filter of layer 'inner'"),
-        "a layer missing": (
-            {**whole, "keep": {"stem": [0]}},
-            r"keep and filters of the mask name different layers: inner",
-        ),
-        "a layer more": (
-            {**whole, "keep": {**kept, "x": [0]}},
-            r"keep and filters of the mask name different layers: x",
-        ),
+        "a layer missing": ({**whole, "keep": {"stem": [0]}}, r"keep and filters of the mask differ in layers: inner"),
+        "a layer more": ({**whole, "keep": {**kept, "x": [0]}}, r"keep and filters of the mask differ in layers: x"),
         "keep": ({**whole, "keep": [1]}, r"an invalid keep, \[1\]; save it again"),
         "filters": ({**whole, "filters": 3}, r"an invalid filters, "),
         "filters of another network": ({**whole, "filters": {"x": 1}}, r"for another network; .*x \(1, here none\)"),

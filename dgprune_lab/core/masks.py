@@ -263,9 +263,7 @@ class Mask:
             ]
             raise DgpruneError(f"the mask is for another network; numbers of filters differ: {', '.join(wrong[:4])}.")
         if other := set(value["keep"]) ^ set(sizes):
-            raise DgpruneError(
-                f"keep and filters of the mask name different layers: {', '.join(sorted(map(str, other)))}."
-            )
+            raise DgpruneError(f"keep and filters of the mask differ in layers: {', '.join(sorted(map(str, other)))}.")
         keep = {name: torch.zeros(count, dtype=torch.bool) for name, count in sizes.items()}
         for name, count in sizes.items():
             keep[name][filter_numbers(name, value["keep"][name], count=count, start="the mask: ")] = True
