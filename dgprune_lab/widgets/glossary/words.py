@@ -27,7 +27,7 @@ _DATA = (
     ),
     Entry(
         word="source",
-        text="A domain on whose images and labels the network was trained. Whatever is tuned or chosen may look at "
+        text="A domain on whose images and labels the network was trained. Fine-tuning and every choice may look at "
         "sources only.",
         where="dg.Study(sources=...)",
     ),

@@ -1,4 +1,4 @@
-// Numbers as text. Half a unit is rounded away from zero, as in Python (explorer/rounding.py). Nine digits decide, because
+// Numbers as text. Half a unit is rounded away from zero, as in Python (core/rounding.py). Nine digits decide, because
 // 100 * 0.285 is 28.499999999999996. No DOM in here.
 
 export function rounded(value, decimals = 0) {
