@@ -103,6 +103,11 @@ class FilterGroup:
         """Number of filters in the largest unit: 1 unless grouped convolutions tie filters."""
         return int(self.units.bincount().max())
 
+    def of_whole_units(self, keep: Tensor) -> bool:
+        """Return whether `keep`, (C,) bool, keeps or removes each unit as a whole."""
+        kept = torch.zeros(self.filters, dtype=torch.int64).scatter_add_(0, self.units, keep.long())
+        return bool(((kept == 0) | (kept == self.units.bincount(minlength=self.filters))).all())
+
 
 class Cost(NamedTuple):
     """Size of a network: filters, parameters, MACs per image, and bytes of parameters and buffers."""

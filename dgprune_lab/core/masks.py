@@ -73,8 +73,7 @@ class Mask:
                 )
             if not keep.any():
                 raise DgpruneError(f"a mask must keep at least one filter of layer {group.name!r}.")
-            kept = torch.zeros(group.filters, dtype=torch.int64).scatter_add_(0, group.units, keep.long())
-            if ((kept != 0) & (kept != group.units.bincount(minlength=group.filters))).any():
+            if group.step > 1 and not group.of_whole_units(keep):
                 raise DgpruneError(
                     f"layer {group.name!r}: grouped convolutions tie its filters in steps of {group.step}; "
                     "the filters of one unit are kept or removed together."
