@@ -436,7 +436,7 @@ def test_a_choice_against_scorers_equals_each_step_by_hand() -> None:
     assert mine.target_aware and not other.target_aware
     assert other.scorer == best and frame.query("choice == 'b'").scorer.nunique() == 1
     tuning = {"batchnorm": "recalibrate", "seed": 3}
-    chosen = drain(_best(study, mask, items=[dg.SCORERS["bn_scale"]], tuning=tuning))
+    chosen = drain(_best(study, mask, items=[dg.SCORERS["bn_scale"]], finetuning=tuning))
     assert chosen.selection == {f"{source.name}/score": "labels" for source in study.sources}
     alone = dg.Study(small[best], sources=study.sources, targets=study.targets)
     tuned = dg.prune_and_tune(alone, None, ratio=0.0, rounds=1, epochs=1, batchnorm="recalibrate", seed=3)

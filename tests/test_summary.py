@@ -113,6 +113,19 @@ def test_a_measure_predicts_the_network_with_the_better_value(
     assert (line.predicts, line.verdict, line.A, line.B) == (predicts, verdict, a, b)
 
 
+def test_training_losses_that_are_equal_within_three_percent_predict_neither() -> None:
+    for second, predicts in ((0.0202, "neither"), (0.022, "A")):
+        table = measures(0.02, second, better="lower", metric="training_loss")
+        assert dg.diagnostics.predicted_order(table).predicts.tolist() == [predicts]
+        layers = dg.charts.generalization_measures(table).to_dict()["layer"]
+        (names,) = (
+            layer["data"]["values"]
+            for layer in layers
+            if layer["data"].get("name") == "names" and layer["data"].get("values")
+        )
+        assert [row["verdict"] for row in names] == [f"predicts {predicts}"]
+
+
 def test_prunability_predicts_the_lower_at_every_tolerance_and_says_where_intervals_overlap() -> None:
     rows = [
         {"metric": "prunability", "network": name, "tolerance": tolerance, "value": value, "low": value - 0.05,

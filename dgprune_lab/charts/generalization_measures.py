@@ -12,6 +12,7 @@ from typing import Any
 import altair as alt
 
 from ..core import DgpruneError, Side, Tidy, is_missing, public
+from ..stats import alike
 from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, row_labels, rows_of, tooltip
 from .theme import Rows, finish, records, scorer_styles, shortened
 
@@ -109,8 +110,9 @@ def _verdict(rows: Rows, *, measured: str | None) -> str:
     'predicts A: wrong'
     """
     better = min if rows[0]["better_direction"] == "lower" else max
-    best = better(float(row["value"]) for row in rows)
-    winners = [str(row["network"]) for row in rows if row["value"] == best]
+    values = {str(row["network"]): float(row["value"]) for row in rows}
+    equal = rows[0].get("metric") == "training_loss" and alike(values.values())
+    winners = [name for name, value in values.items() if equal or value == better(values.values())]
     if len(winners) > 1:
         return "predicts neither" if len(rows) == 2 else "a tie"
     text = f"predicts {shortened(winners[0], most=12)}"

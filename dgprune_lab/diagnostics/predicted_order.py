@@ -7,6 +7,7 @@ from typing import Any, cast
 import pandas as pd
 
 from ..core import DgpruneError, public
+from ..stats import alike
 
 
 @public
@@ -24,8 +25,8 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
 
     Returns:
         A table with a line per measure (and tolerance): the value of each network, `predicts` (a name, or "neither" if
-        the values are equal or one is missing), `intervals` ("overlap" or "apart"; empty if there are none) and, with
-        `measured`, `verdict`: "right", "wrong" or "none".
+        the values are equal, training losses within 3 %, or one is missing), `intervals` ("overlap" or "apart"; empty
+        if there are none) and, with `measured`, `verdict`: "right", "wrong" or "none".
 
     Raises:
         DgpruneError: not exactly two networks; a `measured` that names neither; a measure without one row per network.
@@ -68,7 +69,8 @@ def _prediction(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]
     """The columns that say which of two rows has the better value, and whether their intervals overlap."""
     better = min if first["better_direction"] == "lower" else max
     values = first["value"], second["value"]
-    if any(map(pd.isna, values)) or values[0] == values[1]:
+    equal = alike(values) if first["metric"] == "training_loss" else values[0] == values[1]
+    if any(map(pd.isna, values)) or equal:
         predicts = "neither"
     else:
         predicts = (first if values[0] == better(values) else second)["network"]

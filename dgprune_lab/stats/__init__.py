@@ -2,7 +2,7 @@
 
 from .rank_tests import auroc, p_values, q_values
 from .calibration import calibration_error
-from .comparability import unlike
+from .comparability import alike, unlike
 from .correlation import CORRELATIONS, POOLED, correlation_over_runs, correlation_over_seeds, rate_words, tau_b
 from .discrepancy import coral, mmd, proxy_a_distance
 from .effect_sizes import NOT_FINITE, class_moments, cohens_d, filled, matched_d, merged, resolution

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 ALIKE = 0.03
 """Training losses differ if the largest exceeds the smallest by more than this fraction of the smallest."""
 
 
+def alike(losses: Iterable[float]) -> bool:
+    """Return whether training losses are equal, within `ALIKE`: then their order says nothing about networks."""
+    losses = list(losses)
+    return max(losses) <= (1 + ALIKE) * min(losses)
+
+
 def unlike(losses: Mapping[str, float]) -> str | None:
     """Return a sentence if the training losses of several networks differ, else None."""
     low, high = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
-    if losses[high] <= (1 + ALIKE) * losses[low]:
+    if alike(losses.values()):
         return None
     return (
         f"the training losses differ: {losses[low]:.3g} ({low}) to {losses[high]:.3g} ({high}). Prunability compares "
