@@ -386,6 +386,29 @@ def test_the_chart_of_two_networks_draws_the_rows_of_their_table() -> None:
         dg.charts.compare(dg.sweep(study, scorers=["l1"], ratios=[0.5]))
 
 
+def test_vega_draws_all_the_values_of_an_axis_of_differences() -> None:
+    """Of more values than `tickCount`, which is a plot's width / 40 by default, Vega would drop some, the 0 too."""
+    study = dg.demo()
+    masks = [dg.allocate(study.score(name), ratio=0.5) for name in ("l1", "bn_scale")]
+    spec = dg.charts.compare(dg.diagnostics.compare(study, *masks, images=60), width=460).to_dict()
+    axes = [axis for axis in find(spec, "axis") if axis and "_span" in str(axis.get("values"))]
+    assert axes and {axis["tickCount"] for axis in axes} == {3}, "the ends and 0"
+    frame = dg.diagnostics.compare_scorers(study, scorers=["l1"], draws=2, images=60)
+    axes = [
+        axis for axis in find(dg.charts.differences(frame, width=125).to_dict(), "axis") if axis and "values" in axis
+    ]
+    assert axes and all(0 in axis["values"] and axis["tickCount"] == len(axis["values"]) for axis in axes)
+
+
+def find(spec: Any, name: str) -> list[Any]:
+    """Every value of this name in a specification."""
+    if isinstance(spec, list):
+        return [found for part in spec for found in find(part, name)]
+    if not isinstance(spec, dict):
+        return []
+    return [*([spec[name]] if name in spec else []), *(found for part in spec.values() for found in find(part, name))]
+
+
 def test_of_many_classes_and_layers_those_that_differ_most_are_drawn() -> None:
     both = {"choice": "a - b", "unit": "share", "role": "source", "domain": "a"}
     rows = [

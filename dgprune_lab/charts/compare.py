@@ -111,7 +111,7 @@ def _words(rows: Rows, *, width: int, labels: int) -> alt.Chart:
 def _change(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
     """Draw a difference per domain with its interval around 0."""
     base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
-    axis = signed_axis(values=span_ticks(f"{name}_span", width=width), labelOverlap=False)  # Vega would drop the 0
+    axis = signed_axis(values=span_ticks(f"{name}_span", width=width), tickCount=3)  # so many, however narrow
     x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=axis)
     tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
     return layered(

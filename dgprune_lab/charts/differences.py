@@ -160,7 +160,8 @@ def difference_panel(
     """
     low, high = reach or _reach(rows)
     scale = alt.Scale(domain=[low, high], nice=False, clamp=True)
-    axis = signed_axis(values=ticks_around_zero(low, high, width=width))
+    ticks = ticks_around_zero(low, high, width=width)
+    axis = signed_axis(values=ticks, tickCount=len(ticks))  # Vega leaves out values beyond the count
     change = alt.X("change:Q", scale=scale, title=list(title), axis=axis)
     names = alt.Axis(title=None, labelLimit=240, ticks=False, domain=False) if not place else None
     label = alt.Y("label:N", sort=None, axis=names)
