@@ -153,7 +153,7 @@ def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
     """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step, so far apart that none touch.
 
     >>> ticks_around_zero(-30, 80, width=125), ticks_around_zero(-1, 2, width=125)
-    ([0, 50], [-1, 0, 1, 2])
+    ([0.0, 50.0], [-1.0, 0.0, 1.0, 2.0])
     """
     steps = [number * 10.0**power for power in range(-2, 3) for number in (1, 2, 5)]
     step = next((step for step in steps if step * width >= _TICK * (high - low)), steps[-1])

@@ -103,10 +103,13 @@ class FilterGroup:
         """Number of filters in the largest unit: 1 unless grouped convolutions tie filters."""
         return int(self.units.bincount().max())
 
-    def of_whole_units(self, keep: Tensor) -> bool:
-        """Return whether `keep`, (C,) bool, keeps or removes each unit as a whole."""
-        kept = torch.zeros(self.filters, dtype=torch.int64).scatter_add_(0, self.units, keep.long())
-        return bool(((kept == 0) | (kept == self.units.bincount(minlength=self.filters))).all())
+
+def whole_units(group: FilterGroup, keep: Tensor) -> bool:
+    """Return whether `keep`, (C,) bool, keeps or removes each unit of a group as a whole."""
+    if group.step == 1:
+        return True
+    kept = torch.zeros(group.filters, dtype=torch.int64).scatter_add_(0, group.units, keep.long())
+    return bool(((kept == 0) | (kept == group.units.bincount(minlength=group.filters))).all())
 
 
 class Cost(NamedTuple):

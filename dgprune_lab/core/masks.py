@@ -17,7 +17,7 @@ from .errors import DgpruneError, unknown
 from .files import FORMATS, check_format, parse_json
 from .filter_lists import Forced, filter_numbers, forced_filters, forced_lists
 from .frozen import Frozen
-from .graph import Cost, FilterGraph
+from .graph import Cost, FilterGraph, whole_units
 from .kinds import Share
 from .provenance import Reads, check_reads, declared, merged
 from .tables import Budget, Scope, Seen
@@ -73,7 +73,7 @@ class Mask:
                 )
             if not keep.any():
                 raise DgpruneError(f"a mask must keep at least one filter of layer {group.name!r}.")
-            if group.step > 1 and not group.of_whole_units(keep):
+            if not whole_units(group, keep):
                 raise DgpruneError(
                     f"layer {group.name!r}: grouped convolutions tie its filters in steps of {group.step}; "
                     "the filters of one unit are kept or removed together."
