@@ -206,7 +206,8 @@ def _number(row: dict[str, Any], *, sign: bool) -> str:
     plus = "+" if sign else ""
     if unit in _COUNTS and float(value).is_integer():
         form = ",.0f"
-    cells = [scale * cell for cell in (value, row.get("low"), row.get("high")) if not is_missing(cell)]
+    known: list[Any] = [cell for cell in (value, row.get("low"), row.get("high")) if not is_missing(cell)]
+    cells = [scale * cell for cell in known]
     value, *ends = (f"{rounded(cell, 1) if form == '.1f' else cell:{plus}{form}}" for cell in cells)
     return f"{value}{suffix} ({ends[0]} to {ends[1]})" if len(ends) == 2 else f"{value}{suffix}"
 
