@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,8 @@ def test_a_picture_is_larger_and_otherwise_the_same() -> None:
     chart = dg.charts.drop(dg.tidy([]))
     small = dg.charts.svg(chart)
     dg.theme("projector")
-    large = cast(Any, chart)._repr_mimebundle_()["image/svg+xml"]
+    shown = cast(Any, chart)._repr_mimebundle_()["text/html"]
+    large = base64.b64decode(shown.split("base64,")[1].split('"')[0]).decode()
     assert present_theme() == "projector" and (alt.theme.get(), alt.theme.active) == (themes, config)
     head, rest = (text.split(">", 1) for text in (small, large))
     assert head[1] == rest[1], "what is drawn stays"

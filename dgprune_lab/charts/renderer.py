@@ -6,6 +6,7 @@ limit of address space (`ulimit -v`, usual on clusters) it runs in a child proce
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from ..core import DIAMOND, DgpruneError
 
 PAPER = "#FFFFFF"
+_TITLE = re.compile(r"""aria-label="Title text '([^"]*?)'""")
 
 # The child lifts the limit as far as it may. -P: no file of the working folder shadows a library.
 _CHILD = """
@@ -49,6 +51,21 @@ def svg_to_png(svg: str, *, scale: float) -> bytes:
     ground = f'<rect width="100%" height="100%" fill="{PAPER}"/>'
     on_white = re.sub(r"<svg\b[^>]*>", lambda found: found[0] + ground, svg, count=1)
     return vl_convert.svg_to_png(on_white.replace(DIAMOND, "◊"), scale=scale)
+
+
+def image(svg: str) -> str:
+    """Return an image element that holds an SVG.
+
+    Inline, the ids of several SVGs in one page would collide, and JupyterLab leaves them out of a notebook that it does
+    not trust. As an image of a page it is also drawn smaller where the page is narrower.
+    """
+    return f'<img alt="{title_of(svg)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
+
+
+def title_of(svg: str) -> str:
+    """Return the title of a chart that this package has drawn, escaped as in its SVG; "chart" if it has none."""
+    found = _TITLE.search(svg)
+    return found[1] if found else "chart"
 
 
 def javascript_bundle(snippet: str, *, vl_version: str) -> str:

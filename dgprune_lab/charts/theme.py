@@ -24,7 +24,7 @@ from ..core import (
     unknown,
 )
 from .projector import in_theme
-from .renderer import PAPER, vegalite_to_svg
+from .renderer import PAPER, image, vegalite_to_svg
 
 FIRST_SOURCE = "#0072B2"
 FIRST_TARGET = "#D55E00"
@@ -213,7 +213,7 @@ class _Still:
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
         try:
-            return {"image/svg+xml": svg(cast(Any, self))}
+            return {"text/html": image(svg(cast(Any, self)))}
         except DgpruneError as error:
             return {"text/plain": str(error)}
 

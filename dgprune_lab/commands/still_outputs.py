@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..charts.renderer import svg_to_png
+from ..charts.renderer import svg_to_png, title_of
 from ..core import DgpruneError
-from ..widgets.page.comm import title_of
 
 Output = dict[str, Any]
 _WIDGET = "application/vnd.jupyter.widget-view+json"

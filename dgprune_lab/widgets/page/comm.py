@@ -8,7 +8,6 @@ no network. Without it nbconvert stores the state of the widgets, and its page t
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
@@ -19,9 +18,10 @@ from typing import Any
 
 import anywidget
 
+from ...charts.renderer import image
+
 PICTURES = "DGPRUNE_PICTURES"
 _SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
-_TITLE = re.compile(r"""aria-label="Title text '([^"]*?)'""")
 
 
 class CommWidget(anywidget.AnyWidget):
@@ -67,21 +67,6 @@ class CommWidget(anywidget.AnyWidget):
                 self.settle()
             data["text/html"] = _SVG.sub(lambda found: image(found[0]), self.still())
         return bundle
-
-
-def image(svg: str) -> str:
-    """Return an image element that holds an SVG.
-
-    Inline, the ids of several SVGs in one page would collide, and JupyterLab leaves them out of a notebook that it does
-    not trust.
-    """
-    return f'<img alt="{title_of(svg)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
-
-
-def title_of(svg: str) -> str:
-    """Return the title of a chart that this package has drawn, escaped as in its SVG; "chart" if it has none."""
-    found = _TITLE.search(svg)
-    return found[1] if found else "chart"
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
