@@ -246,8 +246,8 @@ def test_seeds_become_mean_and_range() -> None:
 
 def test_several_scorers_get_a_panel_per_domain() -> None:
     spec = charts.sweep(table(scorers=("l1", "random"))).to_dict()
-    shown = charts.sweep(table(scorers=("l1", "random")))._repr_mimebundle_()
-    assert shown is not None and set(shown) == {"text/html"} and "http" not in shown["text/html"], "without the web"
+    shown: Any = charts.sweep(table(scorers=("l1", "random")))._repr_mimebundle_()
+    assert set(shown) == {"text/html"} and "http" not in shown["text/html"], "without the web"
     assert shown["text/html"].startswith('<img alt="'), "as an image, JupyterLab fits it into a narrow page"
     titles = [panel["title"]["text"] for panel in spec["hconcat"]]
     assert titles == ["mnist (source)", "uci_digits (source)", "mnist_m (target)"]
