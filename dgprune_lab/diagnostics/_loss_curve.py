@@ -169,17 +169,23 @@ class LossCurve:
     def bracket(self, tolerance: float) -> Generator[object, None, None]:
         """Measure the shares that locate the lower end of the unbroken range of shares, from 1, that are enough.
 
-        A share is enough if its loss is within the tolerance. Steps down from 1 double until a share is not enough;
-        then the last step is bisected. If the loss only grows towards small shares, the end is the same as on the full
-        grid. Skipped shares are not measured, so an exception within the range or an isolated share below it stays
+        A share is enough if its loss is within the tolerance. The shares 1, 2, 4, ... steps below 1 give a range whose
+        upper end is enough and whose lower end is not, and it is bisected. They are tried from the largest down. Where
+        shares are refused early, small ones cost few images: there, unless the smallest is enough, they are tried from
+        the smallest up. If the loss only grows towards small shares, the end is the same as on the full grid, by either
+        order. Skipped shares are not measured, so an exception within the range or an isolated share below it stays
         unnoticed.
         """
         limit = (1 + tolerance) * (yield from self.at(1.0))
-        inside, outside, step = 0, None, 1
-        while outside is None and inside < len(self.grid) - 1:
-            place = min(step, len(self.grid) - 1)
-            inside, outside = (place, None) if (yield from self.at(self.grid[place])) <= limit else (inside, place)
-            step *= 2
+        last = len(self.grid) - 1
+        places = [*(1 << k for k in range(last.bit_length()) if 1 << k < last), last]
+        upwards = self.refuse is not None and (yield from self.at(self.grid[last])) > limit
+        inside, outside = 0, None
+        for place in reversed(places) if upwards else places:
+            enough = (yield from self.at(self.grid[place])) <= limit
+            inside, outside = (place, outside) if enough else (inside, place)
+            if enough == upwards:
+                break
         while outside is not None and outside - inside > 1:
             place = (inside + outside) // 2
             if (yield from self.at(self.grid[place])) <= limit:

@@ -87,16 +87,17 @@ def prunability(
         batchnorm: "as_is"; "fold": each BatchNorm is first folded into the layer before it, and the folded weights are
             scored; "recalibrate": statistics are re-estimated on source images after each pruning, at a = 1 too, so
             that L is the loss of the recalibrated network, not of the network as given.
-        search: "grid" measures every share; "fast" steps down from 1 until a share is not enough and halves the last
-            step, with at least five times fewer evaluations than a .01 grid; of the shares that it skips, some above
-            its value may not be enough, and some below may be.
+        search: "grid" measures every share; "fast" tries those at 1, 2, 4, ... steps below 1 and bisects between the
+            two where they cease to be enough, with at least five times fewer evaluations than a .01 grid; of the shares
+            that it skips, some above its value may not be enough, and some below may be.
         step: distance between neighbouring shares of the grid.
         images: measure the loss on the first `images` images of each source only.
         split: the split on which L is measured.
         seed: random seed of scorers that draw.
-        intervals: False, for "fast" on single weights, gives the same value sooner: images are read from the highest
-            loss of the full network down, and a share is refused as soon as the sum of the losses so far exceeds the
-            limit. Of such a share no more is known than that, so there are no intervals, and no row with its loss.
+        intervals: False, for "fast" on single weights, needs half the time: images are read from the highest loss of
+            the full network down, a share is refused as soon as the sum of its losses exceeds the limit, and small
+            shares are tried first. Of a refused share no more is known: no intervals, no row with its loss. The value
+            is the same unless the loss passes the limit at several shares; then each search ends at one of them.
         progress: whether to show a progress bar.
 
     Returns:
@@ -104,8 +105,7 @@ def prunability(
         Metric "prunability" (share): a row per network and tolerance, interval over resampled images. Its value is
         `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the range
         from 1 that no measured share breaks; the exact value lies in (bracket_low, value]. `monotone`: whether
-        `smallest` equals `contiguous_end`. `isolated_feasible`: the further ranges of shares within the limit.
-        `training_loss`: L.
+        `smallest` equals `contiguous_end`. `isolated_feasible`: further ranges within the limit. `training_loss`: L.
 
     Raises:
         DgpruneError: tolerance <= 0, an unknown choice, `intervals=False` with the grid or with filters, sources
