@@ -20,6 +20,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import dgprune_lab as dg
+from dgprune_lab.charts.renderer import vegalite_to_svg
 from dgprune_lab.commands.cli import app
 from dgprune_lab.commands.session_report import write_session_report
 from dgprune_lab.core import files
@@ -39,7 +40,9 @@ from dgprune_lab.widgets.explorer.saved_session import (
     step_network,
     study_values,
 )
+from dgprune_lab.widgets.explorer.session_content import view_charts
 from dgprune_lab.widgets.explorer.session_folder import CARD, check_folder, open_session, write_session, zipped
+from dgprune_lab.widgets.explorer.tried import view_of
 
 CHOICE = {"id": 3, "by": "kernel", "ratio": 0.25, "scorer": "l1", "scope": "layer", "budget": "filters"}
 CHOICE |= {"batchnorm": "recalibrate", "step": 2, "layers": {"0": 0.0}, "forced": {"remove": {"4": [1]}, "keep": {}}}
@@ -480,7 +483,10 @@ def test_an_explorer_goes_on_from_its_folder(explorer: dg.Explorer, tmp_path: Pa
         again.redo()
         assert waited(again).scorer == "largest weight"
         assert check_folder(folder, session=again._key, replace=False) == folder, "it is the same session"
-        assert {path.name for path in (folder / "charts").iterdir()} >= {"accuracy.svg", "trade_off.svg"}
+        drawn = {path.stem: path.read_text() for path in (folder / "charts").iterdir()}
+        shown = {name: vegalite_to_svg(spec) for name, spec in view_charts(view_of(explorer._session, None))}
+        assert drawn.keys() == {*shown, "filters_kept", "trade_off"} and "accuracy" in shown
+        assert {name: drawn[name] for name in shown} == shown
         for name, column in (("networks", "value"), ("steps", "label"), ("pins", "choice")):
             csv, parquet = (
                 pd.read_csv(folder / f"tables/{name}.csv"),

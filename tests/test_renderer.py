@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import dgprune_lab as dg
-from dgprune_lab.charts.renderer import svg_to_png, vegalite_to_svg
+from dgprune_lab.charts import renderer
+from dgprune_lab.charts.renderer import Drawing, svg_to_png, vegalite_to_svg
 
 resource = pytest.importorskip("resource", reason="limits of POSIX")
 
@@ -69,3 +70,41 @@ def test_a_picture_is_on_white_and_what_is_half_transparent_keeps_its_colour() -
     assert drawn.getpixel((10, 10)) == pytest.approx((127, 127, 255, 255), abs=1)
     marks = {"mark": "point", "data": {"values": [{"a": 1}]}, "config": {"background": "transparent"}}
     assert re.search(r'<rect width="\d+" height="\d+" fill="#FFFFFF"/>', vegalite_to_svg(marks))
+
+
+SPECS = [{"mark": mark, "data": {"values": [{"a": 1}]}, "encoding": {"x": {"field": "a"}}} for mark in ("point", "bar")]
+
+
+def test_a_child_draws_what_this_process_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [vegalite_to_svg(spec) for spec in SPECS]
+    with monkeypatch.context() as patch:
+        patch.setattr(renderer, "vegalite_to_svg", None)  # not in this process
+        with Drawing() as drawing:
+            drawing.begin(SPECS)
+            assert drawing.finish() == expected
+        with Drawing() as drawing:
+            drawing.begin([])
+            assert drawing.finish() == []
+
+
+def test_no_child_is_left_behind() -> None:
+    def children() -> set[int]:
+        return {child.pid for child in psutil.Process().children()}
+
+    before = children()
+    with Drawing() as drawing:
+        assert children() > before
+        drawing.begin(SPECS)
+    with pytest.raises(KeyboardInterrupt), Drawing():
+        raise KeyboardInterrupt
+    assert children() == before
+
+
+@pytest.mark.parametrize("child", ["import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)", None])
+def test_charts_are_drawn_here_where_no_child_can(child: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [vegalite_to_svg(spec) for spec in SPECS]
+    command = ("/nowhere/python",) if child is None else (sys.executable, "-c", child)
+    monkeypatch.setattr(renderer, "_COMMAND", command)
+    with Drawing() as drawing:
+        drawing.begin([*SPECS, {**SPECS[0], "description": "long" * 100_000}])
+        assert drawing.finish()[:2] == expected

@@ -7,27 +7,32 @@ limit of address space (`ulimit -v`, usual on clusters) it runs in a child proce
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 from ..core import DIAMOND, DgpruneError
 
 PAPER = "#FFFFFF"
 _TITLE = re.compile(r"""aria-label="Title text '([^"]*?)'""")
 
-# The child lifts the limit as far as it may. -P: no file of the working folder shadows a library.
+# The child lifts the limit as far as it may, and starts V8 before it is told what to draw.
 _CHILD = """
-import json, resource, sys
-kind = resource.RLIMIT_AS
-resource.setrlimit(kind, (resource.getrlimit(kind)[1],) * 2)
+import json, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)
+except ImportError:  # Windows
+    pass
 import vl_convert
-function, arguments, options = json.load(sys.stdin)
-sys.stdout.buffer.write(getattr(vl_convert, function)(*arguments, **options).encode())
+vl_convert.vegalite_to_svg({"mark": "point", "data": {"values": []}})
+json.dump([getattr(vl_convert, name)(what, **options) for name, what, options in json.load(sys.stdin)], sys.stdout)
 """
+_COMMAND = (sys.executable, "-P", "-c", _CHILD)  # -P: no file of the working folder shadows a library
 
 
 def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
@@ -36,7 +41,51 @@ def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
     Raises:
         DgpruneError: the memory limit of this process leaves no room for it.
     """
-    return _converted("vegalite_to_svg", {"background": PAPER, **spec})
+    return _converted("vegalite_to_svg", _on_paper(spec))
+
+
+class Drawing:
+    """Charts drawn by a child process, which starts at once, while this one goes on; leave the `with` block to end it.
+
+    >>> with Drawing() as drawing:
+    ...     drawing.begin([{"mark": "point", "data": {"values": [{}]}}])
+    ...     (svg,) = drawing.finish()  # after other work
+    >>> svg[:4]
+    '<svg'
+    """
+
+    def __enter__(self) -> Self:
+        self._specs: Sequence[Mapping[str, Any]] = ()
+        try:
+            self._child = _started()
+        except OSError:  # no room for another process
+            self._child = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.kill()
+            with contextlib.suppress(OSError), self._child:
+                pass
+
+    def begin(self, specs: Sequence[Mapping[str, Any]]) -> None:
+        """Give the child the Vega-Lite specifications of all charts."""
+        self._specs = specs
+        if self._child is not None and self._child.stdin is not None:
+            with contextlib.suppress(OSError), self._child.stdin as pipe:  # the child may have died
+                pipe.write(_request("vegalite_to_svg", [_on_paper(spec) for spec in specs]))
+
+    def finish(self) -> list[str]:
+        """Return the charts as SVG, in their order, each as `vegalite_to_svg` draws it.
+
+        Raises:
+            DgpruneError: the memory limit of this process leaves no room for a picture.
+        """
+        if self._child is not None and self._child.stdout is not None:
+            drawn = self._child.stdout.read()
+            if self._child.wait() == 0:
+                return json.loads(drawn)
+        return [vegalite_to_svg(spec) for spec in self._specs]
 
 
 def svg_to_png(svg: str, *, scale: float) -> bytes:
@@ -87,10 +136,10 @@ def _converted(function: Literal["vegalite_to_svg", "javascript_bundle"], argume
 
 
 def _in_child(function: str, argument: Any, *, options: Mapping[str, str], limit: int) -> str:
-    request = json.dumps([function, [argument], options], default=str).encode()
-    child = subprocess.run([sys.executable, "-P", "-c", _CHILD], input=request, capture_output=True, check=False)
+    request = _request(function, [argument], **options)
+    child = subprocess.run(_COMMAND, input=request, capture_output=True, check=False)
     if child.returncode == 0:
-        return child.stdout.decode()
+        return json.loads(child.stdout)[0]
     if child.returncode == 1:
         errors = re.findall(r"^\w*Error: (.*)$", child.stderr.decode(errors="replace"), re.MULTILINE)
         raise DgpruneError(f"the picture could not be drawn: {' '.join(errors) or 'no message'}.")
@@ -100,6 +149,26 @@ def _in_child(function: str, argument: Any, *, options: Mapping[str, str], limit
         "-v unlimited) and limit memory by a control group. Tables need no picture, and chart.to_json() can be drawn "
         "elsewhere."
     )
+
+
+def _started() -> subprocess.Popen[bytes]:
+    """Start the child in its own process group, so that an interrupt of the notebook does not reach it."""
+    return subprocess.Popen(
+        _COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
+
+
+def _request(function: str, arguments: Sequence[Any], **options: str) -> bytes:
+    return json.dumps([[function, argument, options] for argument in arguments], default=str).encode()
+
+
+def _on_paper(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"background": PAPER, **spec}
 
 
 def _address_limit() -> int | None:

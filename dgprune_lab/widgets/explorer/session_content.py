@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from ...charts import drop, size_and_cost, sweep, trade_off
-from ...charts.renderer import vegalite_to_svg
+from ...charts.renderer import Drawing
 from ...core import tidy
 from ..panels.protocol import Row, Tried, View
 from ..panels.trade_off import distinct, table_of
@@ -37,25 +37,27 @@ def session_content(
         code: the code that repeats it.
         tables: "steps" and "pins", tables for people.
     """
-    yield CODE, code + "\n"
-    for name, file in (("steps", STEPS), ("pins", PINS)):
-        if len(tables[name]):
-            yield from _table(tables[name].reset_index(), file)
-    for number, network in networks.items():
-        yield network_file(number), network()
-    if view.present is not None:
-        yield "networks/present.safetensors", view.present.network()
-    tried = distinct(view.tried)
-    table = table_of(tried) if tried else tidy([], extra=EXTRA)
-    if tried:
-        yield from _table(table, "tables/networks.csv")
-    if tried and _labelled(view):
-        yield CHARTS.format("trade_off"), vegalite_to_svg(trade_off(table, width=_WIDE).to_dict(validate=False))
-    if view.present is not None:
-        forced = view.present.choice.get("forced") or {}
-        yield CHARTS.format("filters_kept"), filters_kept_svg(view.present.mask, forced=forced, silent=view.silent)
-    for name, spec in view_charts(view):
-        yield CHARTS.format(name), vegalite_to_svg(spec)
+    with Drawing() as drawing:
+        tried = distinct(view.tried)
+        table = table_of(tried) if tried else tidy([], extra=EXTRA)
+        charts = dict(view_charts(view))
+        if tried and _labelled(view):
+            charts = {"trade_off": trade_off(table, width=_WIDE).to_dict(validate=False), **charts}
+        drawing.begin(list(charts.values()))
+        yield CODE, code + "\n"
+        for name, file in (("steps", STEPS), ("pins", PINS)):
+            if len(tables[name]):
+                yield from _table(tables[name].reset_index(), file)
+        for number, network in networks.items():
+            yield network_file(number), network()
+        if tried:
+            yield from _table(table, "tables/networks.csv")
+        if view.present is not None:
+            yield "networks/present.safetensors", view.present.network()
+            forced = view.present.choice.get("forced") or {}
+            yield CHARTS.format("filters_kept"), filters_kept_svg(view.present.mask, forced=forced, silent=view.silent)
+        for name, svg in zip(charts, drawing.finish(), strict=True):
+            yield CHARTS.format(name), svg
 
 
 def _table(table: pd.DataFrame, file: str) -> Iterator[tuple[str, str | bytes]]:
