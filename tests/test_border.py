@@ -200,7 +200,7 @@ def test_unknown_missing_and_repeated_arguments_are_named(call: Callable[[], obj
 
 @public
 class Held:
-    """Public methods and the constructor are held, private ones are not."""
+    """Public methods and the constructor are checked, private ones are not."""
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
@@ -243,7 +243,7 @@ class Values:
         (lambda: Values(count=1.5), r"Values\(\): count must be a whole number; got 1\.5"),  # type: ignore[arg-type]
     ],
 )
-def test_constructors_and_methods_are_held(call: Callable[[], object], words: str) -> None:
+def test_constructors_and_methods_are_checked(call: Callable[[], object], words: str) -> None:
     with pytest.raises(DgpruneError, match=words):
         call()
 
@@ -293,7 +293,7 @@ def test_nothing_random_is_drawn_and_long_lists_are_not_walked() -> None:
     assert random.getstate() == before
 
 
-# Not held, and why.
+# Not checked, and why.
 EXEMPT = {
     **dict.fromkeys(("DgpruneError", "DgpruneNote"), "exceptions"),
     **dict.fromkeys(("Diagnostic", "Menu"), "made by a decorator or in one file of the package"),
@@ -322,7 +322,7 @@ def offered(face: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if callable(value) and not isinstance(value, Mapping)}
 
 
-def is_held(function: Any) -> bool:
+def is_checked(function: Any) -> bool:
     while not getattr(function, "is_public", False) and hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     return getattr(function, "is_public", False)
@@ -331,13 +331,13 @@ def is_held(function: Any) -> bool:
 def unheld(name: str, thing: Any) -> list[str]:
     """The public callables of a thing that the decorator does not hold, less the exempt ones."""
     if isinstance(thing, Stepwise):
-        return [] if is_held(thing.steps) else [name]
+        return [] if is_checked(thing.steps) else [name]
     if not isinstance(thing, type):
-        return [] if is_held(thing) or name in EXEMPT else [name]
+        return [] if is_checked(thing) or name in EXEMPT else [name]
     own = [base for base in thing.__mro__ if base.__module__.startswith("dgprune_lab")]
     methods = {n for base in own for n, value in vars(base).items() if isinstance(value, METHODS)}
-    missing = [n for n in methods if not (n.startswith("_") or n in CALLED_BY_OTHERS or is_held(getattr(thing, n)))]
-    if name not in EXEMPT and not name.endswith("Panel") and not is_held(thing.__init__):
+    missing = [n for n in methods if not (n.startswith("_") or n in CALLED_BY_OTHERS or is_checked(getattr(thing, n)))]
+    if name not in EXEMPT and not name.endswith("Panel") and not is_checked(thing.__init__):
         missing.append("__init__")
     return [f"{name}.{method}" for method in sorted(missing)]
 
@@ -346,7 +346,7 @@ METHODS = (types.FunctionType, classmethod, staticmethod)
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_every_public_function_method_and_constructor_is_held(face: str) -> None:
+def test_every_public_function_method_and_constructor_is_checked(face: str) -> None:
     things = offered(face)
     assert len(things) >= 2
     assert [missing for name, thing in things.items() for missing in unheld(name, thing)] == []

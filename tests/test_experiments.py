@@ -96,9 +96,9 @@ def test_other_workers_give_the_same_rows(tmp_path: Path, undisturbed: Results) 
 
 
 def test_a_forked_worker_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert worker.here().endswith(f":{os.getpid()}")
+    assert worker.process_name().endswith(f":{os.getpid()}")
     monkeypatch.setattr(os, "getpid", lambda: 7)
-    assert worker.here().endswith(":7")
+    assert worker.process_name().endswith(":7")
 
 
 def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:

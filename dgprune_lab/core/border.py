@@ -96,10 +96,10 @@ class Border:
         for name in self.needed:
             if name not in options and name not in given:
                 raise DgpruneError(self._text(args, f" needs the argument {name!r}: {self._words(name)}."))
-        taken = [self.held(name, value, args) for name, value in zip(given, args, strict=False)]
-        return (*taken, *args[len(given) :]), {name: self.held(name, value, args) for name, value in options.items()}
+        taken = [self.checked(name, value, args) for name, value in zip(given, args, strict=False)]
+        return (*taken, *args[len(given) :]), {name: self.checked(name, value, args) for name, value in options.items()}
 
-    def held(self, name: str, value: Any, args: tuple[Any, ...] = ()) -> Any:
+    def checked(self, name: str, value: Any, args: tuple[Any, ...] = ()) -> Any:
         """Return one argument, converted to the kind that the function takes."""
         kind = self.kinds.get(name)
         if kind is None:
@@ -167,14 +167,14 @@ def public(thing: Public) -> Public:
     dgprune_lab.core.errors.DgpruneError: half() has no argument 'ratio'; it takes ratios. Did you mean 'ratios'?
     """
     if not isinstance(thing, type):
-        return _held(thing)
+        return _checked(thing)
     members: dict[str, Any] = dict(vars(thing))
     for name, member in members.items():
         if name == "__init__" or not (name.startswith("_") or name in _LEFT):
             if isinstance(member, classmethod | staticmethod):
-                setattr(thing, name, type(member)(_held(member.__func__)))
+                setattr(thing, name, type(member)(_checked(member.__func__)))
             elif isinstance(member, types.FunctionType):
-                setattr(thing, name, _held(member))
+                setattr(thing, name, _checked(member))
     return cast(Public, thing)
 
 
@@ -203,10 +203,10 @@ def _is_plain() -> bool:
     return not modes and torch.empty(0).device.type == "cpu"
 
 
-def _held(function: Any) -> Any:
+def _checked(function: Any) -> Any:
     compiled, border, is_plain, outside = border_of, None, _is_plain, outside_inference
 
-    def held(*args: Any, **options: Any) -> Any:
+    def checked(*args: Any, **options: Any) -> Any:
         nonlocal border
         if border is None:
             border = compiled(function)
@@ -217,7 +217,7 @@ def _held(function: Any) -> Any:
             return function(*args, **options)
 
     # With the globals of the function itself: doctest looks there, and so do tools that resolve hints.
-    made = types.FunctionType(held.__code__, inspect.unwrap(function).__globals__, None, None, held.__closure__)
+    made = types.FunctionType(checked.__code__, inspect.unwrap(function).__globals__, None, None, checked.__closure__)
     functools.update_wrapper(made, function)
     made.is_public = True  # pyright: ignore[reportFunctionMemberAccess]
     return made
@@ -237,11 +237,11 @@ def resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
     base, hints = inspect.unwrap(function), {}
     annotations = {name: hint for name, hint in getattr(base, "__annotations__", {}).items() if name != "return"}
     for name, hint in annotations.items():
-        held = types.SimpleNamespace(__annotations__={name: hint})
+        carrier = types.SimpleNamespace(__annotations__={name: hint})
         for names in (dict, functools.partial(_typing_names, base.__module__)):
             try:
                 space = {**names(), **base.__globals__}
-                hints[name] = get_type_hints(held, space, include_extras=True)[name]
+                hints[name] = get_type_hints(carrier, space, include_extras=True)[name]
                 break
             except (NameError, AttributeError, TypeError):
                 continue

@@ -115,7 +115,7 @@ def predictors(
             "with a converged network. Train more networks."
         )
     values = np.stack([larger_is_better(table.measures[name], table.better[name])[kept] for name in names])
-    referee = _Referee(
+    networks = _Networks(
         names=names,
         values=values,
         outcome=np.empty(0),
@@ -130,12 +130,12 @@ def predictors(
     rows: list[dict[str, Any]] = []
     for name, where in places:
         outcome = larger_is_better(table.outcomes[name, where], table.better[name])[kept]
-        rows += replace(referee, outcome=outcome).rows(table, name, where=where)
+        rows += replace(networks, outcome=outcome).rows(table, name, where=where)
     return tidy(rows, extra=EXTRA)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Referee:
+class _Networks:
     """The networks that are judged, (N,) each, and one outcome: values are signed so that larger is better."""
 
     names: list[str]

@@ -18,7 +18,7 @@ from .experiment import Experiment
 from .plan import Pace, about_experiment, keys_of, name_of
 from .results import Results
 from .store import writing
-from .worker import finished_run, here, work
+from .worker import finished_run, process_name, work
 
 _POLL = 0.2  # seconds after which a caller may cancel
 # Sent as text, since a Dask worker ends if it cannot import a function that it is sent; so it answers with an error.
@@ -77,7 +77,7 @@ def run(
         failed = sum(state == "failed" for state in states.values())
         pace = Pace(total=len(keys), done=len(states) - failed, failed=failed, workers=width(executor))
         shared["start"] = time.time()  # by which Dask tells a run from the same one of an earlier start
-        store.begin(started=shared["start"], workers=pace.workers, driver=here())
+        store.begin(started=shared["start"], workers=pace.workers, driver=process_name())
         if count := store.other_code():
             note(
                 f"{count} of the {len(there)} runs that {folder} holds were computed by other code of dgprune-lab. "

@@ -63,7 +63,7 @@ def work(task: Mapping[str, Any]) -> dict[str, Any]:
         except Exception as error:
             reason = f"it cannot import {task['function']} ({error}). The module of the function must lie on its path."
     if reason is not None:
-        return {"refused": f"worker {here()}: {reason}"}
+        return {"refused": f"worker {process_name()}: {reason}"}
     return finished_run(run, task)
 
 
@@ -103,7 +103,7 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
                 cells |= {"state": "failed", **_words(error)}
         spent = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
     where = {
-        "worker": here(),
+        "worker": process_name(),
         "machine": _machine(scratch.device),
         "versions": versions(),
         "code": code_key(),
@@ -170,6 +170,6 @@ def _machine(device: torch.device) -> str:
     return machine_description() + gpu
 
 
-def here() -> str:
+def process_name() -> str:
     """Return the name of this computer and the number of this process."""
     return f"{platform.node()}:{os.getpid()}"

@@ -95,11 +95,11 @@ def load_weights(
                 f"{to} of this network could not take its values from {name}: it shares memory with another tensor, to "
                 "which the file gives other values. Use a network built like the one that was saved."
             )
-    told = _told(fit, file, own=own, found=prefix is None)
+    decisions = _decisions(fit, file, own=own, found=prefix is None)
     if left := layers_of(n for n in state if n not in own):
-        told.append(f"left as they were: {first_few(left)}")
-    if told:
-        note(f"load_weights: {name}: {'; '.join(told)}.")
+        decisions.append(f"left as they were: {first_few(left)}")
+    if decisions:
+        note(f"load_weights: {name}: {'; '.join(decisions)}.")
     set_provenance(network, Provenance())
     if (builder := getattr(network, "dgprune_builder", None)) is not None:  # its seed is not that of the training
         options = {name: value for name, value in builder[1].items() if name != "seed"}
@@ -169,7 +169,7 @@ def _place(fit: Fit, file: Tensors) -> str:
     return f"key={key!r}, prefix={prefix!r}" if key else f"prefix={prefix!r}"
 
 
-def _told(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], found: bool) -> list[str]:
+def _decisions(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], found: bool) -> list[str]:
     """What was decided for the user, in words; nothing if the file is a plain state_dict of this network."""
     plain = dict(fit.starts) == {"": ""} and set(file.keys.values()) == {""}
     parts = [f"read with {_place(fit, file)}"] * (found and not plain)

@@ -149,7 +149,7 @@ class Scorer:
                 raise DgpruneError(f"scorer {self.name!r} has no option {key!r}; it takes: {takes}.")
         hints = border_of((self.base or self).function)
         return {
-            key: hints.held(key, options[key]) if key in options else parameter.default
+            key: hints.checked(key, options[key]) if key in options else parameter.default
             for key, parameter in known.items()
         }
 
