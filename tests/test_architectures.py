@@ -156,7 +156,7 @@ def test_auxiliary_heads_are_refused_by_name() -> None:
         dg.read_groups(zoo.googlenet(num_classes=4, init_weights=False), images(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "vit_b_32"])
+@pytest.mark.parametrize("name", [pytest.param("convnext_tiny", marks=pytest.mark.slow), "vit_b_32"])
 def test_groups_with_statistics_across_channels_are_refused_and_the_rest_is_exact(name: str) -> None:
     torch.manual_seed(0)
     if name == "convnext_tiny":

@@ -218,7 +218,7 @@ def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
             return error.code, b""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     place, runtime = tmp_path / "notebooks", tmp_path / "runtime"
     with socket.create_server((lab.HOST, 0)) as probe:

@@ -284,6 +284,7 @@ def test_in_the_explorer_an_error_stays_in_the_panel_and_others_go_on(study: dg.
         explorer.close()
 
 
+@pytest.mark.slow
 def test_one_real_fit_from_the_first_picture_to_the_end_of_its_process() -> None:
     def children() -> list[Any]:
         return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]

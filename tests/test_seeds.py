@@ -106,6 +106,7 @@ def compared(studies: Any, scorers: Any = ("l1", "random", peeks, None), **chang
     return diagnostics.after_finetuning(studies, scorers=scorers, **{"epochs": 2, "options": QUICK, **changed})
 
 
+@pytest.mark.slow
 def test_differences_are_paired_by_training_seed() -> None:
     studies = trainings()
     table: Any = compared(studies, ratios=(0.3, 0.5))

@@ -137,6 +137,7 @@ def test_a_widget_without_a_picture_is_refused_and_a_progress_bar_left_out() -> 
         still_outputs([shown({VIEW: {}, "text/plain": "IntSlider(value=3)"})], count=1)
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_and_is_stored_alike_twice(tmp_path: Path) -> None:
     path = tmp_path / "mine.ipynb"
     chart = "import altair as alt\nfrom dgprune_lab.widgets import LiveChart\n"

@@ -204,6 +204,7 @@ def test_a_network_that_was_selected_on_a_target_says_so_whatever_chooses(study:
     assert label(chosen, dg.SCORERS["l1"]) == "L1 norm (weights)", "the scorer itself did not look"
 
 
+@pytest.mark.slow
 def test_the_report_says_it_too(study: dg.Study, tmp_path: Path) -> None:
     text = dg.report(study, tmp_path / "r.html", scorers=["l1", alike], seconds=0, progress=False).read_text("utf-8")
     found = re.search(r'<script type="application/json" class="state">(.*?)</script>', text, re.DOTALL)

@@ -116,6 +116,7 @@ def test_this_process_continues_meanwhile(ran: Ran) -> None:
     assert ran.longest_pause < 1
 
 
+@pytest.mark.slow
 def test_same_rows_and_seed_give_the_same_positions_in_any_unit(ran: Ran, capfd: pytest.CaptureFixture[str]) -> None:
     rows = 4 * two_clusters()  # a power of two: not a bit of the scaled rows may differ
     before = rows.copy()
@@ -150,6 +151,7 @@ def test_the_neighbours_are_exact_and_each_row_is_its_own_first() -> None:
     assert all(len(set(row)) == 6 for row in indices.tolist())
 
 
+@pytest.mark.slow
 def test_the_child_reports_each_stage_and_imports_no_torch_and_the_parent_no_numba() -> None:
     output = python(
         "import sys, warnings; warnings.simplefilter('ignore'); import numpy as np\n"

@@ -64,6 +64,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="runs install.sh")
 def test_a_folder_of_wheels_installs_with_one_command(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -70,6 +70,7 @@ def test_a_child_that_raises_or_dies_says_how() -> None:
     assert (died.kind, died.error) == ("died", "the process ended with code 3")
 
 
+@pytest.mark.slow
 def test_a_child_ends_when_its_parent_is_killed() -> None:
     script = (
         "import sys, zoo_networks; from dgprune_lab.commands.zoo.limits import Limits, run_limited; "
@@ -100,6 +101,7 @@ def test_memory_counts_from_the_first_stage() -> None:
     assert ending.result == {"blocks": 20} and 40e6 < ending.peaks["read"] < 200e6
 
 
+@pytest.mark.slow
 def test_one_that_hangs_and_one_that_cannot_be_built_do_not_stop_the_others() -> None:
     hanging = [named("slow", zoo_networks.Slow), named("broken", zoo_networks.unbuildable)]
     first, second = zoo.try_all(hanging, limits=Limits(seconds=1.0), peer=False)
