@@ -431,3 +431,20 @@ def test_the_page_fits_draws_every_cell_and_cuts_no_words(opened: tuple[Opened, 
     cell = shown["sensitivity"]["cells"][2]
     sent = page.evaluate("window.sent")[-1]
     assert (sent["type"], sent["group"], sent["filter"]) == ("filter", cell["group"], cell["filter"])
+
+    page.set_viewport_size({"width": 620, "height": 1900})
+    one.settle()
+    room, sizes = page.evaluate(
+        """() => [document.querySelector('.dgx-panel-charts').clientWidth,
+        [...document.querySelectorAll('.dgx-panel-chart svg')].map((svg) => {
+          const { width, height } = svg.getBoundingClientRect(), { width: w, height: h } = svg.viewBox.baseVal;
+          return [width, height / width, h / w]; })]"""
+    )
+    sizes = [size for size in sizes if size[0]]  # that of a picked set is hidden
+    assert len(sizes) == 4 and all(width <= max(room, 520) + 1 for width, *_ in sizes)
+    assert all(drawn == pytest.approx(own, rel=0.02) for _, drawn, own in sizes), "nothing is squeezed"
+    page.locator(".dgx-panel-chart").first.locator("svg .mark-rect path").nth(5).click()
+    cell = shown["sensitivity"]["cells"][5]
+    sent = page.evaluate("window.sent")[-1]
+    assert (sent["type"], sent["group"], sent["filter"]) == ("filter", cell["group"], cell["filter"]), "drawn smaller"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "charts do not widen the page"

@@ -70,13 +70,14 @@ def _rows(name: str, checkpoint: str, *, device: torch.device, quick: bool) -> I
     ]
     curves: dict[str, list[float]] = {}
     values: dict[tuple[str, bool], float] = {}
+    counts: dict[tuple[str, bool], int] = {}
 
     def ours(search: str, intervals: bool = True) -> float:
         def run() -> None:
             study = Study(model, sources=sources)
             options: Any = {"search": search, "tolerance": TOLERANCE, "step": step, "images": images}
             frame = prunability(study, intervals=intervals, **options)
-            values[search, intervals] = frame["value"].iloc[-1]
+            values[search, intervals], counts[search, intervals] = frame[["value", "evaluations"]].iloc[-1]
             curves[search] = frame.loc[frame["metric"] == "loss", "value"].tolist()
 
         return seconds(run, device)
@@ -95,12 +96,14 @@ def _rows(name: str, checkpoint: str, *, device: torch.device, quick: bool) -> I
     check_losses(curves["grid"], curves["loop"])
     require_same(values["fast", True] == values["fast", False], "prunabilities")
     size = f"{sum(len(labels) for _, labels in batches)} training images, tolerance {TOLERANCE:g}, a new study each"
-    kinds = ("alone", "quick search, without intervals", ">= 5"), ("fast", "quick search", ">= 5")
-    for key, text, aim in (*kinds, ("grid", "whole grid, with intervals", "")):
-        evaluated = (
-            f"at {len(curves['loop'])} shares; ours evaluates {len(curves['grid' if key == 'grid' else 'fast'])}"
-        )
-        note = f"peer: copy, mask, evaluate {evaluated}; {size}"
+    rows = (
+        ("alone", ("fast", False), "quick search, without intervals", ">= 5"),
+        ("fast", ("fast", True), "quick search", ">= 5"),
+        ("grid", ("grid", True), "whole grid, with intervals", ""),
+    )
+    for key, how, text, aim in rows:
+        count = f"{counts[how]:.0f}" if how[1] else f"{counts[how]:.0f}, those refused on part of the images"
+        note = f"peer: copy, mask, evaluate at {len(curves['loop'])} shares; ours evaluates {count}; {size}"
         row = {"name": f"prunability, {name}, {text}", "ours": times[key], "peer": times["loop"]}
         yield Row(**row, device=device.type, aim=aim, note=note)
 

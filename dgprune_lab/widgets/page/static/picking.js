@@ -18,8 +18,10 @@ export const nameOf = (datum) => Object.values(cellOf(datum)).join(", filter ");
 
 const isSameCell = (a, b) => nameOf(a) !== "" && nameOf(a) === nameOf(b);
 
-// The element of a chart; one whose cells can be picked, or that has a brush, takes the focus.
-export const chartBox = ({ picks, brushes }) => node("div", { class: "dgx-panel-chart", tabindex: picks || brushes ? 0 : undefined });
+// The element of a chart; one whose cells can be picked, or that has a brush, takes the focus. A narrow page draws charts
+// smaller, but not those with a brush, as Vega places a brush in the chart's own pixels.
+export const chartBox = ({ picks, brushes }) =>
+  node("div", { class: brushes ? "dgx-panel-chart" : "dgx-panel-chart dgx-shrinks", tabindex: picks || brushes ? 0 : undefined });
 
 // `picked` returns the present cell, `pick` takes the row of the next and whether it was opened: by a click or Enter.
 export function watchCells(holder, { picks, label }, { picked, pick }) {
