@@ -187,7 +187,7 @@ def test_a_title_says_which_map_it_is_and_what_not_to_read() -> None:
     assert "UMAP of all images, full and pruned together" in shown
     assert any("Trustworthiness 0.91 (0.88 to 0.93)" in text for text in shown)
     assert any(text.startswith("Distances and cloud sizes mean little here") for text in shown)
-    assert "Between measured ratios, places are interpolated. The frame holds those of all ratios." in shown
+    assert "Places between measured ratios are interpolated; the frame fits all ratios." in shown
     frame["embedding"] = frame["embedding"].where(frame["embedding"].isna(), "linear")
     assert "Linear projection (two principal axes of the full network)" in words(dg.charts.feature_shift(frame))
 

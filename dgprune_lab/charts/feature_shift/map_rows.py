@@ -161,7 +161,7 @@ def map_words(
     if len(knots) == 1:
         live = {"text": f"{images:,} images in the full network."}
     between = (
-        "Between measured ratios, places are interpolated. The frame holds those of all ratios."
+        "Places between measured ratios are interpolated; the frame fits all ratios."
         if only is None and len(knots) > 1
         else ""
     )
