@@ -149,7 +149,7 @@ def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
             raise unknown("column", name, words.columns)
     left = [{"selector": "th, td", "props": "text-align: left !important; vertical-align: top"}]
     view = words[list(columns)].style.hide().format(escape="html").set_table_styles(left)  # type: ignore[arg-type]
-    for name, style in {"claim": {"min-width": "240px"}, "estimate": {"min-width": "110px"}}.items():
+    for name, style in {"claim": {"min-width": "180px"}, "estimate": {"min-width": "110px"}}.items():
         view = view.set_properties(subset=[name], **style) if name in columns else view
     return view
 
