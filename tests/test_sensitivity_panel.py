@@ -441,7 +441,7 @@ def test_the_page_fits_draws_every_cell_and_cuts_no_words(opened: tuple[Opened, 
           return [width, height / width, h / w]; })]"""
     )
     sizes = [size for size in sizes if size[0]]  # that of a picked set is hidden
-    assert len(sizes) == 4 and all(width <= max(room, 520) + 1 for width, *_ in sizes)
+    assert len(sizes) == 4 and all(width <= max(room, 450) + 1 for width, *_ in sizes)
     assert all(drawn == pytest.approx(own, rel=0.02) for _, drawn, own in sizes), "nothing is squeezed"
     page.locator(".dgx-panel-chart").first.locator("svg .mark-rect path").nth(5).click()
     cell = shown["sensitivity"]["cells"][5]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import inspect
 import sys
@@ -14,7 +13,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
 
-from .errors import DgpruneError
+from .errors import DgpruneError, did_you_mean
 from .hints import kind_of
 from .kinds import Kind, Refused
 
@@ -120,8 +119,7 @@ class Border:
         return f": {name} must {wanted}; got {shown(refused.value)}{refused.where}. {advice}".rstrip()
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.55)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, self.names, cutoff=0.55)
         return f" has no argument {name!r}; it takes {', '.join(self.names) or 'none'}.{hint}"
 
     def _too_many(self, args: tuple[Any, ...]) -> str:

@@ -86,6 +86,16 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> DgpruneError:
     "unknown scorer 'dds'; known: dss, l2. Did you mean 'dss'?"
     """
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return DgpruneError(f"unknown {kind} {name!r}; known: {', '.join(names)}.{hint}")
+    return DgpruneError(f"unknown {kind} {name!r}; known: {', '.join(names)}.{did_you_mean(name, names)}")
+
+
+def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Return a sentence with the known name that is meant, after a space; "" if none is near.
+
+    >>> did_you_mean("acc", ["macs", "accuracy"]), did_you_mean("TAYLOR", ["l1", "taylor"]), did_you_mean("x", ["l1"])
+    (" Did you mean 'accuracy'?", " Did you mean 'taylor'?", '')
+    """
+    text, names = str(name).casefold(), {one.casefold(): one for one in reversed(list(known))}
+    begun = [one for one in reversed(names) if len(text) > 2 and one.startswith(text)]
+    near = begun or difflib.get_close_matches(text, names, n=1, cutoff=cutoff)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""

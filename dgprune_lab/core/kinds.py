@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import operator
@@ -17,6 +16,7 @@ import torch
 from pandas.api.types import is_numeric_dtype
 from torch import Tensor
 
+from .errors import did_you_mean
 from .machine import device
 
 _CLASSES = {
@@ -122,9 +122,9 @@ class Choice(Kind):
     def take(self, value: Any) -> Any:
         if isinstance(value, str | int | bool) and value in self.options:
             return value
-        near = difflib.get_close_matches(str(value), map(str, self.options), n=1, cutoff=0.5)
         text = isinstance(value, str)
-        raise Refused(value, advice=f"Did you mean {near[0]!r}?" if near and text else "", depth=int(text))
+        advice = did_you_mean(value, map(str, self.options)).strip() if text else ""
+        raise Refused(value, advice=advice, depth=int(text))
 
 
 class Flag(Kind):
