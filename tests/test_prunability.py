@@ -322,6 +322,14 @@ def test_several_networks_on_one_table_and_a_note_where_their_losses_differ() ->
     assert unlike({"a": 1.0, "b": 1.029}) is None and "0.5 (b) to 1 (a)" in (unlike({"a": 1.0, "b": 0.5}) or "")
 
 
+def test_a_tolerance_that_may_be_a_percentage_is_said_in_words() -> None:
+    with pytest.warns(
+        dg.DgpruneNote, match=r"tolerance=10 lets the loss grow to 11 times; 0\.1 lets it grow by a tenth"
+    ):
+        dg.diagnostics.prunability(study_of(), step=0.25, tolerance=[0.1, 10])
+    dg.diagnostics.prunability(study_of(), step=0.25, tolerance=1)  # no note
+
+
 def test_the_study_is_untouched_and_steps_yield_within_an_evaluation() -> None:
     study = study_of()
     before, state = fingerprint(study.model), torch.get_rng_state()

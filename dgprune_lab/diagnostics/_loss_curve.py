@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import DgpruneError
+from ..core import DgpruneError, note
 from ..stats import intervals
 
 Floats = NDArray[np.float64]
@@ -79,6 +79,20 @@ def grid_of(step: float) -> tuple[float, ...]:
         )
     shares = (round(1 - k * step, 10) for k in range(count + 1))
     return tuple(share for share in shares if share > 1e-9)
+
+
+def tolerances_of(tolerance: float | Sequence[float]) -> list[float]:
+    """Return one or several tolerances as a list without repetitions; a note says what one above 1 allows.
+
+    Raises:
+        DgpruneError: no tolerance.
+    """
+    tolerances = list(dict.fromkeys([tolerance] if isinstance(tolerance, float | int) else tolerance))
+    if not tolerances:
+        raise DgpruneError("prunability needs at least one tolerance, above 0: 0.1 lets the loss grow by a tenth.")
+    if (largest := max(tolerances)) > 1:
+        note(f"tolerance={largest:g} lets the loss grow to {1 + largest:g} times; 0.1 lets it grow by a tenth.")
+    return tolerances
 
 
 def check_full_loss(loss: float, *, name: str) -> None:

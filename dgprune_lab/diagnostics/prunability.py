@@ -17,7 +17,7 @@ from ..scorers import Scorer
 from ..stats import unlike
 from ..study import Study, batchnorm_cell, labelled_studies, pooled
 from ._contract import Steps, diagnostic
-from ._loss_curve import LossCurve, grid_of
+from ._loss_curve import LossCurve, grid_of, tolerances_of
 
 Granularity = Literal["weight", "filter"]
 Search = Literal["grid", "fast"]
@@ -124,9 +124,7 @@ def prunability(
         split=split,
         seed=seed,
     )
-    tolerances = list(dict.fromkeys([tolerance] if isinstance(tolerance, float | int) else tolerance))
-    if not tolerances:
-        raise DgpruneError("prunability needs at least one tolerance, above 0: 0.1 lets the loss grow by a tenth.")
+    tolerances = tolerances_of(tolerance)
     if not intervals and (search == "grid" or granularity == "filter"):
         raise DgpruneError(
             "intervals=False saves images at shares that are refused, which needs search='fast' and "
