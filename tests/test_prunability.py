@@ -239,6 +239,16 @@ def test_a_curve_that_refuses_shares_finds_an_end_of_the_range_that_is_enough(gr
     assert len(ends) > 10 and (differ > 0) != grows
 
 
+def test_where_the_smallest_share_is_enough_the_range_from_1_is_followed_down() -> None:
+    def measure(share: float, most: float) -> Generator[None, None, Tensor]:
+        yield
+        return torch.full((40,), 1.0 if share > 0.795 or share < 0.05 else 2.0, dtype=torch.float64)
+
+    curve = LossCurve(measure, step=0.01, name="made up", refuse=0.1)
+    drain(curve.bracket(0.1))
+    assert curve.read(0.1).contiguous_end == 0.8
+
+
 def test_small_shares_are_tried_first_where_they_are_refused_early() -> None:
     full, asked = torch.linspace(0.5, 1.5, 40, dtype=torch.float64), list[float]()
 

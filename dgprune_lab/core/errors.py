@@ -95,7 +95,7 @@ def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> 
     >>> did_you_mean("acc", ["macs", "accuracy"]), did_you_mean("TAYLOR", ["l1", "taylor"]), did_you_mean("x", ["l1"])
     (" Did you mean 'accuracy'?", " Did you mean 'taylor'?", '')
     """
-    text, names = str(name).casefold(), {one.casefold(): one for one in reversed(list(known))}
-    begun = [one for one in reversed(names) if len(text) > 2 and one.startswith(text)]
+    text, names = str(name).casefold(), {one.casefold(): one for one in known}
+    begun = [one for one in names if len(text) > 2 and one.startswith(text)]
     near = begun or difflib.get_close_matches(text, names, n=1, cutoff=cutoff)
     return f" Did you mean {names[near[0]]!r}?" if near else ""
