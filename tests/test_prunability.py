@@ -228,9 +228,12 @@ def test_a_curve_that_refuses_shares_finds_an_end_of_the_range_that_is_enough(gr
         for tolerance in tolerances:
             drain(all_.bracket(tolerance))
             drain(fewer.bracket(tolerance))
+            alone = LossCurve(measure, step=0.05, name="made up", refuse=tolerance)
+            drain(alone.bracket(tolerance))
             end, limit = fewer.read(tolerance).contiguous_end, (1 + tolerance) * fewer.full
-            below = max((share for share in fewer.losses if share < end), default=None)
-            assert all(share == 1.0 or table[share].mean() <= limit for share in fewer.losses if share >= end)
+            below = max((share for share in alone.losses if share < end), default=None)
+            assert end == alone.read(tolerance).contiguous_end and fewer.shares_of(tolerance) == alone.points[0]
+            assert all(share == 1.0 or table[share].mean() <= limit for share in alone.losses if share >= end)
             assert end == 0.05 if below is None else table[below].mean() > limit
             assert not grows or (end == all_.read(tolerance).contiguous_end and end - (below or 0) < 0.051)
             differ += end != all_.read(tolerance).contiguous_end

@@ -135,6 +135,7 @@ class LossCurve:
         self.losses: dict[float, Floats] = {}
         self.refused: set[float] = set()
         self._measure, self.refuse = measure, refuse
+        self._asked: dict[float, set[float]] = {}
 
     @property
     def full(self) -> float:
@@ -190,53 +191,70 @@ class LossCurve:
         order. Skipped shares are not measured, so an exception within the range or an isolated share below it stays
         unnoticed.
         """
-        limit = (1 + tolerance) * (yield from self.at(1.0))
+        self._asked[tolerance] = {1.0}
+        yield from self.at(1.0)
         last = len(self.grid) - 1
         places = [*(1 << k for k in range(last.bit_length()) if 1 << k < last), last]
-        upwards = self.refuse is not None and (yield from self.at(self.grid[last])) > limit
+        upwards = self.refuse is not None and not (yield from self._is_enough(last, tolerance))
         inside, outside = 0, None
         for place in reversed(places) if upwards else places:
-            enough = (yield from self.at(self.grid[place])) <= limit
+            enough = yield from self._is_enough(place, tolerance)
             inside, outside = (place, outside) if enough else (inside, place)
             if enough == upwards:
                 break
         while outside is not None and outside - inside > 1:
             place = (inside + outside) // 2
-            if (yield from self.at(self.grid[place])) <= limit:
-                inside = place
-            else:
-                outside = place
+            enough = yield from self._is_enough(place, tolerance)
+            inside, outside = (place, outside) if enough else (inside, place)
+
+    def _is_enough(self, place: int, tolerance: float) -> Generator[object, None, bool]:
+        share = self.grid[place]
+        self._asked[tolerance].add(share)
+        return (yield from self.at(share)) <= (1 + tolerance) * self.full
 
     def fill(self) -> Generator[object, None, None]:
         """Measure every share of the grid."""
         for share in self.grid:
             yield from self.at(share)
 
+    def shares_of(self, tolerance: float) -> list[float]:
+        """The measured shares, from 1 down, off which a tolerance is read: those of its own search, so that its result
+        does not depend on other tolerances; all where every share was measured, or where it was not searched for.
+        """
+        shares, _ = self.points
+        asked = self._asked.get(tolerance)
+        return shares if asked is None or len(shares) == len(self.grid) else sorted(asked, reverse=True)
+
     def read(self, tolerance: float) -> ReadOff:
-        """Return which measured shares have a loss of at most (1 + tolerance) times that of the full network."""
-        return read_off(*self.points, limit=(1 + tolerance) * self.full)
+        """Return which of `shares_of(tolerance)` have a loss of at most (1 + tolerance) times the full network's."""
+        shares = self.shares_of(tolerance)
+        return read_off(shares, list(map(self.mean, shares)), limit=(1 + tolerance) * self.full)
 
     def intervals(self) -> dict[float, tuple[float, float]]:
-        """Measured share -> 95 % bootstrap interval of the mean loss over images, for shares with a finite loss."""
-        known = [share for share in self.losses if share not in self.broken]
-        values = np.stack([self.losses[share] for share in known], axis=1)
-        low, high = intervals.over_images(np.minimum(values, _LARGEST))
+        """Measured share -> 95 % bootstrap interval of the mean loss over images; none for a loss of 1e30 or more."""
+        known = [share for share, losses in self.losses.items() if losses.max() < _LARGEST]
+        if not known:
+            return {}
+        low, high = intervals.over_images(np.stack([self.losses[share] for share in known], axis=1))
         return {share: (float(low[k]), float(high[k])) for k, share in enumerate(known)}
 
     def resampled(self, tolerances: Sequence[float], *, smallest: bool) -> list[tuple[float, float]]:
         """Return for each tolerance the 95 % bootstrap interval, over images, of the share that is enough.
 
         Images are resampled 1,000 times; each time the loss of the full network, the limit and the share (`smallest`,
-        or else `contiguous_end`) are computed again from the measured shares.
+        or else `contiguous_end`) are computed again from `shares_of` the tolerance.
         """
-        shares, _ = self.points
-        known = [share for share in shares if share not in self.broken]
+        measured, _ = self.points
+        known = [share for share in measured if share not in self.broken]
         relative = np.stack([self.losses[share] for share in known], axis=1) / self.full
         means = intervals.resampled_means(np.minimum(relative, _HUGE))
         ends = []
         for tolerance in tolerances:
+            shares = self.shares_of(tolerance)
             feasible = np.zeros((len(means), len(shares)), dtype=bool)
-            feasible[:, [shares.index(share) for share in known]] = means <= (1 + tolerance) * means[:, :1]
+            held = [share for share in known if share in shares]
+            columns = means[:, [known.index(share) for share in held]]
+            feasible[:, [shares.index(share) for share in held]] = columns <= (1 + tolerance) * means[:, :1]
             if not smallest:
                 feasible = np.logical_and.accumulate(feasible, axis=1)
             last = len(shares) - 1 - feasible[:, ::-1].argmax(axis=1)

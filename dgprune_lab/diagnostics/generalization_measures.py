@@ -208,6 +208,7 @@ def generalization_measures(
     Args:
         measures: which of the simpler measures to compute, by their metric; None for all. Prunability and the training
             loss are always in the table.
+        draws: number of noise samples of sharpness and random_perturbation; hessian_trace keeps its two.
 
     Raises:
         DgpruneError: an unknown measure.

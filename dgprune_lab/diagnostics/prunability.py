@@ -104,8 +104,9 @@ def prunability(
         A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
         Metric "prunability" (share): a row per network and tolerance, interval over resampled images. Its value is
         `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the range
-        from 1 that no measured share breaks; the exact value lies in (bracket_low, value]. `monotone`: whether
-        `smallest` equals `contiguous_end`. `isolated_feasible`: further ranges within the limit. `training_loss`: L.
+        from 1 that no share of its search breaks; if the loss only grows towards small shares, the exact value lies in
+        (bracket_low, value]. `monotone`: whether `smallest` equals `contiguous_end`. `isolated_feasible`: further
+        ranges within the limit. `training_loss`: L.
 
     Raises:
         DgpruneError: tolerance <= 0, an unknown choice, `intervals=False` with the grid or with filters, sources
@@ -279,7 +280,7 @@ def curve_rows(
             "contiguous_end": result.contiguous_end,
             "smallest": result.smallest if grid else None,
             "monotone": result.monotone if grid else None,
-            "bracket_low": max((share for share in shares if share < value), default=0.0),
+            "bracket_low": max((share for share in curve.shares_of(tolerance) if share < value), default=0.0),
             "isolated_feasible": _ranges(result.isolated_feasible) if grid else "not searched",
         }
         cells |= {"metric": "prunability", "unit": "share", "value": value, "low": low, "high": high}
