@@ -54,6 +54,23 @@ def test_half_a_tenth_of_a_point_is_rounded_away_from_zero_as_in_the_charts_and_
     assert points_text(100 * ends["value"]) == "\N{MINUS SIGN}12.3"
 
 
+@pytest.mark.parametrize(
+    ("ends", "unit", "expected"),
+    [
+        ((-0.00049, -0.00098, -0.00002), "share", "-0.049 points (-0.098 to -0.002)"),
+        ((-0.0004, -0.0012, 0.0004), "share", "-0.04 points (-0.12 to +0.04)"),
+        ((0.0, -0.001, 0.001), "share", "0.0 points (-0.1 to +0.1)"),
+        ((-12.25, -12.35, 0.0), None, "-12.3 (-12.4 to 0)"),
+        ((-1e-320, 0.0, 1.0), None, "0 (0 to +1)"),
+        ((0.0, -0.4, 0.4), "count", "0 (0 to 0)"),
+    ],
+)
+def test_a_number_that_is_not_0_does_not_read_as_0_and_0_has_no_sign(ends: Any, unit: Any, expected: str) -> None:
+    cells = dict(zip(("value", "low", "high"), ends, strict=True))
+    frame = dg.tidy([{"metric": "difference", "domain": "a", **cells, "unit": unit}])
+    assert dg.summary(frame, verdict=("better", "worse")).value.item() == expected
+
+
 def scored(**values: tuple[float, float, float]) -> pd.DataFrame:
     """Accuracies of scorers, as (value, low, high)."""
     cells = {"metric": "accuracy", "unit": "share", "interval": "images", "batchnorm": "recalibrate"}

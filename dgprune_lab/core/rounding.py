@@ -8,7 +8,7 @@ import math
 def rounded(value: float, decimals: int = 0) -> float:
     """Return a number rounded to so many decimals, half a unit away from zero.
 
-    Nine digits decide, because 100 * 0.285 is 28.499999999999996.
+    Twelve digits decide, because 100 * 0.285 is 28.499999999999996.
 
     >>> rounded(98.5), rounded(100 * 0.285), rounded(-0.25, 1), rounded(0.125, 2)
     (99.0, 29.0, -0.3, 0.13)
@@ -16,7 +16,7 @@ def rounded(value: float, decimals: int = 0) -> float:
     if not math.isfinite(value):
         return value
     scale = 10**decimals
-    return math.copysign(math.floor(float(f"{abs(value) * scale:.9g}") + 0.5) / scale, value) + 0.0
+    return math.copysign(math.floor(float(f"{abs(value) * scale:.12g}") + 0.5) / scale, value) + 0.0
 
 
 def whole_percent(share: float) -> str:

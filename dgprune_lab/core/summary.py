@@ -201,15 +201,31 @@ def _number(row: dict[str, Any], *, sign: bool) -> str:
     value, unit = row["value"], row.get("unit")
     if is_missing(value):
         return "-"
-    scale, form, suffix = (100, ".1f", " points" if sign else " %") if unit in _PERCENT else (1, ".3g", "")
+    scale, suffix = (100, " points" if sign else " %") if unit in _PERCENT else (1, "")
     scale = 1 if unit in ("%", "percent") else scale  # already in percent
-    plus = "+" if sign else ""
-    if unit in _COUNTS and float(value).is_integer():
-        form = ",.0f"
     known: list[Any] = [cell for cell in (value, row.get("low"), row.get("high")) if not is_missing(cell)]
     cells = [scale * cell for cell in known]
-    value, *ends = (f"{rounded(cell, 1) if form == '.1f' else cell:{plus}{form}}" for cell in cells)
+    if unit in _COUNTS and float(value).is_integer():
+        decimals = 0
+    else:
+        decimals = _decimals(cells, sign=sign) if unit in _PERCENT else None
+    value, *ends = (_text(cell, decimals, sign=sign) for cell in cells)
     return f"{value}{suffix} ({ends[0]} to {ends[1]})" if len(ends) == 2 else f"{value}{suffix}"
+
+
+def _decimals(cells: list[float], *, sign: bool) -> int:
+    """One; for differences up to three, so that none but 0 reads as 0."""
+    most = 3 if sign else 1
+    return next((d for d in range(1, most) if all(rounded(cell, d) or not cell for cell in cells)), most)
+
+
+def _text(cell: float, decimals: int | None, *, sign: bool) -> str:
+    """A number with so many decimals, or with three significant digits; 0 has no sign."""
+    places = decimals
+    if places is None:
+        places = min(2 - math.floor(math.log10(abs(cell))), 300) if cell and math.isfinite(cell) else 0
+    cell = rounded(cell, places)
+    return f"{cell:{'+' if sign and cell else ''}{'.3g' if decimals is None else f',.{decimals}f'}}"
 
 
 def _verdict(row: dict[str, Any], above: str, below: str) -> str:
