@@ -50,7 +50,8 @@ class Experiment:
             before the first run on this machine, so that no run fails by it.
         claims: function from the table of all runs to what it says about published claims.
         differences: what differs from the published protocol, a sentence each.
-        tolerance: by how much an accuracy (a share) may differ when a run is repeated on another machine.
+        tolerance: by how much an accuracy (a share) may differ when a run is repeated on another machine with the same
+            kind of processor. Another kind rounds sums in another way, and training enlarges the difference.
     """
 
     name: str
