@@ -224,6 +224,38 @@ def test_one_domain_or_no_class_in_common_is_refused() -> None:
         study.score("sensitivity")
 
 
+@pytest.mark.parametrize("few", ["source", "target"])
+def test_domains_that_number_their_classes_up_to_another_one_are_compared_where_both_have_images(few: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    parts = {
+        role: dg.Domain.from_arrays(
+            role,
+            images=torch.rand(60, 3, 4, 4, generator=generator),
+            labels=torch.arange(60) % (2 if role == few else CLASSES),
+            splits={"score": range(60)},
+        )
+        for role in ("source", "target")
+    }
+    net = linear_net([[1.0, 1.0, 1.0], [1.0, -1.0, 0.5]], outputs=CLASSES)
+    study = dg.Study(net, sources=[parts["source"]], targets=[parts["target"]])
+    expected = effects(dg.diagnostics.sensitivity(study, images=None)).value.abs()
+    assert np.allclose(-study.score("sensitivity").values["0"].numpy(), expected, atol=1e-4) and expected.max() > 0.1
+
+
+def test_a_split_without_images_is_named_with_those_that_have_some() -> None:
+    splits = {"train": range(20), "score": [], "report": range(20, 30)}
+    parts = [
+        dg.Domain.from_arrays(n, images=torch.rand(30, 3, 4, 4), labels=torch.arange(30) % CLASSES, splits=splits)
+        for n in ("a", "t")
+    ]
+    net = linear_net([[1.0, 1.0, 1.0], [1.0, -1.0, 0.5]], outputs=CLASSES)
+    study = dg.Study(net, sources=parts[:1], targets=parts[1:])
+    with pytest.raises(DgpruneError, match="'a' has no image in its split 'score'; splits with images: train, report"):
+        dg.diagnostics.sensitivity(study)
+    with pytest.raises(DgpruneError, match="'t' has no image in its split 'score'"):
+        dg.diagnostics.attribution_maps(study, domain="t", layer="0")
+
+
 def test_a_network_with_nan_logits_is_refused() -> None:
     study = study_of()
     with torch.no_grad():

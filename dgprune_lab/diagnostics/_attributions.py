@@ -98,6 +98,19 @@ def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Doma
     return pair
 
 
+def rows_of(domain: Domain, split: str, images: int | None = None) -> Tensor:
+    """The rows of a split's first images.
+
+    Raises:
+        DgpruneError: an unknown split, or one without images.
+    """
+    rows = domain.rows(split, images)
+    if not len(rows):
+        others = ", ".join(name for name, numbers in domain.splits.items() if len(numbers)) or "none"
+        raise DgpruneError(f"domain {domain.name!r} has no image in its split {split!r}; splits with images: {others}.")
+    return rows
+
+
 def attributor(study: Study) -> Attributor:
     """The Attributor of a study's network, on the study's device."""
     model = shared_copy(study.model).to(study.device)
@@ -127,7 +140,7 @@ def attribution_steps(
     if not names:
         raise DgpruneError("sensitivity needs at least one layer; layers=None takes all.")
     by = attributor(study) if by is None else by
-    rows = pair[0].rows(split, images), pair[1].rows(split, images)
+    rows = rows_of(pair[0], split, images), rows_of(pair[1], split, images)
     size = by.batch_size(method)
     calls = [names] if method in TOGETHER else [[name] for name in names]
     total, done = len(calls) * sum(-(-len(numbers) // size) for numbers in rows), 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core import Count, DgpruneError, Whole, public
 from ..study import Study
-from ._attributions import attributor
+from ._attributions import attributor, rows_of
 
 
 class AttributionMaps(NamedTuple):
@@ -45,7 +45,7 @@ def attribution_maps(
 
     Source: Shrikumar et al. 2016, arXiv:1605.01713 (gradient times input, at a hidden layer), by Captum.
     """
-    rows = study.domain(domain).rows(split)
+    rows = rows_of(study.domain(domain), split)
     if not 0 <= image < len(rows):
         raise DgpruneError(f"image must be 0 to {len(rows) - 1} in {split!r} of {domain!r}; got {image}.")
     if study.domain(domain).labels is None:

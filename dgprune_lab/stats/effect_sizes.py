@@ -112,7 +112,7 @@ def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor |
     out; NaN if no class remains.
 
     Args:
-        first, second: the moments on the two domains.
+        first, second: the moments on the two domains; a class that one of them does not number has no image there.
         resolution: see `resolution`, for each filter (C,) or for all of them.
 
     Raises:
@@ -218,10 +218,10 @@ def _per_class(
 
 def shared_classes(first: Tensor, second: Tensor) -> Tensor:
     """Return the indices of the classes of which both domains have at least two images."""
+    first, second = first[: len(second)], second[: len(first)]
     if not ((first > 0) & (second > 0)).any():
         raise DgpruneError(
-            "the two domains have no class in common, and only images of one class are compared; choose two domains "
-            "with the same classes, or use more images."
+            "the domains have no class in common, and they are compared within classes; choose two others or more images."
         )
     shared = ((first > 1) & (second > 1)).nonzero().flatten()
     if not len(shared):
