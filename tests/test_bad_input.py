@@ -45,6 +45,17 @@ class Ends(nn.Module):
         return self.end(self.inner(x))
 
 
+class Begins(nn.Module):
+    """A network that does something to the images first."""
+
+    def __init__(self, begin: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.begin = net(), begin
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.begin(x))
+
+
 class Constant(nn.Module):
     """A network whose logits do not depend on the image."""
 
@@ -62,7 +73,19 @@ def study(**changed: Any) -> dg.Study:
 
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "empty domain": (lambda: arrays(images=X[:0], labels=Y[:0]), r"domain 'a' is empty"),
-    "no name": (lambda: arrays(""), r"a domain needs a name"),
+    "no name": (lambda: arrays(""), r"the domain needs a name"),
+    "a name with a control character": (
+        lambda: arrays("a\x00b"),
+        r"the domain must be text without control .*'a\\x00b'",
+    ),
+    "a name of broken bytes": (
+        lambda: study(name="caf\udce9"),
+        r"the study must be text without control .*'caf\\udce9'",
+    ),
+    "a class of broken bytes": (
+        lambda: arrays(classes=["x", "y", "z", "\udce9"]),
+        r"the class of domain 'a' must be text without control",
+    ),
     "axes": (lambda: arrays(images=X[:, 0]), r"four axes \(N, C, H, W\); got shape \(12, 12, 12\)"),
     "NaN image": (lambda: arrays(images=with_pixel(float("nan"))), r"1 images hold NaN or infinite pixels"),
     "infinite image": (lambda: arrays(images=with_pixel(float("inf"))), r"1 images hold NaN or infinite"),
@@ -96,7 +119,43 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "constant": (lambda: dg.read_groups(Constant(), X), r"do not depend on its input"),
     "tuple": (lambda: study(model=Ends(lambda y: (y, y))), r"logits as one tensor; it returned tuple"),
     "map of logits": (lambda: dg.evaluate(Ends(lambda y: y[:, :, None]), arrays()), r"it returned \(4, 4, 1\)"),
-    "NaN logits": (lambda: dg.evaluate(Ends(lambda y: y / 0 * 0), arrays()), r"NaN or infinite logits on domain 'a'"),
+    "NaN logits": (
+        lambda: dg.evaluate(Ends(lambda y: y / 0 * 0), arrays()),
+        r"this network are NaN or infinite; check its",
+    ),
+    "maps of one pixel": (
+        lambda: dg.evaluate(Ends(lambda y: y[:, :, None, None]), arrays()),
+        r"it returned \(4, 4, 1, 1\); add flatten\(1\)",
+    ),
+    "squeezed": (
+        lambda: dg.evaluate(Ends(lambda y: y.squeeze()), arrays(), images=1),
+        r"it returned \(4,\); a squeeze\(\) removes the axis of a single image",
+    ),
+    "logits in a dict": (lambda: dg.evaluate(Ends(lambda y: [y]), arrays()), r"it returned list; pass a network that"),
+    "no logits": (lambda: study(model=Ends(lambda y: None)), r"are missing: its forward returns no tensor"),
+    "images written to": (lambda: study(model=Begins(lambda x: x.mul_(2))), r"writes to the images that it is given"),
+    "no gradients": (
+        lambda: study(model=Ends(Tensor.detach)).score("taylor"),
+        r"cuts gradients off \(by torch\.no_grad",
+    ),
+    "no gradients of logits": (
+        lambda: study(model=Ends(Tensor.detach), sources=[arrays(), arrays("b")]).score("sensitivity_sources"),
+        r"cuts gradients off \(by torch\.no_grad",
+    ),
+    "one domain twice": (lambda: dg.measure(net(), [arrays(), arrays()]), r"different names; got a, a"),
+    "one ratio twice": (lambda: dg.sweep(study(), ratios=[0.5, 0.5]), r"ratios must hold each number once"),
+    "wrapped": (
+        lambda: dg.prune(nn.Sequential(net()), dg.allocate(study().score("l1"), ratio=0.5)),
+        r"this one has no 0\.weight\. It has 0\.0\.weight: pass the network inside, its submodule '0'",
+    ),
+    "another network": (
+        lambda: dg.prune(nn.Sequential(nn.Flatten()), dg.allocate(study().score("l1"), ratio=0.5)),
+        r"this one has no 0\.weight\. Make a mask for it",
+    ),
+    "a filter without a score": (
+        lambda: dg.Scores.from_frame(study().score("l1").to_frame().iloc[1:], graph=study().graph),
+        r"no row for the filters \[0\] of layer '0', which has 6",
+    ),
     "too many classes": (lambda: dg.evaluate(net(3), arrays()), r"3 outputs, domain 'a' has labels up to 3"),
     "classes in a pass": (lambda: study(model=net(3)).score("taylor"), r"3 outputs, domain 'a' has labels up to 3"),
     "unknown domain": (lambda: study().outcomes(None, domain="b"), r"unknown domain 'b'; known: a"),
@@ -131,6 +190,28 @@ def test_the_message_says_what_is_wrong(case: str) -> None:
         call()
     text = str(raised.value)
     assert "\n" not in text and len(text) < 600 and "Traceback" not in text
+
+
+@pytest.mark.parametrize(("end", "word"), [(lambda y: y.softmax(1), "softmax"), (torch.sigmoid, "sigmoid")])
+def test_a_network_that_ends_in_probabilities_is_noted(end: Callable[[Tensor], Tensor], word: str) -> None:
+    with pytest.warns(dg.DgpruneNote, match=f"ends in a {word}, so it returns probabilities"):
+        study(model=Ends(end))
+    study(model=Ends(lambda y: y.log_softmax(1)))  # these are logits
+
+
+def test_a_layer_that_no_gradient_reaches_is_noted() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(self.body(x).relu().detach()).relu().mean((2, 3)))
+
+    some = study(model=Frozen())
+    with pytest.warns(dg.DgpruneNote, match=r"no gradient reaches body: the forward cuts it off"):
+        scores = some.score("taylor")
+    assert not scores.values["body"].any() and scores.values["conv"].any()
 
 
 class Fragile(nn.Module):

@@ -188,7 +188,7 @@ def test_what_is_wrong_is_named(case: str) -> None:
     [
         (lambda: work(), r"work\(\) needs the argument 'thing': a Thing"),  # type: ignore[call-arg]
         (lambda: work(THING, rato=0.5), r"work\(\) has no argument 'rato'; it takes thing, .* Did you mean 'ratio'\?"),  # type: ignore[call-arg]
-        (lambda: work(THING, 0.5), r"work\(\) takes only thing without a name; got 2 .*Name the others.* number="),  # type: ignore[call-arg]
+        (lambda: work(THING, 0.5), r"work\(\) takes only thing by position; got 2\. .*by keyword: number="),  # type: ignore[call-arg]
         (lambda: work(THING, device="gpu"), r"unknown device 'gpu'; known: cpu, cuda, mps"),
         (lambda: work(THING, thing=THING), r"work\(\) got thing twice"),  # type: ignore[call-arg]
     ],
@@ -236,7 +236,7 @@ class Values:
     [
         (lambda: Held(given("1")), r"Held\(\): count must be a whole number"),  # type: ignore[arg-type]
         (lambda: Held(1).more("1"), r"Held\.more\(\): by must be a whole number"),  # type: ignore[arg-type]
-        (lambda: Held(1).more(1, 2), r"Held\.more\(\) takes only by without a name; got 2"),  # type: ignore[call-arg]
+        (lambda: Held(1).more(1, 2), r"Held\.more\(\) takes only by by position; got 2"),  # type: ignore[call-arg]
         (lambda: Held.of(count="1"), r"Held\.of\(\): count must be"),  # type: ignore[arg-type]
         (lambda: Held.twice(None), r"Held\.twice\(\): count must be"),  # type: ignore[arg-type]
         (lambda: type("Under", (Held,), {})(given("1")), r"Under\(\): count must be"),

@@ -14,10 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -256,10 +259,14 @@ def test_a_loader_of_a_part_gives_this_part_and_what_has_no_effect_is_said() -> 
     torch.testing.assert_close(images_of(chosen), FLOATS[sorted(part)])
     assert chosen.labels is not None and chosen.labels.tolist() == LABELS[sorted(part)].tolist()
     assert len(made(DataLoader(everything, batch_size=None))) == COUNT, "without a note"
+    batches = BatchSampler(SubsetRandomSampler(part), 2, False)
+    assert len(made(DataLoader(everything, batch_sampler=batches), splits={"report": range(3)})) == 3
     weighted = WeightedRandomSampler([1.0] * COUNT, 4)
     for options, words in (
         ({"sampler": weighted}, r"WeightedRandomSampler has no effect"),
         ({"batch_sampler": [[0, 1], [5]]}, r"list has no effect"),
+        ({"batch_sampler": BatchSampler(SequentialSampler(range(5)), 2, False)}, r"SequentialSampler of 5 items"),
+        ({"sampler": RandomSampler(everything, num_samples=4)}, r"RandomSampler of 4 items has no effect"),
         ({"collate_fn": list}, r"collate_fn has no effect"),
     ):
         with pytest.warns(dg.DgpruneNote, match=words):

@@ -223,6 +223,8 @@ def test_the_mean_over_targets_leaves_out_training_seeds_that_lack_one() -> None
     rows.append({**about, "scorer": "l1", "role": "source", "training_seed": 0, "domain": "mnist", "value": 0.9})
     frame = over_targets(dg.tidy(rows, extra=["target"]))
     assert set(frame["domain"]) == {"mean of 2 targets"} and "target" not in frame
+    with pytest.raises(dg.DgpruneError, match=r"unknown column 'domian'; known: .*Did you mean 'domain'"):
+        over_targets(dg.tidy(rows, extra=["target"]), across=["domian"])
     found = {(row["scorer"], row["training_seed"]): row["value"] for row in frame.to_dict("records")}
     wanted = {("l1", 0): 0.05, ("l1", 1): 0.15, ("l1", 2): 0.25, ("dss", 0): 0.25, ("dss", 1): 0.35}
     assert found == {key: pytest.approx(value) for key, value in wanted.items()}

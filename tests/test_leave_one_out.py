@@ -127,6 +127,15 @@ def test_the_training_of_this_package_is_selected_by_epoch_and_recorded(tmp_path
     assert torch.equal(saved(x), trained.eval()(x)), "the order of the images is that of the run's seed"
 
 
+def test_one_network_for_all_runs_is_refused() -> None:
+    one = net(0)
+    with pytest.raises(dg.DgpruneError, match=r"the network of an earlier run, which knows the held-out domain"):
+        dg.leave_one_out(DOMAINS, train=lambda _, seed: one)
+    for wrong in (one, type(one)):
+        with pytest.raises(dg.DgpruneError, match=r"network must be a function from the seed to a new network"):
+            dg.leave_one_out(DOMAINS, train=OPTIONS, network=wrong)
+
+
 @pytest.mark.parametrize(("seeds", "words"), [(1, "one training each"), (2, "over training seeds")])
 def test_the_chart_draws_each_held_out_domain_their_mean_and_the_worst(seeds: int, words: str) -> None:
     table = dg.leave_one_out(DOMAINS, train=lambda _, seed: net(seed), seeds=seeds)

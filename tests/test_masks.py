@@ -158,8 +158,10 @@ def test_scores_from_a_table_and_back() -> None:
     scores = drawn(graph, 3)
     again = Scores.from_frame(scores.to_frame().sample(frac=1, random_state=0), graph=graph)
     assert all(torch.equal(again.values[n], scores.values[n]) for n in graph.names) and again.reads is None
-    with pytest.raises(dg.DgpruneError, match=r"NaN or infinite scores in layer"):
+    with pytest.raises(dg.DgpruneError, match=r"no row for the filters \[0\] of layer 'stem', which has 6"):
         Scores.from_frame(scores.to_frame().iloc[1:], graph=graph)
+    with pytest.raises(dg.DgpruneError, match=r"NaN or infinite scores in layer"):
+        Scores.from_frame(scores.to_frame().assign(score=float("nan")), graph=graph)
     study = dg.Study(randomise(ResidualNet(), dtype=torch.float32), sources=[domain("a")])
     assert study.score(again) is again
 

@@ -200,7 +200,7 @@ def test_a_report_of_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert [*asked.values()] == ["small"] * 3
     wrong = {
         f"{file}:mak": "has no 'mak'",
-        f"{file}:nothing": "nothing in .* int, not a Study",
+        f"{file}:nothing": "nothing in .*mine.py is int, not a Study",
         "mine.py.gone.py": "there is no file",
         "nowhere.to:be": "there is no module 'nowhere.to'",
         "../mine:study": r"'\.\./mine' is no name of a module",
@@ -209,9 +209,11 @@ def test_a_report_of_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
         "lacking.py": "lacking.py cannot be run: No module named 'not_there'",
         "lacking:study": "lacking cannot be run: No module named 'not_there'",
         "slip.py": "slip.py cannot be run: .*slip.py, line 1",
+        "raises.py:make": r"raises.py stops with KeyError: 'a' \(at line 1 of raises.py, def make\(\): .*\)",
     }
     (tmp_path / "lacking.py").write_text("import not_there")
     (tmp_path / "slip.py").write_text("study = (")
+    (tmp_path / "raises.py").write_text("def make(): return {}['a']")
     for what, words in wrong.items():
         with pytest.raises(DgpruneError, match=words):
             write_report(what, tmp_path / "page.html")

@@ -156,7 +156,7 @@ def test_the_baseline_is_run_too_and_nothing_is_run_twice(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Run, "steps", counted)
     with pytest.warns(dg.DgpruneNote, match="with one study"):
-        table = compared(trainings(1), scorers=["l2", None, "l2"], ratios=[0.3, 0.5, 0.7, 0.5], epochs=0)
+        table = compared(trainings(1), scorers=["l2", None, "l2"], ratios=[0.3, 0.5, 0.7], epochs=0)
     assert sorted(ran) == sorted(
         [*(("l1", r) for r in (0.3, 0.5, 0.7)), *(("l2", r) for r in (0.3, 0.5, 0.7)), ("dense", 0.3), ("dense", 0.7)]
     )

@@ -106,6 +106,8 @@ def test_lines_come_from_a_file_too(guess: Any, tmp_path: Path) -> None:
     assert counts(dg.tally(path, guess=guess)) == [0, 0, 1]
     with pytest.raises(dg.DgpruneError, match="cannot be read"):
         dg.tally(tmp_path / "none.txt")
+    with pytest.raises(dg.DgpruneError, match=r"chat\.txt cannot be read; give the path of a text file"):
+        dg.tally(str(tmp_path / "chat.txt"))
     with pytest.raises(dg.DgpruneError, match=r"none in 1 line\."):
         dg.tally("a" * 5000)
     with pytest.raises(dg.DgpruneError, match=r"none in 1 line\."):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,11 +56,11 @@ def study_of(place: str, name: str) -> Study:
             raise DgpruneError(
                 f"{name} in {place} needs arguments ({error}); name a Study, or a function that needs none."
             ) from error
-    with _told(place):
+    with _sentences(place):
         study = value() if callable(value) else value
     if not isinstance(study, Study):
-        what = f"{name} in {place}{' returns' * callable(value)}"
-        raise DgpruneError(f"{what} {type(study).__name__}, not a Study: make one by dg.Study(network, sources=[...]).")
+        what = f"{name} in {place} {'returns' if callable(value) else 'is'} {type(study).__name__}"
+        raise DgpruneError(f"{what}, not a Study: make one by dg.Study(network, sources=[...]).")
     return study
 
 
@@ -71,7 +72,7 @@ def _run(file: str) -> Mapping[str, Any]:
     spec = importlib.util.spec_from_file_location(f"report_of_{path.stem}", path)
     assert spec is not None and spec.loader is not None, "the name ends with .py"
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
-    with _told(file):
+    with _sentences(file):
         spec.loader.exec_module(module)
     return vars(module)
 
@@ -81,7 +82,7 @@ def _imported(module: str) -> Mapping[str, Any]:
     advice = "name one that Python can import, or a file, as in my_study.py:make."
     if not module or module.startswith("."):
         raise DgpruneError(f"{module!r} is no name of a module; {advice}")
-    with _told(module):
+    with _sentences(module):
         try:
             return vars(importlib.import_module(module))
         except ModuleNotFoundError as error:
@@ -91,9 +92,15 @@ def _imported(module: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Turn a missing import or a syntax error of a user's code into a sentence that names where it was run."""
+def _sentences(place: str) -> Iterator[None]:
+    """Turn the errors of a user's code into a sentence that names where it stopped."""
     try:
         yield
+    except DgpruneError:
+        raise
     except (ImportError, SyntaxError) as error:
         raise DgpruneError(f"{place} cannot be run: {error}. Install what is missing, or fix the code.") from error
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"line {frame.lineno} of {Path(frame.filename).name}, {frame.line}"
+        raise DgpruneError(f"{place} stops with {type(error).__name__}: {error} (at {where}).") from error

@@ -2,7 +2,7 @@
 
 from .domain import Batch, Domain, Pixels, Role
 from .datasets import DatasetImages
-from .labels import check_class_names, listed_names
+from .labels import check_domains, listed_names
 from .pixels import depth_words, is_deep, pixels_of_picture
 from .splits import cut, cut_counts
 from .layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
@@ -21,7 +21,7 @@ from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, ch
 from .network_table import OUTCOMES, NetworkTable, network_table, larger_is_better
 from .summary import answer, summary
 from .latex import latex
-from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
+from .errors import DgpruneError, DgpruneNote, checked_name, collect_notes, note, note_once, unknown
 from .kinds import (
     NUMBERS,
     SEEN,

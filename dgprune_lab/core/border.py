@@ -124,11 +124,10 @@ class Border:
 
     def _too_many(self, args: tuple[Any, ...]) -> str:
         places, rest = self.places[int(self.method) :], [n for n in self.names if n not in self.places]
-        count, by_name = len(args) - int(self.method), f" Name the others, such as {rest[0]}=...." if rest else ""
-        if not self.names:
-            return f" takes no argument; got {count}."
-        taken = f"only {' and '.join(places)} without a name" if places else "its arguments by name"
-        return f" takes {taken}; got {count} values without one.{by_name}"
+        count, others = len(args) - int(self.method), f" Pass the others by keyword: {rest[0]}=...." if rest else ""
+        if not places:
+            return f" takes {'every argument by keyword' if rest else 'no argument'}; got {count} without one."
+        return f" takes only {' and '.join(places)} by position; got {count}.{others}"
 
     def _words(self, name: str) -> str:
         return self.kinds[name].words if name in self.kinds else "see its help"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .border import public
 from .datasets import DatasetImages, check_repeatable, labels_of
-from .errors import DgpruneError
+from .errors import DgpruneError, checked_name
 from .kinds import Count, Seed, Within
 from .labels import settled_labels
 from .pixels import pixels_of_arrays
@@ -283,8 +283,7 @@ def _settled(
     origin: str,
 ) -> Domain:
     count = int(images.shape[0])
-    if not name:
-        raise DgpruneError("a domain needs a name; pass name=.")
+    name = checked_name("domain", name)
     if count == 0:
         raise DgpruneError(f"domain {name!r} is empty: it holds no image.")
     settled = settled_labels(name, labels, count=count, classes=classes)

@@ -19,6 +19,7 @@ class DgpruneNote(UserWarning):
     """A note about a decision made for the user, such as how the images were split, or a smaller batch."""
 
 
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # half a surrogate stands where a file name is no UTF-8
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _thread = threading.local()
 _printed: set[str] = set()
@@ -87,6 +88,19 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> DgpruneError:
     """
     names = list(known)
     return DgpruneError(f"unknown {kind} {name!r}; known: {', '.join(names)}.{did_you_mean(name, names)}")
+
+
+def checked_name(what: str, name: object) -> str:
+    """Return a name; refuse one that no chart or file can show: no text, empty, control or broken characters.
+
+    >>> checked_name("study", "PACS, épreuve 2")
+    'PACS, épreuve 2'
+    """
+    if name == "":
+        raise DgpruneError(f"the {what} needs a name; got an empty one.")
+    if not isinstance(name, str) or _UNSHOWN.search(name):
+        raise DgpruneError(f"the name of the {what} must be text without control characters; got {name!r}.")
+    return name
 
 
 def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> str:

@@ -57,7 +57,7 @@ COLUMNS: tuple[str, ...] = (
 NUMBERS = ("ratio_requested", "ratio_achieved", "value", "low", "high")
 SHARED = Columns(("metric", "domain", "value"))
 Tidy = Annotated[pd.DataFrame, SHARED]
-Ratio = Annotated[float, Within("lie in [0, 1): the share removed, so 0.5 is half", lambda value: 0 <= value < 1)]
+Ratio = Annotated[float, Within("lie in [0, 1): the share removed, so 0.5 is half", lambda x: 0 <= x < 1, once=True)]
 Probability = Annotated[float, Within("lie in 0 to below 1", lambda value: 0 <= value < 1)]
 Share = Annotated[float, Within("lie in 0 to 1", lambda value: 0 <= value <= 1)]
 Positive = Annotated[float, Within("be above 0", lambda value: value > 0)]

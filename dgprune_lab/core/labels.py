@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DgpruneError, note
+from .errors import DgpruneError, checked_name, note
 
 _LISTED = 12
 
@@ -64,15 +64,21 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
             f"domain {name!r}: classes must cover all labels, 0 to {most}; got classes={given}. Pass the number or "
             f"the names of at least {most + 1} classes, or leave it out."
         )
+    for word in names:
+        checked_name(f"class of domain {name!r}", word)
     return Labels(indices, number, names)
 
 
-def check_class_names(domains: Iterable[Any]) -> None:
-    """Refuse domains whose class names disagree about what an index means; domains without names are not checked.
+def check_domains(domains: Iterable[Any]) -> None:
+    """Refuse two domains of one name, and class names that disagree about what an index means.
 
     Raises:
-        DgpruneError: two domains name one index differently; the message gives the first such index.
+        DgpruneError: two domains with one name; two that name one index differently, the first such index is given.
     """
+    domains = list(domains)
+    names = [domain.name for domain in domains]
+    if len(set(names)) < len(names):
+        raise DgpruneError(f"the domains need different names; got {', '.join(names)}. Give each its name=.")
     first: dict[int, tuple[str, str]] = {}
     for domain in domains:
         for number, word in enumerate(domain.class_names):

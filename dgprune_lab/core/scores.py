@@ -96,6 +96,11 @@ class Scores:
                 )
             if len(set(numbers.tolist())) < len(numbers):
                 raise DgpruneError(f"the table has several rows for one filter of layer {group.name!r}; keep one each.")
+            if missing := sorted(set(range(group.filters)) - set(numbers.astype(int).tolist())):
+                raise DgpruneError(
+                    f"the table has no row for the filters {missing[:8]} of layer {group.name!r}, which has "
+                    f"{group.filters}; give a row for each."
+                )
             column = values[group.name] = torch.full((group.filters,), torch.nan, dtype=torch.float64)
             column[torch.from_numpy(numbers).long()] = torch.from_numpy(rows[:, 1])
         return cls(scorer, values, graph, reads=reads)

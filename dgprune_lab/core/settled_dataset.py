@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
 
 def _loaded(loader: DataLoader[Any], *, what: str) -> Any:
     """The data set of a DataLoader, or the part of it that a sampler of a subset draws from; notes say what is lost."""
-    inner, sampler, lost = loader.dataset, loader.sampler, list[str]()
+    inner, lost = loader.dataset, list[str]()
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
     if loader.collate_fn not in (default_collate, default_convert, None):
         lost.append("collate_fn")
     if isinstance(sampler, SubsetRandomSampler):
@@ -72,6 +73,8 @@ def _loaded(loader: DataLoader[Any], *, what: str) -> Any:
     elif not isinstance(inner, IterableDataset):
         drawn = [part for part in (sampler, loader.batch_sampler) if type(part) not in _PLAIN]
         lost += [type(part).__name__ for part in drawn]
+        if not drawn and isinstance(sampler, Sized) and len(sampler) != len(inner):  # type: ignore[arg-type]
+            lost.append(f"{type(sampler).__name__} of {len(sampler)} items")
     for part in lost:
         note(f"{what}: items are read from the DataLoader's data set itself; its {part} has no effect.")
     return inner

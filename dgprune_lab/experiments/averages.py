@@ -11,6 +11,7 @@ import pandas as pd
 from ..core import COLUMNS, SEEN, DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
 from ..stats import intervals
 
+_ACROSS = ("domain", "target")
 _MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
 
 
@@ -48,9 +49,7 @@ def averages(
 
 
 @public
-def over_targets(
-    frame: Tidy, *, metric: str = "accuracy", across: Sequence[str] = ("domain", "target")
-) -> pd.DataFrame:
+def over_targets(frame: Tidy, *, metric: str = "accuracy", across: Sequence[str] = _ACROSS) -> pd.DataFrame:
     """Return the mean over the target domains of each choice and training seed, as one domain "mean of N targets".
 
     A training seed that lacks one of the targets of a choice is left out of that choice, as means over different
@@ -59,14 +58,17 @@ def over_targets(
     Args:
         frame: table with a row per run and domain, such as `Results.table()`.
         metric: which numbers are averaged.
-        across: columns over whose values the mean is taken; those that the table lacks are ignored.
+        across: columns over whose values the mean is taken; "target" is ignored where the table lacks it.
 
     Raises:
-        DgpruneError: no row of a target with this metric.
+        DgpruneError: no row of a target with this metric; an unknown column.
     """
     used = cast(pd.DataFrame, frame[(frame["role"] == "target") & (frame["metric"] == metric)])
     if used.empty:
         raise DgpruneError(f"frame has no row with the metric {metric!r} and the role target, so there is no mean.")
+    for name in across:
+        if name not in used.columns and name not in _ACROSS:
+            raise unknown("column", name, used.columns)
     places = [name for name in across if name in used.columns]
     settings = [str(name) for name in used.columns if name not in (*_MEASURED, *places)]
     choice = [name for name in settings if not name.endswith("seed")]

@@ -95,6 +95,17 @@ class Images(Collector):
         return {"images": self._count}
 
 
+def _hint(logits: Any) -> str:
+    """What to change so that each image gets a row of logits."""
+    if not isinstance(logits, Tensor):
+        return "; pass a network that returns them alone, such as a wrapper with its own forward"
+    if logits.ndim > 2 and all(size == 1 for size in logits.shape[2:]):
+        return "; add flatten(1) at its end"
+    if logits.ndim == 1:
+        return "; a squeeze() removes the axis of a single image too (flatten(1) keeps it), and one output is no class"
+    return "; one row for each image"
+
+
 def check_finite(finite: Tensor, domain: Domain) -> None:
     """Refuse logits some of which are not finite; `finite` says which are."""
     if not finite.all():
@@ -105,7 +116,9 @@ def check_classes(logits: Any, domain: Domain) -> None:
     """Refuse what is not one row of logits per image, and fewer outputs than the domain has classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise DgpruneError(f"the network must return logits of shape (images, classes); it returned {got}.")
+        raise DgpruneError(
+            f"the network must return logits of shape (images, classes); it returned {got}{_hint(logits)}."
+        )
     if domain.labels is not None and logits.shape[1] < domain.classes:
         raise DgpruneError(
             f"the network has {logits.shape[1]} outputs, domain {domain.name!r} has labels up to {domain.classes - 1}; "

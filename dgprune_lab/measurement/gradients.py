@@ -14,6 +14,7 @@ from ..pruning import device_of
 from ..stats import NOT_FINITE, class_moments, merged
 from .collectors import Collector
 from .hooks import output_count, outside
+from .slopes import check_differentiable, note_cut_off
 from .taps import Taps
 
 
@@ -33,6 +34,7 @@ class RiskGradients(Collector):
         self._graph, self._needs = graph, needs
         self._watched: dict[str, Tensor] = {}
         self._gates: set[str] = set()
+        self._cut_off: dict[str, None] = {}
         self._sums: dict[str, Tensor] = {}
         self._risk: Tensor | float = 0.0
         self._count = 0
@@ -63,8 +65,12 @@ class RiskGradients(Collector):
         self._risk = self._risk + loss.detach().double()
         self._count += len(logits)
         leaves = list(self._watched.values())
+        if leaves:
+            check_differentiable(loss)
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
         for (name, leaf), gradient in zip(self._watched.items(), gradients, strict=True):
+            if gradient is None:
+                self._cut_off[name] = None
             value = (torch.zeros_like(leaf) if gradient is None else gradient).double()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
@@ -72,6 +78,7 @@ class RiskGradients(Collector):
         return self._risk, self._sums, {name: self._watched[name].detach() for name in self._gates}
 
     def result(self, sums: tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]) -> dict[str, Any]:
+        note_cut_off(self._cut_off)
         means = {name: total / self._count for name, total in sums[1].items()}
         fields: dict[str, Any] = {"risk": float(sums[0]) / self._count}
         if "gate" in self._needs:
@@ -154,6 +161,7 @@ class ClassGates(Collector):
         assert self.labels is not None
         outputs, self._outputs = self._outputs, []
         logit = logits.gather(1, self.labels[:, None]).sum()
+        check_differentiable(logit)
         gradients = torch.autograd.grad(logit, [y for *_, y in outputs], retain_graph=self._retain, allow_unused=True)
         products: dict[str, Tensor] = {}
         for (name, axis, y), gradient in zip(outputs, gradients, strict=True):

@@ -18,7 +18,7 @@ from ..core import (
     DgpruneError,
     Domain,
     Outcomes,
-    check_class_names,
+    check_domains,
     drain,
     full_precision,
     note,
@@ -183,7 +183,7 @@ def measure(
     if not listed:
         raise DgpruneError("measure needs at least one domain; pass domains=.")
     check_metrics(metrics, listed)
-    check_class_names(listed)
+    check_domains(listed)
     example = listed[0].take(torch.arange(min(2, len(listed[0])))).images
     refuse_other_types(model, example)
     prove_copies(model, example)

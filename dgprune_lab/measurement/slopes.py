@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError
+from ..core import DgpruneError, note
+
+
+def check_differentiable(loss: Tensor) -> None:
+    """Refuse a loss, or a logit, that autograd cannot follow back through the network."""
+    if not loss.requires_grad:
+        raise DgpruneError(
+            "the forward of this network cuts gradients off (by torch.no_grad, inference_mode, detach or numbers of "
+            "numpy), so no scorer and no measure that uses gradients can run; take that out of the forward, or use a "
+            "scorer of weights or outputs, such as l1."
+        )
+
+
+def note_cut_off(names: Iterable[str]) -> None:
+    """Note the layers whose tensors the loss has no gradient by, although it is read."""
+    if layers := list(dict.fromkeys(name.rpartition(".")[0] or name for name in names)):
+        more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+        note(
+            f"no gradient reaches {', '.join(layers[:3])}{more}: the forward cuts it off (by detach or torch.no_grad) "
+            "or does not use the layer; what a scorer reads from its gradient is 0."
+        )
 
 
 def slopes_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False) -> tuple[Tensor, ...]:

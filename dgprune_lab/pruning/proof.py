@@ -19,7 +19,7 @@ from .copies import device_of, plain_tensors, rebuild, shared_copy, with_hooks_o
 from .elements import tensors_of
 from .holders import holder, refuse_uncopyable, suspects, unregistered
 from .refusals import RANDOM, does_not_run
-from .tracing import in_parts
+from .tracing import in_parts, note_probabilities
 
 _CLOSE = 1e-3
 _HOOKED = ("_forward_hooks", "_forward_pre_hooks")
@@ -40,13 +40,19 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
     Raises:
         DgpruneError: a layer or tensor of the original that a copy would still use; compiled or scripted layers,
             weights that a hook computes, layers without size or values; hooks that change the output; logits that are
-            random or independent of the weights; images that the network does not take.
+            random or independent of the weights; images that the network does not take, or writes to.
     """
     refuse_uncopyable(model)
     images = _images(model, example)
     with preserved_rng(), torch.no_grad(), full_precision(images.device), in_parts(model):
         other = _run(_other(model).eval(), images, watched=model)
         plain = _run(shared_copy(model), images)
+        if not plain.isfinite().any():
+            what = (
+                "are NaN or infinite; check its weights" if len(plain) else "are missing: its forward returns no tensor"
+            )
+            raise DgpruneError(f"the logits of this network {what}.")
+        note_probabilities(shared_copy(model), images)
         if torch.equal(other, plain) and any(p.ndim > 1 for p in model.parameters()):
             constant = torch.equal(_run(shared_copy(model), torch.rand_like(images)), plain)
             raise DgpruneError(
@@ -109,7 +115,8 @@ def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, h
     watch = None if watched is None else _Watch(twin, original=watched, images=images, writes_only=hooked)
     try:
         with watch or nullcontext():
-            output = twin(images.clone())
+            given = images.clone()
+            output = twin(given)
     except DgpruneError:
         raise
     except torch.OutOfMemoryError:
@@ -125,6 +132,11 @@ def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, h
         raise does_not_run(error, twin, images=images) from error
     if watched is not None and watch is not None:  # the network may have caught the error that stopped it
         _refuse(watched, watch)
+    if not torch.equal(given, images):
+        raise DgpruneError(
+            "the forward of this network writes to the images that it is given, so the next pass over them would see "
+            "others; write x = x * 2 in place of x.mul_(2) or x *= 2."
+        )
     return _as_tensor(output)
 
 

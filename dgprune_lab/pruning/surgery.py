@@ -65,7 +65,7 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     def cut(name: str, tensor: Tensor) -> Tensor:
         axes = graph.cuts.get(name, ())
         if axes:
-            _check_shape(name, tensor, expected=graph.shapes[name][0])
+            _check_shape(name, tensor, expected=graph.shapes[name][0], model=model)
             cut_names.add(name)
             axes = [(axis, which) for axis, which in axes if is_cut[which]]
         if is_large(tensor):
@@ -84,7 +84,7 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     small = rebuild(model, cut)
     for name in graph.axes:
         if name not in cut_names:
-            _check_shape(name, None, expected=graph.shapes[name][0])
+            _check_shape(name, None, expected=graph.shapes[name][0], model=model)
     return small
 
 
@@ -108,7 +108,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
         shapes, tensors = {name: tuple(keep.shape) for name, keep in mask.keep.items()}, parameters
         keeps = dict(mask.keep)
     for name, shape in shapes.items():
-        _check_shape(name, tensors.get(name), expected=shape)
+        _check_shape(name, tensors.get(name), expected=shape, model=model)
     for name, keep in keeps.items():
         owner, _, leaf = name.rpartition(".")
         if name in parameters:
@@ -177,13 +177,20 @@ def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
         yield name, keep
 
 
-def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...]) -> None:
+def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...], model: nn.Module) -> None:
     """Refuse a tensor that is missing or has another shape than the mask was made for."""
     if tensor is None:
-        raise DgpruneError(
-            f"the mask was made for another network: this one has no {name}. "
-            "A network that is masked already takes no second mask; compose them with mask.then, on the original."
-        )
+        names = [one for one, _ in model.named_parameters()]
+        advice = "Make a mask for it: dg.allocate(study.score(...), ratio=...), with a study of this network."
+        if any("parametrizations." in one for one in names):
+            advice = (
+                "A network that is masked already takes no second mask; compose them with mask.then, on the original."
+            )
+        elif wrapped := next((one for one in names if one.endswith(f".{name}")), ""):
+            advice = (
+                f"It has {wrapped}: pass the network inside, its submodule {wrapped.removesuffix(name).rstrip('.')!r}."
+            )
+        raise DgpruneError(f"the mask was made for another network: this one has no {name}. {advice}")
     if tuple(tensor.shape) != expected:
         raise DgpruneError(
             f"the mask was made for another network: {name} should have shape {expected}, got {tuple(tensor.shape)}."

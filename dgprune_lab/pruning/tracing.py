@@ -133,6 +133,22 @@ def refuse_wrappers(model: nn.Module) -> None:
         )
 
 
+def note_probabilities(model: nn.Module, images: Tensor) -> None:
+    """Note a network that ends in a softmax or sigmoid, as its loss is computed from logits."""
+    with torch.enable_grad():
+        try:
+            output = model(images * images.new_ones((), requires_grad=True))
+        except Exception:  # whether it runs at all is not asked here
+            return
+    end = output.grad_fn.name() if isinstance(output, Tensor) and output.grad_fn is not None else ""
+    if kind := next((kind for kind in ("Softmax", "Sigmoid") if end.startswith(kind)), ""):
+        note(
+            f"this network ends in a {kind.lower()}, so it returns probabilities, and the cross-entropy of logits is "
+            "computed from them: accuracy is right, but losses and all scores by gradients are wrong; leave the "
+            f"{kind.lower()} out of the forward."
+        )
+
+
 def note_batch_statistics(model: nn.Module) -> None:
     """Note the BatchNorm layers that use the statistics of each batch in eval mode too."""
     names = [name for name, m in model.named_modules() if isinstance(m, BATCHNORM) and m.running_mean is None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..core import DgpruneError, Domain, Role, check_class_names, threads
+from ..core import DgpruneError, Domain, Role, check_domains, threads
 
 
 def in_roles(
@@ -20,13 +20,10 @@ def in_roles(
     if not sources:
         raise DgpruneError("a study needs at least one source, a domain the network was trained on.")
     listed = [*sources, *targets]
-    names = [domain.name for domain in listed]
-    if len(set(names)) < len(names):
-        raise DgpruneError(f"the domains of a study need different names; got {', '.join(names)}. Give each its name=.")
     if len({domain.shape for domain in listed}) > 1:
         sizes = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in listed)
         raise DgpruneError(f"all domains of a study need images of one size; got {sizes}.")
-    check_class_names(listed)
+    check_domains(listed)
     parts: list[tuple[Role, Sequence[Domain]]] = [("source", sources), ("target", targets)]
     placed = [tuple(domain.as_role(role).to(device) for domain in part) for role, part in parts]
     return placed[0], placed[1]

@@ -23,6 +23,7 @@ from ..core import (
     Scores,
     Seed,
     Statistics,
+    checked_name,
     cloned,
     drain,
     provenance_of,
@@ -91,7 +92,7 @@ class Study:
         origin: str | None = None,
     ) -> None:
         refuse_uncopyable(model)
-        self.name, self.origin = name, origin
+        self.name, self.origin = checked_name("study", name), origin
         self.layers: Literal["conv", "all"] = layers
         self.device = device_of(model) if device is None else torch.device(device)
         self.sources, self.targets = in_roles(sources, targets, device=self.device)

@@ -10,6 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from ..core import (
     Repeats,
     Seed,
     Seen,
-    check_class_names,
+    check_domains,
     check_writable_folder,
     preserved_rng,
     progress_bar,
@@ -158,6 +159,7 @@ class _Runs:
         images: int | None,
     ) -> None:
         self.domains, self.train, self.network, self.select, self.images = domains, train, network, select, images
+        self._earlier = WeakSet[nn.Module]()
         names = [domain.name for domain in domains]
         if len(set(names)) < max(2, len(names)):
             raise DgpruneError(f"domains must be two or more, with different names; got {', '.join(names) or 'none'}.")
@@ -170,9 +172,7 @@ class _Runs:
             check_objective(train, sources=len(domains) - 1)
         for domain in domains:
             if domain.labels is None:
-                raise DgpruneError(
-                    f"domain {domain.name!r} has no labels, so it can be neither trained nor reported on."
-                )
+                raise DgpruneError(f"domain {domain.name!r} has no labels: it can be neither trained nor reported on.")
             if domain.shape != domains[0].shape:
                 raise DgpruneError(
                     f"domain {domain.name!r} has images of {domain.shape}, {domains[0].name!r} of {domains[0].shape}; "
@@ -180,7 +180,7 @@ class _Runs:
                 )
             for split in self.splits:
                 domain.rows(split)
-        check_class_names(domains)
+        check_domains(domains)
 
     @property
     def splits(self) -> list[str]:
@@ -224,10 +224,16 @@ class _Runs:
 
     def _made(self, sources: list[Domain], seed: int) -> Any:
         if not isinstance(self.train, TrainingOptions):
-            return _called(self.train, [*sources], seed, form="train(sources, seed)")
-        assert self.network is not None
-        network = _called(self.network, seed, form="network(seed)")
-        if isinstance(self.network, nn.Module) or not isinstance(network, nn.Module):
+            made = _called(self.train, [*sources], seed, form="train(sources, seed)")
+            if made in self._earlier:
+                raise DgpruneError(
+                    "train returned the network of an earlier run, which knows the held-out domain; make a new one."
+                )
+            self._earlier |= {made} if isinstance(made, nn.Module) else set()
+            return made
+        is_one = isinstance(self.network, nn.Module | type)
+        network = None if is_one or self.network is None else _called(self.network, seed, form="network(seed)")
+        if not isinstance(network, nn.Module):
             raise DgpruneError("network must be a function from the seed to a new network: network=lambda seed: Net().")
         return train_network(network, sources=sources, options=replace(self.train, seed=seed))
 

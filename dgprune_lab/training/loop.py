@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core import DgpruneError, Domain, Reads, check_class_names, provenance_of, set_provenance
+from ..core import DgpruneError, Domain, Reads, check_domains, provenance_of, set_provenance
 from ..data import AUGMENTATIONS
 from ..pruning import deep_copy, prove_copies_if_suspect, refuse_other_types
 from .events import BatchEvent, EpochEvent, Event, Events
@@ -71,7 +71,7 @@ def train(
 def check_training(model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions) -> None:
     """Refuse arguments with which training cannot start; see `train`."""
     Pool(sources)
-    check_class_names(sources)
+    check_domains(sources)
     check_objective(options, sources=len(sources))
     if not any(p.requires_grad for p in model.parameters()):
         raise DgpruneError("this model has no parameter that can be trained; check requires_grad.")

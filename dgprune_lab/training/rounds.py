@@ -183,6 +183,11 @@ class Run:
             current = study if self.round == 1 else with_network(study, network)
             scores = current.score(plan.scorer, seed=plan.scorer_seed(self.round), split=plan.score_split)
             cut = allocate(scores, ratio=plan.share, scope=plan.scope, budget=plan.budget)
+            if plan.share and not cut.ratio_achieved:
+                note(
+                    f"round {self.round} of {plan.rounds} removes nothing: its share of the {plan.budget}, "
+                    f"{plan.share:.2%}, is less than one filter of each layer; take fewer rounds."
+                )
             network = prune(network, cut)
             mask = replace(mask.then(cut), ratio_requested=plan.ratio_requested(self.round))
         network = plan.recalibrated(network)

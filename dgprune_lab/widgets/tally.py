@@ -112,10 +112,15 @@ def _lines(lines: str | os.PathLike | Sequence[str]) -> list[str]:
                 content = at_home(text).read_bytes()
                 wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
                 return content.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
-            if isinstance(lines, os.PathLike):
+            if isinstance(lines, os.PathLike) or _is_named_like_a_file(text):
                 raise DgpruneError(f"lines: {text} cannot be read; give the path of a text file, or the text itself.")
         return text.splitlines()
     return [part for line in lines for part in line.splitlines()]
+
+
+def _is_named_like_a_file(text: str) -> bool:
+    """Whether a text is one word with the ending of a text file."""
+    return not any(map(str.isspace, text)) and text.lower().endswith((".txt", ".csv", ".tsv", ".md", ".log"))
 
 
 def _rows(first: dict[str, Guess], guess: Prediction | None) -> list[dict[str, Any]]:
