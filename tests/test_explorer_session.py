@@ -29,7 +29,7 @@ from dgprune_lab.pruning import read_groups
 from dgprune_lab.widgets.explorer import session_folder
 from dgprune_lab.widgets.explorer.code import as_code
 from dgprune_lab.widgets.explorer.grid_picture import filters_kept_svg
-from dgprune_lab.widgets.explorer.history import History
+from dgprune_lab.widgets.explorer.history import History, entry_of
 from dgprune_lab.widgets.explorer.measurements import Measurements
 from dgprune_lab.widgets.explorer.network_file import file_name
 from dgprune_lab.widgets.explorer.saved_session import (
@@ -667,9 +667,14 @@ def test_history_keeps_its_own_values() -> None:
     history = History(choice, step_label=lambda before, after: "")
     choice["layers"]["0"] = 0.1
     history.settle({**choice, "layers": {"0": 0.7}})
-    for entry in (history.move(-1), *history.to_json()["redo"], history.move(1), history.move(-1)):
-        assert entry is not None and entry["layers"]["0"] in (0.5, 0.7)
-        entry["layers"]["0"] = 0.2
+    gone: list[dict[str, Any]] = []
+    for by in (-1, 1, -1):
+        assert history.move(by, go=gone.append)
+        gone += history.to_json()["redo"]
+        for entry in gone:
+            assert entry["layers"]["0"] in (0.5, 0.7, 0.2)
+            entry["layers"]["0"] = 0.2
+    assert history.to_json() == {"undo": [], "redo": [{**entry_of(choice), "layers": {"0": 0.7}}]}
 
 
 def test_another_scorer_of_the_same_name_is_not_taken_for_the_one_of_a_session(tmp_path: Path) -> None:

@@ -331,6 +331,42 @@ def test_undo_covers_every_control_and_no_slider_event(explorer: dg.Explorer) ->
     assert explorer.wait() and explorer.tree["redo"] is None
 
 
+@pytest.mark.parametrize("gap", ["before it settles", "while it moves"])
+def test_a_measurement_that_undo_overtakes_does_not_settle_what_was_undone(
+    explorer: dg.Explorer, gap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("scorer", "scope", "budget"):
+        setattr(explorer, name, {"scorer": "random", "scope": "global", "budget": "macs"}[name])
+        assert explorer.wait()
+    session = explorer._session
+    history, target = session.history, session if gap == "while it moves" else session.history
+    before, name = history.to_json()["undo"], "choose" if gap == "while it moves" else "settle"
+    plain, overtaken = getattr(target, name), list[bool]()
+
+    def overtaking(choices: Any, **options: Any) -> Any:
+        if not overtaken:
+            overtaken.append(True)
+            stale = session.view
+            if gap == "while it moves":
+                history.settle(stale, is_present=lambda: stale is session.view)
+            else:
+                explorer.undo()
+        return plain(choices, **options)
+
+    explorer.budget = "parameters"
+    assert explorer.wait()
+    monkeypatch.setattr(target, name, overtaking)
+    if gap == "while it moves":
+        explorer.undo()
+    else:
+        session.measure(ack=0)
+        assert explorer.wait()
+    assert overtaken and explorer.wait() and explorer.budget == "macs"
+    assert history.to_json()["undo"] == before and [e["budget"] for e in history.to_json()["redo"]] == ["parameters"]
+    explorer.redo()
+    assert explorer.wait() and explorer.budget == "parameters" and history.to_json()["redo"] == []
+
+
 def test_a_page_that_lags_behind_does_not_leave_the_step(explorer: dg.Explorer) -> None:
     explorer.apply()
     assert explorer.step == 1

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from ...core import Lock
 from .choices import CONTROLS
 from .frames import percent
 
@@ -24,23 +25,37 @@ class History:
 
     def __init__(self, start: Mapping[str, Any], *, step_label: Callable[[int, int], str]) -> None:
         self._entries, self._place, self._step_label = [entry_of(start)], 0, step_label
+        self._lock, self._moving = Lock(), False
 
-    def settle(self, choices: Mapping[str, Any]) -> bool:
-        """Make these choices the present ones; what was undone is dropped. Return whether they are new."""
+    def settle(self, choices: Mapping[str, Any], *, is_present: Callable[[], bool] = lambda: True) -> bool:
+        """Make these choices the present ones; what was undone is dropped. Return whether they are new.
+
+        A measurement settles choices in a thread of its own, when the view may be another one already: choices that
+        `is_present` denies, or that were present before a move that is under way, are not settled.
+        """
         entry = entry_of(choices)
-        if entry == self._entries[self._place]:
-            return False
-        self._entries = [*self._entries[: self._place + 1], entry]
-        self._place += 1
-        return True
+        with self._lock:
+            if self._moving or not is_present() or entry == self._entries[self._place]:
+                return False
+            self._entries = [*self._entries[: self._place + 1], entry]
+            self._place += 1
+            return True
 
-    def move(self, by: int) -> Entry | None:
-        """Go back (-1) or forth (1) by one and return the choices there; None at the end."""
-        place = self._place + by
-        if not 0 <= place < len(self._entries):
-            return None
-        self._place = place
-        return deepcopy(self._entries[place])
+    def move(self, by: int, *, go: Callable[[Entry], object]) -> bool:
+        """Go back (-1) or forth (1) by one, by calling `go` with the choices there; return False at the end."""
+        with self._lock:
+            place = self._place + by
+            if not 0 <= place < len(self._entries):
+                return False
+            self._place, self._moving = place, True
+        try:
+            go(deepcopy(self._entries[place]))
+        except BaseException:
+            self._place -= by
+            raise
+        finally:
+            self._moving = False
+        return True
 
     def labels(self) -> dict[str, str | None]:
         """Return what undo would take back and redo would do again, in words; None for nothing."""

@@ -210,7 +210,7 @@ class Session:
         if self._plan != plan:
             self._plan = plan
             self._send("plan", plan)
-        self.history.settle(view)
+        self.history.settle(view, is_present=lambda: view is self.view)
         self.show_tree()
         self._send_frames(view)
         yield

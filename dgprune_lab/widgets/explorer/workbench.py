@@ -100,11 +100,8 @@ class Workbench:
     def _move(self, by: int) -> None:
         session = self._session
         session.history.settle(session.view)  # a choice that has not come to rest is one step of its own
-        entry = session.history.move(by)
-        if entry is None:
+        if not session.history.move(by, go=session.choose):
             session.say(message="There is nothing to undo." if by < 0 else "There is nothing to redo.")
-        else:
-            session.choose(entry)
         session.show_tree()
 
     def _apply(self, view: Choices) -> Job:
