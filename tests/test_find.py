@@ -295,6 +295,8 @@ def test_scorers_of_the_menu_and_batchnorm() -> None:
         ({"keep": 0.9, "on": "t"}, ["'t' is a target", "target-aware", "'worst_source'"]),
         ({"keep": 0.9, "on": "worst"}, ["unknown source 'worst'", "Did you mean 'worst_source'"]),
         ({"within": {"parameters": 3}}, ["within 3 parameters", "leaves 36 parameters"]),
+        ({"within": {"parameters": 1, "macs": 2}}, ["within 1 parameter and 2 MACs per image:"]),
+        ({"within": {"kilobytes": 0.01}}, ["within 0.01 kB"]),
         ({"keep": 0.9, "ratios": []}, ["ratios", "got 0"]),
         ({"keep": 0.9, "ratios": [k / 2000 for k in range(2000)]}, ["1,023", "1,999"]),
     ],

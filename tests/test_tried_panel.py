@@ -150,6 +150,7 @@ def test_a_number_limits_the_network(view: View) -> None:
     panel.selected = {"goal": "parameters"}
     field = joined(panel.tick(view))["controls"][1]
     assert field["kind"] == "number" and field["value"] == round(full / 2) and field["unit"] == "parameters"
+    assert field["low"] == 0 and "high" not in field, "what is impossible is refused in words"
     panel.selected = {**panel.selected, "most_parameters": 0.7 * full}
     shown = press(panel, view, "find")
     ratio = shown["actions"][1]["message"]["choice"]["ratio"]
@@ -157,8 +158,9 @@ def test_a_number_limits_the_network(view: View) -> None:
     panel.selected = {**panel.selected, "most_parameters": 1}
     with pytest.raises(dg.DgpruneError, match="leaves"):
         press(panel, view, "find")
-    assert [one["label"] for one in joined(panel.tick(view))["actions"]] == ["Find", "Go there"], (
-        "it can be tried again"
+    shown = joined(panel.tick(view))
+    assert [one["label"] for one in shown["actions"]] == ["Find"] and shown["hidden"] == ["find"], (
+        "it can be tried again, and no earlier result stands below the refusal"
     )
 
 

@@ -28,6 +28,7 @@ MORE = "*"
 """Key in place of a split: further, unknown data were read. After a domain's name ("mnist/*"): each of its splits."""
 LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _ADDS = ("images", "labels")  # labels of other images are worth naming beside the reported images; nothing else is
+_BY_HAND = "the scorer, or whoever set layers or filters by hand,"
 _WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
 
 
@@ -99,23 +100,25 @@ class Provenance:
         seen: dict[str, str | bool | None] = {name: self.seen(stage, domain, split) for name, stage in stages}
         return seen if roles is None else {**seen, "target_aware": self.target_aware(roles, domain)}
 
-    def notice(self, roles: Roles, *, split: str) -> Notice | None:
+    def notice(self, roles: Roles, *, split: str, by_hand: bool = False) -> Notice | None:
         """Return one sentence on which stage looked at any split of a target, or at the reported split of a source.
 
         Args:
             roles: name -> role of the domains that are reported.
             split: the split that is reported.
+            by_hand: whether layers or filters were set by hand, which is part of the stage "scorer".
 
         Returns:
             The sentence; None where scorer, fine-tuning and selection are known to have looked at none of these.
         """
         clauses, unknown = [], []
+        who = {**_WHO, "scorer": _BY_HAND} if by_hand else _WHO
         for stage in CHOOSING:
             phrases = self._phrases(stage, roles, split)
             if phrases:
-                clauses.append(f"{_WHO[stage]} looked at {' and at '.join(phrases)}")
+                clauses.append(f"{who[stage]} looked at {' and at '.join(phrases)}")
             if "unknown" in self._entries(stage).values():
-                unknown.append(f"what {'else ' if phrases else ''}{_WHO[stage]} looked at is not recorded")
+                unknown.append(f"what {'else ' if phrases else ''}{who[stage]} looked at is not recorded")
         if not clauses and not unknown:
             return None
         start = "Target-aware" if self.targets_seen(roles) else "Seen" if clauses else "Unknown"

@@ -9,7 +9,21 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Outcomes, Reads, Scope, Scores, public, tidy, yielding
+from ..core import (
+    BatchNorm,
+    Budget,
+    DgpruneError,
+    Domain,
+    Mask,
+    Outcomes,
+    Reads,
+    Scope,
+    Scores,
+    percent,
+    public,
+    tidy,
+    yielding,
+)
 from ..measurement import LATENCY_IMAGES, latency_row, outcome_rows, timings, worst_rows
 from ..pruning import allocate, prune
 from ..scorers import Scorer
@@ -22,6 +36,14 @@ Within = Mapping[Limit, float]
 EXTRA = ("evaluation", "meets", "chosen")
 SPLIT, WORST = "score", "worst_source"
 _LATENCY = "milliseconds"
+UNITS: Mapping[str, str] = {
+    "filters": "filters",
+    "parameters": "parameters",
+    "macs": "MACs per image",
+    "kilobytes": "kB",
+    "milliseconds": f"ms for {LATENCY_IMAGES} images",
+}
+"""Limit -> its unit in words."""
 _MEASURED = {"kilobytes": ("bytes", 1000, "bytes"), _LATENCY: ("latency", 1, f"ms per {LATENCY_IMAGES} images")}
 """Limit -> the metric that it limits, units of the metric in one unit of the limit, unit of the metric."""
 
@@ -48,7 +70,7 @@ class Found:
     def __str__(self) -> str:
         rises = "" if self.monotone else ", and here it rose between two that were tried"
         return (
-            f"{self.mask.scorer}, {self.mask.ratio_requested:.1%} of the {self.mask.budget} removed: {self.goal}. "
+            f"{self.mask.scorer}, {percent(self.mask.ratio_requested)} of the {self.mask.budget} removed: {self.goal}. "
             f"Accuracy need not fall with every larger ratio{rises}: a ratio that was not tried may be better."
         )
 
@@ -205,26 +227,26 @@ def _keeping(search: Search, goal: Kept) -> Generator[Progress, None, Found]:
         search.meets[middle] = (yield from search.measured(middle)) >= wanted - 1e-12
         low, high = (middle, high) if search.meets[middle] else (low, middle)
     where = "the worst source" if goal.on == WORST else f"source {goal.on!r}"
-    text = f"keeps at least {goal.share:.4g} of the accuracy on {where}"
+    text = f"keeps at least {percent(goal.share)} of the accuracy on {where}"
     if low < search.first:
         kept = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
         raise DgpruneError(
             f"{text}: with these layers and filters the smallest possible ratio, "
-            f"{search.masks[search.first].ratio_achieved:.1%}, keeps {kept:.4g}. Ask for less, or change layers, "
-            "max_layer_ratio or forced."
+            f"{percent(search.masks[search.first].ratio_achieved)}, keeps {percent(kept)}. Ask for less, or change "
+            "layers, max_layer_ratio or forced."
         )
     return search.found(low, goal=text)
 
 
 def _fitting(search: Search, within: Within) -> Generator[Progress, None, Found]:
     """Find the smallest ratio that fits. Sizes are known before anything is measured; for a latency, bisect."""
-    goal = "within " + " and ".join(f"{limit:,.10g} {name}" for name, limit in within.items())
+    goal = "within " + _amounts(within)
     sizes: Within = {name: limit for name, limit in within.items() if name != _LATENCY}
     fits = [all(_size(mask, name) <= limit for name, limit in sizes.items()) for mask in search.masks]
     fits[: search.first] = [False] * search.first
     if not fits[-1]:
-        left = " and ".join(f"{_size(search.masks[-1], name):,.10g} {name}" for name in sizes)
-        raise DgpruneError(f"{goal}: the largest ratio of the grid leaves {left}. Allow more, or add larger ratios.")
+        left = _amounts({name: _size(search.masks[-1], name) for name in sizes})
+        raise DgpruneError(f"{goal}: the largest ratio of the grid leaves {left}. Allow more.")
     yield from search.measured(0)
     search.meets[0] = False
     for name, limit in within.items():
@@ -237,7 +259,7 @@ def _fitting(search: Search, within: Within) -> Generator[Progress, None, Found]
         middle = (low + high) // 2
         low, high = (low, middle) if (yield from _fits(search, middle, within)) else (middle, high)
     if high == len(fits):
-        raise DgpruneError(f"{goal}: no ratio of the grid is fast enough here. Allow more, or add larger ratios.")
+        raise DgpruneError(f"{goal}: no ratio of the grid is fast enough here. Allow more.")
     return search.found(high, goal=goal)
 
 
@@ -246,6 +268,13 @@ def _fits(search: Search, place: int, within: Within) -> Generator[Progress, Non
     yield from search.measured(place)
     search.meets[place] = _LATENCY not in within or search.milliseconds(place) <= within[_LATENCY]
     return search.meets[place]
+
+
+def _amounts(sizes: Within) -> str:
+    """Sizes with their units, as text."""
+    words = {name: UNITS[name].removesuffix("s") if size == 1 else UNITS[name] for name, size in sizes.items()}
+    words |= {_LATENCY: UNITS[_LATENCY]}
+    return " and ".join(f"{size:,.10g} {words[name]}" for name, size in sizes.items())
 
 
 def _size(mask: Mask, limit: Limit) -> float:

@@ -71,9 +71,8 @@ class Plans:
         """What the choice of the filters has looked at: a sign and a sentence."""
         study, batchnorm = self._study, choices["batchnorm"]
         provenance = mask_provenance(study.provenance, mask, batchnorm=batchnorm, study=study)
-        notice = provenance.notice(roles_of(study.domains), split=SPLIT)
-        by_hand = " Set by hand: whoever did it saw the reported accuracies." if is_by_hand(choices) else ""
-        return None if notice is None else {**notice._asdict(), "text": notice.text + by_hand}
+        notice = provenance.notice(roles_of(study.domains), split=SPLIT, by_hand=is_by_hand(choices))
+        return None if notice is None else notice._asdict()
 
 
 def put_newest(cache: dict[Key, Any], key: Key, value: Any) -> None:

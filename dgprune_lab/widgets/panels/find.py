@@ -8,7 +8,7 @@ from typing import Any
 
 from ...charts import find as find_chart
 from ...diagnostics import Found, find
-from ...diagnostics._search import SPLIT, WORST
+from ...diagnostics._search import SPLIT, UNITS, WORST
 from ...measurement import calibration_count
 from ...study import Study
 from .domain_pairs import labelled
@@ -25,7 +25,6 @@ _GOALS = {
     "kilobytes": "the best within kilobytes",
     _LATENCY: "the best within milliseconds",
 }
-_UNITS = {"parameters": "parameters", "macs": "MACs per image", "kilobytes": "kB", _LATENCY: "ms for 32 images"}
 _LONG = 5.0  # seconds; what takes longer is announced
 _MANY = 8  # networks: the full one and seven halvings of a hundred ratios
 
@@ -78,7 +77,7 @@ class FindPanel(Panel):
             # A move of the slider ends these steps; started again, they find what was measured in the study's cache.
             found = yield from _said(find.steps(task.study, **task.options))
         except Exception:
-            self._task = None
+            self._task = self._result = None
             yield self._frame(view)
             raise
         self._task, self._result = None, (task, found)
@@ -130,9 +129,8 @@ class FindPanel(Panel):
         goal, selected = self._goal(), self.selected or {}
         menus = [{"name": "goal", "label": "Find", "value": goal, "choices": [[k, v] for k, v in _GOALS.items()]}]
         if goal != _KEEP:
-            ends = {"low": 0.001 if goal == _LATENCY else 1, "high": 100 * _full(view, goal)}
             field = {"kind": "number", "name": f"most_{goal}", "label": "at most", "value": self._most(view, goal)}
-            return [*menus, {**field, **ends, "unit": _UNITS[goal]}]
+            return [*menus, {**field, "low": 0, "unit": UNITS[goal]}]
         shares = [[share, f"{100 * share:.0f} % of the accuracy{_from(view.choice)}"] for share in _SHARES]
         sources = [[WORST, "the worst source"], *([name, name] for name in _sources(view.study))]
         keeping = {"name": "share", "label": "keeping", "choices": shares}

@@ -136,11 +136,11 @@ class Panel(Protocol):
         Besides names of charts, a frame can have: "text", shown above the charts; "pages", {"at": 0, "of": 3}, buttons
         to browse, which set `selected["page"]`; "controls", a list of {"name": "layer", "label": "Layer", "value":
         "conv1", "choices": [["conv1", "first"], ...]}, menus above the charts whose values are plain JSON and whose
-        chosen value is `selected[name]`, or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0, "high":
-        9, "unit": "ms"}, a field; "actions", a list of {"label": "Find", "message": {"type": "press", "name": "find"}},
-        buttons, or sentences if they have no message; "hidden", names of charts not shown; "charts", chart name
-        -> specification, where a chart is another one now; "picked", {"group": ..., "filter": ...} or {}, the outlined
-        cell.
+        chosen value is `selected[name]`, or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0,
+        "unit": "ms"}, a field, perhaps with "high": 9; "actions", a list of {"label": "Find", "message": {"type":
+        "press", "name": "find"}}, buttons, or sentences if they have no message; "hidden", names of charts not shown;
+        "charts", chart name -> specification, where a chart is another one now; "picked", {"group": ..., "filter": ...}
+        or {}, the outlined cell.
         Anything absent from a frame stays unchanged. Return an iterator of frames for work of many steps: the slider
         takes precedence between two frames, and a frame may be empty.
         """

@@ -45,8 +45,8 @@ function createNumber(label, pick) {
 }
 
 function fillNumber({ input, unit }, { value, low, high, step, unit: words }, fresh) {
-  Object.assign(input, { min: low, max: high, step: step ?? "any" });
-  input.title = `${low} to ${high}`;
+  Object.assign(input, { min: low, max: high ?? "", step: step ?? "any" });
+  input.title = high === undefined ? `from ${low}` : `${low} to ${high}`;
   say(unit, words ?? "");
   if (fresh && input !== document.activeElement && input.value !== String(value)) input.value = value;
 }
