@@ -569,6 +569,12 @@ def test_a_filter_is_silent_where_no_source_makes_it_answer() -> None:
     try:
         assert explorer.wait() and settled(explorer, "silent")
         assert explorer.silent["groups"] == {"0": [2]}, "a filter that answers on one source is not silent"
+        explorer.ratio = 0.5
+        explorer.apply()
+        assert explorer.wait() and settled(explorer, "silent") and explorer.silent["key"] == [1]
+        explorer.step = 0
+        assert explorer.wait() and settled(explorer, "silent")
+        assert explorer.silent == {"key": [0], "groups": {"0": [2]}}, "they are marked again where they are known"
     finally:
         explorer.close()
 

@@ -72,7 +72,7 @@ def test_old_numbers_stay_grey_until_new_ones_come(live: Live) -> None:
     old = live.text(".dgx-sentence")
     left = live.text(".dgx-c svg")
     live.move(63)
-    assert live.text(".dgx-badge") == "measuring…" and live.text(".dgx-sentence") == f"50 %: {old}"
+    assert live.text(".dgx-badge") == "measuring…" and live.text(".dgx-sentence") == f"Last measured: {old}"
     assert live.page.locator(".dgx-sentence").get_attribute("data-stale") == "true"
     assert live.text(".dgx-c svg") != left, "what is left follows at once"
     live.tell("frames", frames_with(0.63, estimate=True))
@@ -341,6 +341,22 @@ def test_filters_are_selected_forced_and_stay_forced_while_the_slider_moves(live
     page.keyboard.press("Escape")
     live.settle()
     assert page.get_by_role("button", name="Keep", exact=True).count() == 0
+
+
+def test_keys_act_on_the_filter_with_the_focus_unless_several_are_selected(live: Live) -> None:
+    page, layer = live.page, "features.conv1"
+    canvas = page.locator(".dgx-canvas")
+    canvas.focus()
+    for key in ("ArrowRight", "k", "ArrowRight", "r"):
+        canvas.press(key)
+    assert hand(live)[1] == {"keep": {layer: [0]}, "remove": {layer: [1]}}
+    assert page.get_by_role("button", name="Keep", exact=True).count() == 0, "the focus selects nothing"
+    for key in ("Enter", "u", "ArrowRight", "k"):  # Enter selects the one whose card it opens
+        canvas.press(key)
+    assert hand(live)[1] == {"keep": {layer: [0, 2]}, "remove": {}}
+    for key in (" ", "ArrowRight", " ", "ArrowRight", "r"):
+        canvas.press(key)
+    assert hand(live)[1] == {"keep": {layer: [0]}, "remove": {layer: [2, 3]}}, "a set that was picked is kept"
 
 
 def test_silent_filters_and_the_possible_range_are_said(live: Live) -> None:

@@ -106,7 +106,7 @@ class Provenance:
         Args:
             roles: name -> role of the domains that are reported.
             split: the split that is reported.
-            by_hand: whether layers or filters were set by hand, which is part of the stage "scorer".
+            by_hand: whether layers or filters may have been set by hand, which is part of the stage "scorer".
 
         Returns:
             The sentence; None where scorer, fine-tuning and selection are known to have looked at none of these.

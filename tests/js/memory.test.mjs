@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import {
-  costData, createMemory, curveKey, dropData, frameAt, inked, maskOf, nearest, placeNames, planKey, sweepData, widest,
+  costData, createMemory, curveKey, dropData, frameAt, inked, maskOf, nearest, pinsAlongside, placeNames, planKey, sweepData, widest,
 } from "../../dgprune_lab/widgets/page/static/memory.js";
 
 const fixture = JSON.parse(readFileSync(new URL("fixture.json", import.meta.url)));
@@ -22,6 +22,17 @@ test("chart A has the rows that Python draws", () => {
     const [mine, theirs] = name === "dots" ? [data[name].map(dashless), rows.map(dashless)] : [data[name], rows];
     assert.deepEqual(mine, theirs, name);
   }
+});
+
+test("a pin of another step has no curve on an axis of shares of other filters", () => {
+  const points = [{ domain: "s", removed: 20, value: 90, colour: "#0072B2" }, { domain: "s", removed: 60, value: 50, colour: "#0072B2" }];
+  const pins = [{ letter: "a", points, choice: CHOICE }, { letter: "b", points, choice: { ...CHOICE, step: 2 } }];
+  const drawn = (choice) => sweep({ pins: pinsAlongside(pins, choice) });
+  for (const [step, letter] of [[0, "a"], [2, "b"]]) {
+    const data = drawn({ ...CHOICE, step });
+    assert.deepEqual([...new Set([...data.pinned, ...data.letters].map(({ pin }) => pin))], [letter]);
+  }
+  assert.deepEqual(drawn({ ...CHOICE, step: 1 }).pinned, []);
 });
 
 test("names are placed as in Python", () => {

@@ -71,7 +71,8 @@ class Plans:
         """What the choice of the filters has looked at: a sign and a sentence."""
         study, batchnorm = self._study, choices["batchnorm"]
         provenance = mask_provenance(study.provenance, mask, batchnorm=batchnorm, study=study)
-        notice = provenance.notice(roles_of(study.domains), split=SPLIT, by_hand=is_by_hand(choices))
+        by_hand = is_by_hand(choices) or choices.get("step", 0) > 0  # an earlier step may have been
+        notice = provenance.notice(roles_of(study.domains), split=SPLIT, by_hand=by_hand)
         return None if notice is None else notice._asdict()
 
 

@@ -148,6 +148,7 @@ class Session:
         """Remove these pins, or all of them without a number."""
         self.board.remove(*numbers)
         self.send_pins()
+        self.host.refresh()
 
     def save(self) -> None:
         """Save the pruned network of the current view in the notebook's folder, in the background."""
@@ -201,13 +202,12 @@ class Session:
             yield
         measured = self.steps.at(number)
         if self._shown_step != number:
-            self._shown_step = number
             self._send("scorers", measured.static()["scorers"])
+        self._shown_step = number
         for words in measured.scoring(view):
             self._say_work(words)
             yield
-        plan = measured.plan(view)
-        if self._plan != plan:
+        if self._plan != (plan := measured.plan(view)):
             self._plan = plan
             self._send("plan", plan)
         self.history.settle(view, is_present=lambda: view is self.view)
@@ -226,8 +226,7 @@ class Session:
         self.host.refresh()
         self.worker.put("curves", lambda: self._curves(view), priority=CURVES, for_page=True)
         self.worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3, for_page=True)
-        if number not in self._silent:
-            self.worker.put("silent", lambda: self._find_silent(number), priority=BACKGROUND, for_page=True)
+        self.worker.put("silent", lambda: self._find_silent(number), priority=BACKGROUND, for_page=True)
 
     def _compared(self, measured: Measurements, view: Choices) -> Job:
         """Compare the pins with a view that was just measured, and note the accuracy of its step."""
@@ -248,13 +247,14 @@ class Session:
             yield from self.board.add(measured, view)
             yield from self.board.compare(measured, view)
             self.send_pins()
+            self.host.refresh()
 
     def _find_silent(self, number: int) -> Job:
-        found = yield from silent_filters(self.steps.at(number).study, self.steps[number].mask)
-        self._silent[number] = found
+        if new := number not in self._silent:
+            self._silent[number] = yield from silent_filters(self.steps.at(number).study, self.steps[number].mask)
         if number == self.view.get("step", 0):
-            self._send("silent", {"key": [number], "groups": found})
-            if found and self.host.opened is not None and self.host.opened.takes_filters:
+            self._send("silent", {"key": [number], "groups": self._silent[number]})
+            if new and self._silent[number] and self.host.opened is not None and self.host.opened.takes_filters:
                 self.host.refresh()
 
     def _say_work(self, words: str) -> None:

@@ -1,7 +1,7 @@
 // A, C and D: the Vega views of the explorer and what is fed to them.
 
 import { say, show } from "./elements.js";
-import { costData, dropData, sweepData, widest } from "./memory.js";
+import { costData, dropData, pinsAlongside, sweepData, widest } from "./memory.js";
 import { createView, dragInPlot, endView, feed, inksOf, plotSize } from "./views.js";
 
 export function paintCharts(page, pins, now) {
@@ -11,7 +11,7 @@ export function paintCharts(page, pins, now) {
   const { shown: frame, stale, curve } = now;
   feed(c, costData({ step: now.step, stale: now.planStale }));
   page.span = widest(page.span ?? [], curve, frame);
-  feed(a, sweepData({ fixed, curve, frame, stale, pins, pin, ratio: choice.ratio, ...plotSize(a), inks }));
+  feed(a, sweepData({ fixed, curve, frame, stale, pins: pinsAlongside(pins, choice), pin, ratio: choice.ratio, ...plotSize(a), inks }));
   feed(d, dropData({ frame, stale, pins, pin, span: page.span, height: plotSize(d).height, inks }));
   show(page.exposures, Boolean(frame?.exposures));
   say(page.exposures, frame?.exposures ?? "");

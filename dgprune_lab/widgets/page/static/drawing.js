@@ -4,12 +4,11 @@ import { paintCharts } from "./charts.js";
 import { showChoice } from "./controls.js";
 import { perFrame, say } from "./elements.js";
 import { previewed } from "./by_hand.js";
-import { curveKey, frameAt, isStepOf, maskOf, nearest, planKey } from "./memory.js";
+import { curveKey, frameAt, isAtStep, isStepOf, maskOf, nearest, planKey } from "./memory.js";
 import { showNotice, showWarning } from "./notices.js";
 import { showPanels } from "./panels.js";
 import { chosenAfter, pinKey, showPinTable } from "./pins.js";
 import { showProjector } from "./projector.js";
-import { percent } from "./rounding.js";
 import { scorerOf } from "./state.js";
 import { showSteps } from "./steps.js";
 import { drawStrip } from "./strip.js";
@@ -79,7 +78,9 @@ function paintPins(page, pins, now) {
     offline: page.fixed.offline, gone: page.gone, stale: now.maskStale, coming: now.isNear, inks: page.inks,
   });
   page.forcing.show(!page.fixed.offline && !page.gone);
-  say(page.legend, `full network \u2013 \u2013${pins.length ? " \u00B7 letters: pinned views" : ""}`);
+  const here = pins.some((one) => isAtStep(one, page.choice));
+  const removed = page.choice.step ? `removed: of the filters of step ${page.choice.step} \u00B7 ` : "";
+  say(page.legend, `${removed}full network \u2013 \u2013${here ? " \u00B7 letters: pinned views" : ""}`);
 }
 
 // Python finds silent filters in the background, for the present step.
@@ -92,8 +93,8 @@ function paintWords(page, { frame, shown, stale }, status) {
   const { badge } = page.controls;
   const state = !frame ? "stale" : frame.estimate ? "estimate" : "exact";
   const every = page.fixed.offline ? `, every ${page.controls.slider.grid} %` : "";
-  // Old numbers name the ratio they belong to, and the scorer where it was another.
-  const other = page.last && page.last.key !== curveKey(page.choice) ? `${page.last.label}, ` : "";
+  // Old numbers are called so, with the scorer where it was another.
+  const before = page.last && page.last.key !== curveKey(page.choice) ? `${page.last.label}, last measured` : "Last measured";
   const images = `${frame?.images ?? "?"} images a domain`;
   const work = page.gone ? "" : status.work;
   const texts = {
@@ -106,7 +107,7 @@ function paintWords(page, { frame, shown, stale }, status) {
   badge.title = texts[state]; // it may be cut off
   if (frame?.estimate) page.headline.dataset.tall = "true"; // its sentence is longer: the charts stay where they are
   const text = shown?.sentence ?? "Measuring the first ratio\u2026";
-  say(page.sentence, stale && shown ? `${other}${percent(shown.ratio, 2)}: ${text}` : text);
+  say(page.sentence, stale && shown ? `${before}: ${text}` : text);
   page.sentence.dataset.stale = String(stale);
   const { progress } = status;
   say(page.progress, progress && progress.done < progress.total ? progress.words : "");

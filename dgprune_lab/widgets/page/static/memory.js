@@ -103,6 +103,11 @@ export function sweepData({ fixed, curve, frame, stale, pins, pin = 0, ratio, he
 
 export const letterOf = (pin, place) => pin.letter ?? LETTERS[place];
 
+export const isAtStep = (pin, choice) => (pin.choice?.step ?? 0) === (choice.step ?? 0);
+
+// The pins for A. The shares of another step are of other filters: its pins have no curve here, but a place in D and in the table.
+export const pinsAlongside = (pins, choice) => pins.map((pin) => (isAtStep(pin, choice) ? pin : { ...pin, points: [] }));
+
 const pinnedRows = (pin, letter, opacity) =>
   (pin.points ?? []).map(({ domain, removed, value, colour }) => ({ pin: letter, domain, removed, value, colour, opacity }));
 

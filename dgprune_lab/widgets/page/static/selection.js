@@ -8,12 +8,19 @@ import { cellAt, numbersOf } from "./strip.js";
 const FORCE = { r: "remove", k: "keep", u: "score" };
 
 // The selected filters by layer and number in the full network.
-export const cellsOf = (strip) =>
-  [...strip.selected].flatMap(([g, places]) => [...places].map((f) => ({ group: strip.view.groups[g].full, filter: numbersOf(strip, g)[f] })));
+export const cellsOf = (strip) => [...strip.selected].flatMap(([g, places]) => named(strip, g, [...places]));
+
+const named = (strip, g, places) => places.map((f) => ({ group: strip.view.groups[g].full, filter: numbersOf(strip, g)[f] }));
+
+function cellsAt(strip, { row, bin }) {
+  const { g, bins } = strip.rows[row];
+  return named(strip, g, [...(bins[bin] ?? [])]);
+}
 
 export function clearSelection(strip) {
   strip.selected.clear();
   strip.anchor = null;
+  strip.alone = false;
 }
 
 function add(strip, { row, bin }, { toggle = false } = {}) {
@@ -50,9 +57,9 @@ function addBrush(strip, { x, y, width, height }) {
 
 const openCard = (strip) => strip.acts.open(cellsOf(strip));
 
+// What is selected is forced, or else the cell with the focus, which is not selected by it.
 function force(strip, to) {
-  if (!strip.selected.size && strip.at) add(strip, strip.at);
-  const cells = cellsOf(strip);
+  const cells = strip.selected.size || !strip.at ? cellsOf(strip) : cellsAt(strip, strip.at);
   if (cells.length) strip.acts.force(cells, to);
 }
 
@@ -102,6 +109,7 @@ export function listenToCells(strip) {
 function endBrush(strip, event) {
   if (!(event.ctrlKey || event.metaKey || event.shiftKey)) clearSelection(strip);
   addBrush(strip, strip.brush);
+  strip.alone = false;
   strip.brushed = true; // the click that follows is the brush's
   setTimeout(() => (strip.brushed = false), 0);
   if (strip.selected.size) openCard(strip);
@@ -110,6 +118,7 @@ function endBrush(strip, event) {
 function pick(strip, cell, { shiftKey, ctrlKey, metaKey }) {
   const more = ctrlKey || metaKey;
   if (!cell) return more || shiftKey ? null : clearSelection(strip);
+  strip.alone = !more && !shiftKey;
   if (shiftKey && strip.anchor && strip.rows[strip.anchor.row]) addSpan(strip, strip.anchor, cell);
   else {
     if (!more) strip.selected.clear();
@@ -124,13 +133,18 @@ function onKey(strip, event) {
   const to = FORCE[event.key.toLowerCase()];
   if (event.key.startsWith("Arrow")) {
     const from = strip.at;
+    if (strip.alone) leaveCell(strip, event);
     strip.at = moved(strip, event.key);
     if (event.shiftKey) addSpan(strip, (strip.anchor ??= from ?? strip.at), strip.at);
     intoView(strip);
   } else if (event.key === "Enter" && strip.at) {
-    if (!strip.selected.size) add(strip, strip.at);
+    if (!strip.selected.size) {
+      add(strip, strip.at);
+      strip.alone = true;
+    }
     openCard(strip);
   } else if (event.key === " " && strip.at) {
+    strip.alone = false;
     add(strip, strip.at, { toggle: true });
     strip.anchor = strip.at;
   } else if (event.key === "Escape" && strip.selected.size) clearSelection(strip);
@@ -139,6 +153,12 @@ function onKey(strip, event) {
   event.preventDefault();
   event.stopPropagation();
   strip.changed();
+}
+
+// The one cell that a click or Enter has selected is left by an arrow, so that a key acts on the cell with the focus.
+function leaveCell(strip, { shiftKey }) {
+  if (shiftKey) strip.alone = false;
+  else clearSelection(strip);
 }
 
 function moved(strip, key) {

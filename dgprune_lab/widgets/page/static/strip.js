@@ -22,7 +22,7 @@ export function createStrip(acts, changed) {
   const tall = node("div", { class: "dgx-tall" }, canvas);
   const scroll = node("div", { class: "dgx-scroll" }, tall);
   const about = node("div", { class: "dgx-about", "aria-live": "polite" });
-  const strip = { canvas, tall, scroll, about, acts, changed, view: null, byScore: false, at: null, hover: null, rows: [], selected: new Map() };
+  const strip = { canvas, tall, scroll, about, acts, changed, view: null, byScore: false, at: null, hover: null, rows: [], selected: new Map(), alone: false };
   strip.controls = createRows(strip);
   tall.append(strip.controls.box);
   canvas.place = (layer, filter) => placeOf(strip, layer, filter); // so that one can find a cell on the page
