@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -167,3 +168,32 @@ def test_a_dict_of_domains_names_them_as_they_are_named() -> None:
     assert dg.Study(model, sources={"a": made("a")}).sources[0].name == "a"  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"sources must be .*The item with the key 'z' has the name 'a'; give a"):
         dg.Study(model, sources={"z": made("a")})  # type: ignore[arg-type]
+
+
+def test_images_of_a_target_that_are_images_of_a_source_are_noted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 255, (40, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    images[7] = 9
+    other = torch.randint(0, 255, (20, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    nearly = images[30:].clone()
+    nearly[:, 0, 0, 0] += 1  # outside the places that are compared first
+    mixed = torch.cat([other[:10], images[[3, 3, 7]], nearly])
+    source = dg.Domain.from_arrays("photo", images=images, labels=torch.arange(40) % 2, splits={"train": range(40)})
+    kinds = {"mixed": mixed, "all": images, "none": other, "float": images.float() / 255}
+    targets = {
+        name: dg.Domain.from_arrays(name, images=each, labels=torch.arange(len(each)) % 2, splits={"report": 1.0})
+        for name, each in kinds.items()
+    }
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 14), torch.nn.Flatten())
+    for name, count in {"mixed": "2 of the 23", "all": "39 of the 40"}.items():
+        with pytest.warns(dg.DgpruneNote, match=f"{count} images of target '{name}' are images of source 'photo' too"):
+            dg.Study(net, sources=[source], targets=[targets[name]])
+    for name in ("none", "float"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            study = dg.Study(net, sources=[source], targets=[targets[name]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("digits", "fashion", "paper"):
+            dg.demo(name)
+        dg.Study(net, sources=study.sources, targets=study.targets)
