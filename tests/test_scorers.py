@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from material import ResidualNet, domain, fingerprint, images, norm_net, plain_net, randomise
@@ -365,3 +367,28 @@ def test_scorers_are_taken_by_name_or_as_objects() -> None:
     assert torch.allclose(study.score(redefined).values["0"], -study.score(mine).values["0"]), (
         "a scorer that is defined again replaces the old one"
     )
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_a_scorer_that_draws_from_the_global_generators_is_repeatable_and_leaves_them(draws: bool) -> None:
+    def drawn(view: Any, *, seed: int = 0) -> torch.Tensor:
+        """Random numbers of the global generators."""
+        return torch.rand(view.filters) + torch.from_numpy(np.random.rand(view.filters)) + random.random()
+
+    scorer = dg.scorer("drawn", draws=draws)(drawn)
+    values: list[Any] = []
+    seeds: tuple[dict[str, Any], ...] = ({"seed": 0}, {"seed": 1}) if draws else ({},)
+    net = randomise(norm_net(), dtype=torch.float32)
+    for state in (1, 2):
+        torch.manual_seed(state)
+        np.random.seed(state)
+        random.seed(state)
+        study = dg.Study(net, sources=[domain("a")])
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+        values.append([study.score(scorer, **options).values for options in seeds])
+        after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+        assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+    for first, second in zip(*values, strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    if draws:
+        assert not torch.equal(values[0][0]["0"], values[0][1]["0"])

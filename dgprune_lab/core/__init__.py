@@ -46,7 +46,7 @@ from .files import notebook_folders, write_file
 from .rounding import percent, rounded, whole_percent
 from .steps import Cancelled, Stepwise, cancelled_when, drain, duration, has_stderr, late_bar
 from .steps import interruptible, progress_bar, stepwise, yielding
-from .random import generator, preserved_rng, seed
+from .random import generator, preserved_rng, reproducible, seed
 from .dispatch import MacCounter, Observer
 from .machine import device, full_precision, machine_description, threads
 from .memory import cache_room, give_back_memory, pass_room

@@ -43,3 +43,16 @@ def preserved_rng() -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+@contextmanager
+def reproducible(*parts: int | str) -> Iterator[None]:
+    """Within the block, seed the global generators of torch, numpy and `random` by the parts; restore them after it."""
+    number = seed(*parts)
+    with preserved_rng():
+        torch.default_generator.manual_seed(number)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(number)
+        np.random.seed(number % 2**32)
+        random.seed(number)
+        yield

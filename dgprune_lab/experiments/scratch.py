@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from ..core import DgpruneError, preserved_rng, public, read_card, seed
+from ..core import DgpruneError, public, read_card, reproducible
 from ..models import load, save
 from .settings import Settings, key_of
 from .store import exclusive
@@ -59,19 +57,6 @@ class Scratch:
                 with _alone(path.with_suffix(".lock")):
                     found = _saved(path, fresh) or _made(path, make, fresh=fresh)
         return found.to(self.device).eval()
-
-
-@contextmanager
-def reproducible(key: str) -> Iterator[None]:
-    """Within the block, seed the global generators of torch, numpy and `random` by a key; restore them afterwards."""
-    number = seed(key)
-    with preserved_rng():
-        torch.default_generator.manual_seed(number)
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed_all(number)
-        np.random.seed(number % 2**32)
-        random.seed(number)
-        yield
 
 
 @contextmanager

@@ -29,11 +29,12 @@ from ..core import (
     collect_notes,
     device,
     machine_description,
+    reproducible,
     threads,
     versions,
 )
 from .experiment import Finding
-from .scratch import Scratch, reproducible
+from .scratch import Scratch
 from .settings import Settings
 
 _lock = Lock()  # one run at a time: the global generators and the CPU time belong to the process

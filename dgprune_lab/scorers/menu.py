@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Scores, Seen, public
+from ..core import DgpruneError, Scores, Seen, public, reproducible
 from .activations import activation_l1, apoz
 from .combined import By, hybrid_scorer, reversed_scorer
 from .contract import Menu, Scorer
@@ -105,14 +105,13 @@ def run(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> Scores
         DgpruneError: scores of a wrong shape or not finite, or a read that the scorer does not declare.
     """
     views = _views(scorer, inputs)
-    if scorer.level == "network":
-        scores = _called(scorer, views, options, where="")
-        if not isinstance(scores, Mapping) or set(scores) != set(views):
-            raise DgpruneError(
-                f"scorer {scorer.name!r} must return a dict with one entry per layer: {', '.join(views)}."
-            )
-    else:
-        scores = {name: _called(scorer, view, options, where=f" at layer {name!r}") for name, view in views.items()}
+    with reproducible("scorer", scorer.name, str(options.get("seed"))):  # a user's own may draw from the global ones
+        if scorer.level == "network":
+            scores = _called(scorer, views, options, where="")
+        else:
+            scores = {name: _called(scorer, view, options, where=f" at layer {name!r}") for name, view in views.items()}
+    if not isinstance(scores, Mapping) or set(scores) != set(views):
+        raise DgpruneError(f"scorer {scorer.name!r} must return a dict with one entry per layer: {', '.join(views)}.")
     values = {name: _checked(scores[name], f"scorer {scorer.name!r}", name) for name in views}
     reads: dict[str, Seen] = {f"{domain}/{inputs.split}": what for domain, what in inputs.touched.items()}
     return Scores(scorer=scorer.name, values=values, graph=inputs.graph, options=dict(options), reads=reads)
