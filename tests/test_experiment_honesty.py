@@ -184,6 +184,7 @@ def test_a_run_that_can_no_longer_be_computed_is_refused(shelf: Path, tmp_path: 
         experiments.study_named("mad_up")
 
 
+@pytest.mark.filterwarnings("ignore:.* runs failed:dgprune_lab.core.errors.DgpruneNote")
 def test_failures_stand_in_the_card_without_folders(shelf: Path, tmp_path: Path) -> None:
     def fail(settings: Any) -> None:
         if settings["training_seed"] == 1:

@@ -19,6 +19,8 @@ from dgprune_lab.widgets.page.standalone import page_text
 HOSTILE = "</pre><img src=x onerror=alert(1)>"
 GAIN = {"l1": 0.0, "dss": 0.02, "random": -0.01}
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* runs failed:dgprune_lab.core.errors.DgpruneNote")
+
 
 def measured(settings: Settings, scratch: Scratch) -> Finding:
     """An accuracy of a source and a target that depends on scorer and seed; random at seed 1 fails."""

@@ -24,6 +24,8 @@ from experiment_runs import drawn, experiment, same
 import dgprune_lab as dg
 from dgprune_lab.experiments import Experiment, Finding, Results, executors, grid, run, runner, store, worker
 
+FAILED = "ignore:.* runs failed:dgprune_lab.core.errors.DgpruneNote"
+
 
 class Inline(Executor):
     """Workers in this process; keeps the largest number of runs that were handed over at a time."""
@@ -101,8 +103,10 @@ def test_a_forked_worker_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     assert worker.process_name().endswith(":7")
 
 
+@pytest.mark.filterwarnings(FAILED)
 def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
-    results = run(experiment(runs.failing), folder=tmp_path)
+    with pytest.warns(dg.DgpruneNote, match="2 of 4 runs failed, the first with DgpruneError: the loss of 1 is not"):
+        results = run(experiment(runs.failing), folder=tmp_path)
     listed: Any = results.runs()
     assert list(listed["state"]) == ["done", "failed"] * 2 and list(results.table()["seed"]) == [0, 2]
     assert listed["error"][1] == "DgpruneError: the loss of 1 is not finite."
@@ -127,6 +131,7 @@ def test_what_is_missing_is_said_before_the_first_run_and_not_by_each(tmp_path: 
     run(few, folder=tmp_path)  # everything is done, so nothing is needed
 
 
+@pytest.mark.filterwarnings(FAILED)
 def test_what_cannot_be_kept_is_a_failed_run_and_stops_nothing(tmp_path: Path) -> None:
     kinds = ["exception", "surrogate", "tensor", "text", "row", "NaN", "rows", "settings", "none"]
     experiment = Experiment(name="odd", question="?", run=runs.odd, grid=grid(kind=kinds))
@@ -359,6 +364,7 @@ def test_an_axis_must_be_a_list() -> None:
             grid(scorer=values)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings(FAILED)
 def test_what_a_run_returns_is_checked(tmp_path: Path) -> None:
     def nothing(settings: Any, scratch: Any) -> Any:
         pair = [{"metric": "loss", "value": value, "images": np.int64(7)} for value in (1.0, float("nan"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from ..core import DIAMOND, DgpruneError, duration
+from ..core import DIAMOND, DgpruneError, DgpruneNote, duration
 from ..core.machine import cores
 from ..experiments import STUDIES, Claim, Experiment, Results, executors, export, run, shipped_card, study_named
 from ..experiments.claims import WORDS
@@ -51,7 +52,8 @@ def main(
     command = " ".join(word for word in (*words, f"--device {device}" if device else "") if word)
     print(f"{experiment.question}\n{len(experiment.grid)} runs; results in {folder}", flush=True)
     try:
-        with _executor(scheduler, workers) as executor:
+        with _executor(scheduler, workers) as executor, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\d+ of \d+ runs failed", DgpruneNote)  # the report says it
             results = run(experiment, folder=folder, executor=executor, device=device, retry=retry, progress=True)
     except KeyboardInterrupt:
         print(_stopped(folder))

@@ -102,7 +102,21 @@ def run(
                 yield pace.finished, pace.total, pace.words()
     if pace.lost:
         raise DgpruneError(pace.lost_words())
-    return Results(folder)
+    return _with_failures_noted(Results(folder), pace)
+
+
+def _with_failures_noted(results: Results, pace: Pace) -> Results:
+    """Note how many runs failed, and the error of the first."""
+    if not pace.failed:
+        return results
+    runs = results.runs()
+    first = runs[runs["state"] == "failed"].iloc[0]
+    error = str(first["error"]).strip().splitlines()[-1].rstrip(".")
+    note(
+        f"{pace.failed} of {pace.total} runs failed, the first with {error}. They are rows of results.runs() with "
+        "their tracebacks; retry=True computes them again."
+    )
+    return results
 
 
 def _in_process(experiment: Experiment, tasks: Iterable[Answer]) -> Generator[Answer, None, None]:
