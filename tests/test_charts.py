@@ -524,8 +524,10 @@ def test_a_chart_names_the_table_that_it_draws_and_what_it_was_given() -> None:
         charts.agreement(table_of("flips"))
     of_layers = table_of("drop", group="conv1")
     for draws in (charts.drop, charts.drop_curve):
-        with pytest.raises(DgpruneError, match=r"one of diagnostics\.drop\(study\)\."):
+        with pytest.raises(DgpruneError, match=r"they are of single layers, which dg\.charts\.layers"):
             draws(of_layers)
+        with pytest.raises(DgpruneError, match=r"one of diagnostics\.drop\(study\)\."):
+            draws(table_of("flips"))
     with pytest.raises(DgpruneError, match=r"diagnostics\.drop\(study, by='layer'\)"):
         charts.layers(table_of("drop"))
     tuned = tidy([{"metric": "accuracy", "domain": "a", "value": 0.5, "stage": "tuned"}], extra=("stage",))

@@ -218,6 +218,11 @@ def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
             return error.code, b""
 
 
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     place, runtime = tmp_path / "notebooks", tmp_path / "runtime"
@@ -239,6 +244,9 @@ def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: 
             assert server["hostname"] == "127.0.0.1"
             assert server["token"]
             port = server["port"]  # another one where the probed one has been taken since
+            while not is_listening(port):  # the file about the server can be there first
+                assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+                time.sleep(0.1)
             contents = f"http://127.0.0.1:{port}/api/contents"
             assert get(contents)[0] == 403
             status, listed = get(contents, token=server["token"])
@@ -251,6 +259,7 @@ def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: 
             assert process.wait(120) == 0
         finally:
             process.kill()
+            process.wait()
         said = (tmp_path / "log").read_text()
     assert "00_start.ipynb: added" in said
     assert f"Notebooks: {place}" in said

@@ -201,6 +201,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no such split": ({"select": "validation"}, r"has no split 'validation'"),
     "a network": ({"train": net(0)}, r"train must be a function from \(sources, seed\)"),
     "options alone": ({"train": OPTIONS}, r"network=, a function from the seed"),
+    "one argument": ({"train": lambda sources: net(0)}, r"train must be a function called as train\(sources, seed\)"),
     "nothing returned": ({"train": lambda *_: None}, r"train must return a network.*got NoneType"),
     "an empty list": ({"train": lambda *_: []}, r"train must return a network.*got list without networks"),
     "no network in the list": ({"train": lambda *_: [net(0), 3]}, r"train must return a network.*got int"),

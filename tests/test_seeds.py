@@ -137,6 +137,21 @@ def test_differences_are_paired_by_training_seed() -> None:
     assert set(table.rounds) == {2} and set(table.epochs) == {2} and list(table.columns)[-len(EXTRA) :] == list(EXTRA)
 
 
+def test_networks_without_a_training_seed_are_told_apart_by_their_names() -> None:
+    own = []
+    for k, study in enumerate(trainings(2)):
+        net: Any = trained(k)
+        del net.dgprune_builder
+        own.append(dg.Study(net, sources=study.sources, targets=study.targets, name=f"mine {k}"))
+    table: Any = compared(own, scorers=["l1", "random"])
+    rows = table[table.metric == "accuracy"]
+    assert rows.training_seed.isna().all() and set(rows.network) == {"mine 0", "mine 1"}
+    assert not rows.duplicated(["scorer", "domain", "network"]).any()
+    assert set(table[table.metric == "difference"].seeds) == {"mine 0, mine 1"}
+    known: Any = compared(trainings(2), scorers=["l1", "random"])
+    assert known.network.isna().all() and known.training_seed.notna().any()
+
+
 def test_a_difference_tells_what_either_has_seen() -> None:
     table: Any = compared(trainings(2), baseline=peeks, scorers=["l1", peeks])
     row = table[(table.metric == "difference") & (table.domain == "t")].iloc[0]

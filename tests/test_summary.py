@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -487,3 +488,22 @@ def test_counts_are_written_out_and_what_only_sometimes_applies_takes_no_column(
         "0 %",
         "",
     ]
+
+
+def test_the_index_that_a_csv_file_holds_is_no_column(tmp_path: Path) -> None:
+    rows = [
+        {"domain": "a", "metric": "accuracy", "value": 0.5 + seed / 10, "unit": "share", "training_seed": seed}
+        for seed in range(3)
+    ]
+    frame = dg.tidy(rows)
+    frame.to_csv(tmp_path / "table.csv")
+    read = pd.read_csv(tmp_path / "table.csv")
+    assert "Unnamed: 0" in read and "Unnamed: 0" not in dg.summary(read)
+    assert dg.experiments.averages(read).value.tolist() == pytest.approx([0.6])
+    assert dg.latex(read) == dg.latex(frame)
+
+
+def test_a_table_without_rows_is_not_printed() -> None:
+    frame = dg.tidy([{"domain": "a", "metric": "accuracy", "value": 0.5, "unit": "share"}])
+    with pytest.raises(dg.DgpruneError, match="frame has no rows"):
+        dg.latex(frame.query("metric == 'acc'"))

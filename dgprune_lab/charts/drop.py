@@ -45,6 +45,7 @@ from .theme import (
     titled,
 )
 
+OF_A_PART = "they are of single layers, which dg.charts.layers draws, or of single classes."
 CAPTION = "Measured right after removal, before any fine-tuning."
 ROW = 28
 """Least height of a row, in pixels, at which the interval stands below the number."""
@@ -66,7 +67,7 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
     """
     if metric != CHANGE:
         check_held(frame, "metric", metric)
-    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall)
+    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=OF_A_PART)
     rows = drop_rows(frame, metric=metric)
     # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its text is below.
     longest = max((len(row["label"]) for row in rows), default=0)

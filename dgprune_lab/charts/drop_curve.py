@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Positive, Side, Tidy, exposure_label, is_missing, public, scorer_exposure
-from .drop import CAPTION, POINTS, is_overall
+from .drop import CAPTION, OF_A_PART, POINTS, is_overall
 from .marks import ZERO, check_table, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
 from .theme import Rows, beside, records, titled
@@ -41,7 +41,7 @@ def drop_curve(
     Raises:
         DgpruneError: an unknown metric.
     """
-    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall)
+    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=OF_A_PART)
     overall = cast(pd.DataFrame, frame[[is_overall(row) for row in records(frame)]])
     rows = records(overall, metric=metric)
     keys = list(dict.fromkeys(map(_key, rows))) or [("", "")]

@@ -52,6 +52,7 @@ def check_table(
     columns: Collection[str] = (),
     metrics: Collection[str] = (),
     where: Callable[[Mapping[str, Any]], bool] | None = None,
+    instead: str = "",
 ) -> None:
     """Refuse a table of another diagnostic, from which a chart could draw nothing; a table without rows is accepted.
 
@@ -61,10 +62,13 @@ def check_table(
         columns: columns that the table must have.
         metrics: metrics of which the table must have at least one; any metric if empty.
         where: condition that at least one row with these metrics must satisfy.
+        instead: what to do where rows have these metrics and none satisfies the condition.
     """
     used = [row for row in records(frame) if not metrics or row["metric"] in metrics]
     fits = any(where(row) for row in used) if where is not None else bool(used)
     if len(frame) and not (fits and set(columns) <= set(frame.columns)):
+        if used and instead:
+            raise DgpruneError(f"frame is of the right kind, but this chart draws none of its rows: {instead}")
         held = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
         raise DgpruneError(
             f"frame is the table of another question (its metrics: {held}); this chart draws one of {maker}."

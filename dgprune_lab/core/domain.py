@@ -157,7 +157,8 @@ class Domain:
             DgpruneError: the domain has no such split.
         """
         if split not in self.splits:
-            raise DgpruneError(f"domain {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}.")
+            known = f"{', '.join(self.splits)}. Name one of these, or cut the domain by splits= and not by hold_out="
+            raise DgpruneError(f"domain {self.name!r} has no split {split!r}; it has: {known}.")
         return self.splits[split][:images]
 
     def batches(

@@ -274,10 +274,10 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
         try:
             changed[name] = pd.to_numeric(frame[name])
         except (TypeError, ValueError):
-            must = f"hold numbers in the column {name!r}"
             advice = "Of a file with decimal commas: pd.read_csv(path, decimal=',')."
-            raise Refused(frame, must=must, advice=advice, depth=1) from None
-    return frame.assign(**changed) if changed else frame
+            raise Refused(frame, must=f"hold numbers in the column {name!r}", advice=advice, depth=1) from None
+    written = [name for name in frame.columns if str(name).startswith("Unnamed: ")]  # the index, from a CSV file
+    return frame.drop(columns=written).assign(**changed) if changed or written else frame
 
 
 def _indexed(frame: pd.DataFrame, missing: list[str]) -> str:

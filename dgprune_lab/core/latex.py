@@ -6,6 +6,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping
 
 from .border import public
+from .errors import DgpruneError
 from .exposure import Exposure, exposure_of, is_missing, scorer_exposure, strongest_exposure
 from .kinds import Tidy
 from .summary import chosen_rows, summary
@@ -45,7 +46,7 @@ def latex(
         caption, label: with either, the tabular stands in a table environment.
 
     Raises:
-        DgpruneError: a metric or domain that the table does not hold.
+        DgpruneError: a table without rows; a metric or domain that it does not hold.
 
     >>> row = {"domain": "a_b", "metric": "accuracy", "value": 0.9, "low": 0.85, "high": 0.94, "unit": "share"}
     >>> import dgprune_lab as dg
@@ -53,6 +54,8 @@ def latex(
     a\\_b & 90.0 \\% (85.0 to 94.0) \\\\
     """
     rows = chosen_rows(frame, metric=metric, domain=domain)
+    if rows.empty:
+        raise DgpruneError("frame has no rows, so there is nothing to print; check what was chosen of it.")
     table, records = summary(rows, verdict=verdict), rows.to_dict("records")
     head = [text for text in (table.columns.name, _intervals(records)) if text]
     dropped = [name for name in _SAID_ELSEWHERE if name in table]

@@ -34,7 +34,7 @@ Key = tuple[int, str, float]
 _End = Mapping[str, Row]
 """The row of accuracy for each domain at the end of one run."""
 
-EXTRA = ("rounds", "epochs", *PAIRED)
+EXTRA = ("network", "rounds", "epochs", *PAIRED)
 
 
 @diagnostic(
@@ -76,10 +76,11 @@ def after_finetuning(
         progress: whether to show a progress bar.
 
     Returns:
-        A tidy table of shares; `rounds` and `epochs` (per round) stand in every row. A row of metric "difference" has
-        further columns: `seeds` (the training seeds), `minimum_detectable_effect` (half the width of the interval),
-        `p_value` (paired t test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` say the most that
-        either network has seen. After Ctrl-C the table holds the runs that are complete.
+        A tidy table of shares; `rounds` and `epochs` (per round) stand in every row, and `network`, the name of the
+        study, in those of a study whose training seed is not known. A row of metric "difference" has further columns:
+        `seeds` (the training seeds), `minimum_detectable_effect` (half the width of the interval), `p_value` (paired t
+        test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` say the most that either network has
+        seen. After Ctrl-C the table holds the runs that are complete.
 
     Raises:
         DgpruneError: no study, scorer or ratio; studies of other domains or of the same network; two scorers of one
@@ -110,7 +111,7 @@ def after_finetuning(
 
     def steps() -> Steps:
         ends = yield from _runs(keys, start, rounds=rounds, epochs=epochs)
-        rows = [row for end in ends.values() for row in end.values()]
+        rows = [row | _named(listed[number]) for (number, *_), end in ends.items() for row in end.values()]
         return tidy([*rows, *_differences(listed, ends, baseline=scorer_name(baseline))], extra=EXTRA)
 
     keys = [(number, name, ratio) for ratio in dict.fromkeys(ratios) for number in range(len(listed)) for name in items]
@@ -146,6 +147,11 @@ def _runs(
     if len(ends) < len(keys):
         note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
     return ends
+
+
+def _named(study: Study) -> Row:
+    """The network's name where no training seed tells it from the others."""
+    return {"network": study.name} if study.training_seed is None else {}
 
 
 def _end(result: Tuned) -> _End:

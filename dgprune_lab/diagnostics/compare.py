@@ -63,7 +63,8 @@ def compare(
         make there are no rows of filters.
 
     Raises:
-        DgpruneError: a mask or network of another study; no image in the split.
+        DgpruneError: a mask that does not fit the network (one that was made for other weights fits); a network of
+            another study; no image in the split.
     """
     pair = [choice_of(study, name, chosen, batchnorm=batchnorm) for name, chosen in (("a", a), ("b", b))]
     for domain in study.domains:

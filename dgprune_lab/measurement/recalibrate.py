@@ -37,11 +37,12 @@ def _norms(model: nn.Module) -> list[_Norm]:
 def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500) -> nn.Module:
     """Return a new network whose BatchNorm statistics are re-estimated on source images; no label is read.
 
-    Equal numbers of the first images of each source's `train` split are mixed in batches of 250; the statistics are
-    the plain average over the batches. A batch of more than a million pixels (250 images of 64 x 64) goes through the
-    network in equal chunks below that, each normalised by its own statistics, and its mean and variance are those of
-    all chunks together; the chunks depend on the size of the images alone, so that every machine gives the same
-    numbers. Everything else runs as in eval mode and no weight changes. Without BatchNorm the result is a copy.
+    Equal numbers of the first images of each source's `train` split, all of a source that has fewer, are mixed in
+    batches of 250; the statistics are the plain average over the batches. A batch of more than a million pixels (250
+    images of 64 x 64) goes through the network in equal chunks below that, each normalised by its own statistics, and
+    its mean and variance are those of all chunks together; the chunks depend on the size of the images alone, so that
+    every machine gives the same numbers. Everything else runs as in eval mode and no weight changes. Without BatchNorm
+    the result is a copy.
 
     Args:
         model: any network.

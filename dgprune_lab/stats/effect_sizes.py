@@ -221,7 +221,7 @@ def shared_classes(first: Tensor, second: Tensor) -> Tensor:
     first, second = first[: len(second)], second[: len(first)]
     if not ((first > 0) & (second > 0)).any():
         raise DgpruneError(
-            "the domains have no class in common, and they are compared within classes; choose others or more images."
+            "the domains have no class in common, and are compared within classes; choose two with the same classes."
         )
     shared = ((first > 1) & (second > 1)).nonzero().flatten()
     if not len(shared):

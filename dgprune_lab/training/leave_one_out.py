@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -82,7 +81,7 @@ def leave_one_out(
         select: split of the sources on which the network is selected; None for the last epoch, without selection.
         images: report on the first so many images of the held-out domain; None for all.
         folder: folder in which each network is saved as without_DOMAIN_seed_N.safetensors, with what it has read, for
-            pruning it afterwards (`dg.load`); None saves none.
+            pruning it afterwards (`dg.load`), in place of an earlier file of that name; None saves none.
         progress: whether to draw a tqdm bar.
 
     Returns:
@@ -292,9 +291,10 @@ def _network(made: Any) -> nn.Module:
 
 def _called(function: Callable[..., Any], *values: Any, form: str) -> Any:
     """The result of a function of the user; one that does not take these values is refused, what it raises passes."""
-    with suppress(ValueError):  # a function without a signature, written in C
-        try:
-            inspect.signature(function).bind(*values)
-        except TypeError as error:
-            raise DgpruneError(f"{form.partition('(')[0]} must be a function called as {form}: {error}.") from None
+    try:
+        inspect.signature(function).bind(*values)
+    except TypeError as error:
+        raise DgpruneError(f"{form.partition('(')[0]} must be a function called as {form}: {error}.") from None
+    except ValueError:  # a function without a signature, written in C
+        pass
     return function(*values)
