@@ -192,6 +192,21 @@ def test_points_follow_the_slider_before_python_answers(live: Live) -> None:
     assert drawn(live, "view.signal('by')") == "dss", "so for every choice of the page"
 
 
+def test_a_chart_in_which_nothing_is_drawn_is_not_saved(live: Live) -> None:
+    draw(live, MOVING, data={"chart": {"points": []}})
+    page = live.page
+    menu = page.locator(".dgx-panel").get_by_role("button", name="Save this chart")
+    for kind in ("SVG", "CSV"):
+        menu.click()
+        page.locator(".dgx-panel").get_by_role("menuitem", name=kind).click()
+        page.locator(".dgx-panel").get_by_text("Not saved: nothing is drawn yet.").wait_for()
+        live.tell("panels", panels(charts={"chart": MOVING}, data={"chart": {"points": POINTS}}))
+        menu.click()
+        with page.expect_download():
+            page.locator(".dgx-panel").get_by_role("menuitem", name=kind).click()
+        live.tell("panels", panels(charts={"chart": MOVING}, data={"chart": {"points": []}}))
+
+
 def test_a_calm_chart_ends_where_the_slider_rests(live: Live) -> None:
     """It is drawn seldom while it follows, and the last of many moves at once is seen."""
     draw(live, {**MOVING, "usermeta": {**MOVING["usermeta"], "calm": 400}}, data={"chart": {"points": POINTS}})

@@ -1,6 +1,6 @@
 // A chart's menu: its picture as SVG or PNG, and its rows as CSV. Nothing leaves the page but the file that is saved.
 
-import { csvOf, csvText, fileName } from "./chart_rows.js";
+import { csvOf, csvText, fileName, rowsOf } from "./chart_rows.js";
 import { saveBlob } from "./download.js";
 import { button, node, show } from "./elements.js";
 import { drawnAnew } from "./views.js";
@@ -33,6 +33,7 @@ function saveMenu(kinds, { holder = () => null, title, setting }) {
     open.focus();
     failed.textContent = "";
     try {
+      if (holder() && isEmpty(holder())) throw new Error("nothing is drawn yet.");
       saveBlob(await kinds[kind](holder(), setting && { text: title, subtitle: setting() }), fileName(title ?? titleOf(holder()), kind.toLowerCase()));
     } catch (problem) {
       failed.textContent = `Not saved: ${problem.message}`;
@@ -63,6 +64,8 @@ function onKey(event, { menu, open, turn }) {
   event.preventDefault();
   event.stopPropagation();
 }
+
+const isEmpty = ({ spec, wanted }) => rowsOf(spec, wanted).every(({ rows }) => !rows.length);
 
 function titleOf({ spec }) {
   const text = spec.title?.text ?? spec.title;
