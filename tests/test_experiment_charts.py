@@ -263,6 +263,13 @@ def test_a_study_of_which_a_quick_form_alone_ships_is_not_compared(monkeypatch: 
         shipped_comparison("pcs")
 
 
+def test_a_study_without_a_baseline_is_not_compared() -> None:
+    with pytest.raises(
+        DgpruneError, match=r"'prunability' compares no choices with a baseline; shipped\('prunability'\)"
+    ):
+        shipped_comparison("prunability")
+
+
 def test_a_choice_without_a_domain_leaves_its_panel_empty_and_moves_no_other() -> None:
     frame = compared().query("not (scorer == 'dss' and domain == 'mnist')")
     assert [row["row"] for row in drawn(frame) if row["value"] is None] == ["dss ◇"]

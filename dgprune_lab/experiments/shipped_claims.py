@@ -119,6 +119,11 @@ def shipped_comparison(study: str) -> pd.DataFrame:
     Raises:
         DgpruneError: another study, or one of which only a quick form ships, which proves nothing.
     """
+    if study not in _COMPARED and study in shipped_names():
+        raise DgpruneError(
+            f"the study {study!r} compares no choices with a baseline; shipped({study!r}) is its table, and those that "
+            f"do are {', '.join(_COMPARED)}."
+        )
     if study not in _COMPARED:
         raise unknown("study", study, _COMPARED)
     if study not in shipped_names():
