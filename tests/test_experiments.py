@@ -6,11 +6,12 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,28 @@ def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     assert run(experiment(runs.failing), folder=tmp_path).version() == version
     again = run(experiment(runs.failing), folder=tmp_path, retry=True)
     assert again.version() == version + 2 and list(again.runs()["state"]) == ["done", "failed"] * 2
+
+
+@pytest.mark.parametrize("answer", ["returns", "raises"])
+def test_a_run_that_answers_an_interrupt_by_ending_early_stays_open(tmp_path: Path, answer: str) -> None:
+    pressed: list[int] = []
+
+    def ends_early(settings: Any, scratch: Any) -> Finding:
+        if settings["seed"] == 2 and not pressed:
+            with suppress(KeyboardInterrupt):
+                pressed.append(1)
+                signal.raise_signal(signal.SIGINT)
+            if answer == "raises":
+                raise dg.DgpruneError("training diverged")
+        return runs.trivial(settings, scratch)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment(ends_early), folder=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert Results(tmp_path).runs()["state"].tolist() == ["done", "done"]
+    again = run(experiment(ends_early), folder=tmp_path)
+    assert again.runs()["state"].tolist() == ["done"] * 4
 
 
 def test_what_is_missing_is_said_before_the_first_run_and_not_by_each(tmp_path: Path) -> None:

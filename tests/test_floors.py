@@ -214,6 +214,7 @@ OTHER_ERRORS = {
     "charts.quick_start": {"AttributeError"},
     "widgets.page.static.__init__": {"ValueError"},
     "commands.bench": {"RuntimeError"},
+    "experiments.worker": {"KeyboardInterrupt"},
     "__init__": {"AttributeError"},
     "commands.cli": {"typer.Exit"},
 }

@@ -8,12 +8,15 @@ import multiprocessing
 import os
 import pkgutil
 import platform
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -86,6 +89,9 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
         run: the experiment's function.
         task: `settings`, `key` and `place` of the run, `folder`, `device` (a name; None for a GPU if there is one) and
             `columns` (names that its rows may have beyond the shared ones).
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came during the run, whatever the function made of it.
     """
     with _lock:
         count, notes = threads().count, list[str]()
@@ -93,7 +99,7 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
         started, clock, cpu = time.time(), time.perf_counter(), time.process_time()
         cells: dict[str, Any] = {"state": "done", "rows": [], "data": {}, "weights": None, "error": None}
         cells["traceback"] = None
-        with reproducible(task["key"]), _settings_of_torch(), collect_notes(notes.append):
+        with _interrupts() as interrupts, reproducible(task["key"]), _settings_of_torch(), collect_notes(notes.append):
             try:
                 finding = run(dict(task["settings"]), scratch)
                 found = {"rows": _rows(finding, task["columns"]), "data": dict(finding.data)}
@@ -102,6 +108,8 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
                 cells |= found
             except (Exception, SystemExit) as error:
                 cells |= {"state": "failed", **_words(error)}
+        if interrupts:
+            raise KeyboardInterrupt
         spent = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
     where = {
         "worker": process_name(),
@@ -112,6 +120,25 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
     }
     told = {"device": str(scratch.device), "notes": list(dict.fromkeys(notes)), "started": started}
     return {**{name: task[name] for name in ("place", "key", "settings")}, **cells, **spent, **where, **told}
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Within the block, list each Ctrl-C: training answers one by ending early, which must not pass for a result."""
+    noted, before = list[int](), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield noted
+        return
+
+    def note_and_pass_on(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note_and_pass_on)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
