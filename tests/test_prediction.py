@@ -17,7 +17,7 @@ from dgprune_lab.widgets.prediction import Prediction
 
 OPTIONS = ["left", "right"]
 HOSTILE = "</script><img src=http://example.invalid/x onerror=alert(1)>"
-CHART = alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point().encode(x="a:Q")
+CHART = alt.Chart(alt.InlineData(values=[{"a": 1}]), width=700).mark_point().encode(x="a:Q")
 
 
 def bundle(guess: Prediction) -> dict[str, Any]:
@@ -148,3 +148,9 @@ def test_the_answer_can_be_shown_without_a_guess(page: Page) -> None:
     page.views[1].get_by_role("button", name="Show the answer").click()
     assert all(words.startswith("No guess. Measured:") for words in page.words())
     assert page.views[0].get_by_role("radio").first.is_disabled()
+    svg = page.views[1].locator(".dgx-guess-charts svg.marks")
+    svg.wait_for()
+    page.page.set_viewport_size({"width": 620, "height": 700})
+    places = [page.views[1].locator(".dgx-guess-charts").bounding_box(), svg.bounding_box()]
+    ends = [place["x"] + place["width"] for place in places if place]
+    assert len(ends) == 2 and ends[1] <= ends[0] + 1, "a wide chart shrinks with the page"
