@@ -293,7 +293,7 @@ def test_two_views_on_one_page_move_together(lab: NotebookPage) -> None:
 
 
 def test_running_the_cell_again_leaves_one_worker_at_the_most(lab: NotebookPage) -> None:
-    cell = lab.page.locator(".jp-CodeCell", has_text="explorer = dg.Explorer(study)").first
+    cell = lab.page.locator(".jp-CodeCell", has_text="explorer = dg.Explorer(study").first
     for _ in range(2):
         cell.locator(".jp-InputArea").first.click()
         lab.page.keyboard.press("Shift+Enter")
@@ -304,7 +304,7 @@ def test_running_the_cell_again_leaves_one_worker_at_the_most(lab: NotebookPage)
 
 
 def test_a_new_explorer_is_answered_while_a_cell_runs(lab: NotebookPage) -> None:
-    lab.page.locator(".jp-CodeCell", has_text="explorer = dg.Explorer(study)").first.locator(
+    lab.page.locator(".jp-CodeCell", has_text="explorer = dg.Explorer(study").first.locator(
         ".jp-InputArea"
     ).first.click()
     lab.page.keyboard.press("Shift+Enter")

@@ -6,7 +6,7 @@ swap with `view.data(name, rows)`:
 
 | name | one row is | fields |
 |---|---|---|
-| curve | a measured share of one network | network, kept (%), loss, base, times (loss / base), grid, dots, ... |
+| curve | a measured share of one network | network, kept (%), loss, base, times (loss / base), grid, searched, ... |
 | ends | an interval of the read-off | network, tolerance (%), low, high (%), base, place, colour, dash |
 | words | a line above the plot | text, line (pixels) |
 """
@@ -40,9 +40,10 @@ def prunability(
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 
     Losses are relative to the full network's, so that all networks have one limit, 1 + tolerance, a grey line. Dot: the
-    smallest share within the limit (for a fast search, the lower end of the unbroken range from 1); ring: isolated
-    shares, within the limit although a larger share is not. Thick: the interval over images, at tolerances that the
-    table holds. In a live page (`dg.widgets.LiveChart(chart)`) the tolerance is a slider that the dot follows, and a
+    smallest share within the limit (for a fast search, the lower end of the unbroken range from 1, and "at most" that
+    at a tolerance that the table does not hold, as shares between were not measured); ring: isolated shares, within the
+    limit although a larger share is not. Thick: the interval over images, at tolerances that the table holds. In a live
+    page (`dg.widgets.LiveChart(chart)`) the tolerance is a slider that the dot follows, and a
     menu says up to which loss the axis goes: at first 3 times the full network's, where the crossing is large. A
     picture shows the initial view.
 
@@ -85,6 +86,7 @@ def prunability_data(frame: pd.DataFrame) -> Data:
             kept, full_grid = 100 * row["fraction_kept"], row["search"] == "grid"
             times = None if loss is None else loss / base
             point = {"kept": kept, "loss": loss, "times": times, "grid": full_grid, "dots": len(rows) <= _DOTS}
+            point["searched"] = [round(100 * each["tolerance"], 6) for each in found if str(each["network"]) == name]
             data["curve"].append({**shared[name], **point})
     for row in found:
         if not is_missing(row["low"]) and str(row["network"]) in shared:
@@ -138,7 +140,8 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     judged = _judged(curve)
     read = judged.transform_filter("datum.kept === datum.value")
     line: Any = {"y": {"expr": "datum.place"}, "baseline": "top", "align": "right"}
-    words = "datum.network + ': ' + format(datum.kept, '.3~g') + ' %'"
+    bound = "datum.grid || indexof(datum.searched, tolerance) >= 0 ? '' : 'at most '"
+    words = f"datum.network + ': ' + ({bound}) + format(datum.kept, '.3~g') + ' %'"
     between = "'95 % interval over images: ' + format(datum.low, '.3~g') + ' to ' + format(datum.high, '.3~g')"
     warning = rows_of("words", data["words"]).mark_text(
         style="strong", align="left", baseline="bottom", y=alt.expr("datum.line")

@@ -40,7 +40,8 @@ _READING = (
     "source domains. Removed and left are shares of the full network. Accuracies are from the reported images of each "
     "domain, in percent, with 95 % intervals over images in parentheses; a pin's differences are those from the last "
     "view, in points, paired by image. ◇ marks numbers of a domain that a score, a choice or training has looked at "
-    "(target-aware): they do not measure generalisation. Choices that were made while looking at these numbers have seen the reported images."
+    "(target-aware): they do not measure generalisation. Choices that were made while looking at these numbers have "
+    "seen the reported images."
 )
 
 

@@ -78,7 +78,8 @@ class PrunabilityPanel(Panel):
             yield self._frame(curve)
 
     def _read_off(self, study: Study, curve: LossCurve, search: Search) -> None:
-        rows = curve_rows(study, curve, setting=self._setting, search=search, tolerances=_TOLERANCES)
+        tolerances = _TOLERANCES if search == "grid" else [TOLERANCE]
+        rows = curve_rows(study, curve, setting=self._setting, search=search, tolerances=tolerances)
         self._data = prunability_data(tidy(rows, extra=EXTRA))
 
     def _frame(self, curve: LossCurve) -> Frames:
