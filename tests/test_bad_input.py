@@ -92,6 +92,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "range": (lambda: arrays(images=X * 255), r"must lie in \[0, 1\].*Divide by 255"),
     "label count": (lambda: arrays(labels=Y[:5]), r"12 images but 5 labels"),
     "label above": (lambda: arrays(classes=3), r"classes must cover all labels, 0 to 3; got classes=3\. .*at least 4"),
+    "names of another number": (
+        lambda: arrays(labels=["a", "b", "c", "d"] * 3, classes=6),
+        r"classes=6, but the labels hold 4 names\. Pass the list of all class names",
+    ),
     "label below": (lambda: arrays(labels=Y - 1), r"labels must be class indices from 0; got -1 to 2"),
     "label halves": (lambda: arrays(labels=Y + 0.5), r"labels must be whole numbers from 0; got \d\.5"),
     "no images": (lambda: arrays().rows("train", 0), r"images must be at least 1; got 0"),

@@ -39,8 +39,8 @@ class Domain:
     """One distribution of images, cut into splits with different uses.
 
     `train` is for training and for re-estimating BatchNorm, `score` is what scorers may read, `report` is what is
-    shown, and `test` exists only where a data set brings its own. The rows of a split are in a seeded random order,
-    so its first n images are a fair sample of it.
+    shown, and `test` exists only where a data set brings its own. Splits that are cut here, by shares, are in a seeded
+    random order, so that their first n images are a fair sample; row numbers that are given keep their order.
 
     Attributes:
         name: unique among the domains of a study.
@@ -80,7 +80,7 @@ class Domain:
             name: name of the domain in tables and charts.
             images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
                 array, a tensor or a PIL image.
-            labels: (N,) integers from 0 or class names; None for a target without labels.
+            labels: (N,) integers from 0 or class names ("7" is the integer); None for a target without labels.
             splits: row numbers, a slice or a bool vector for each split; or fractions that add up to 1, by which the
                 rows are divided, stratified by label. None divides them 60 / 20 / 20 into train, score and report, and
                 a note tells the user.

@@ -38,6 +38,11 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
     values = _as_array(name, labels)
     if values.dtype.kind in "USO":
         values, names = _numbered(name, [_text(name, value) for value in values.ravel()], names=names)
+        if names and isinstance(classes, int | np.integer) and classes != len(names):
+            raise DgpruneError(
+                f"domain {name!r}: classes={classes}, but the labels hold {len(names)} names. Pass the list of all "
+                "class names as classes=, in the order of the network's outputs."
+            )
     if values.dtype.kind not in "biuf":
         raise DgpruneError(f"domain {name!r}: labels must be whole numbers or names; got {values.dtype}.")
     indices = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
