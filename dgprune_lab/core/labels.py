@@ -37,12 +37,8 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
         return Labels(None, len(names) or int(classes or 0), names)  # type: ignore[arg-type]
     values = _as_array(name, labels)
     if values.dtype.kind in "USO":
-        values, names = _numbered(name, [_text(name, value) for value in values.ravel()], names=names)
-        if names and isinstance(classes, int | np.integer) and classes != len(names):
-            raise DgpruneError(
-                f"domain {name!r}: classes={classes}, but the labels hold {len(names)} names. Pass the list of all "
-                "class names as classes=, in the order of the network's outputs."
-            )
+        words = [_text(name, value) for value in values.ravel()]
+        values, names = _numbered(name, words, names=names, classes=None if names else classes)
     if values.dtype.kind not in "biuf":
         raise DgpruneError(f"domain {name!r}: labels must be whole numbers or names; got {values.dtype}.")
     indices = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
@@ -136,10 +132,15 @@ def _checked_names(name: str, classes: Any) -> tuple[str, ...]:
     return names
 
 
-def _numbered(name: str, words: list[str], *, names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-    """The class indices of labels that are given as names, and the names of the classes."""
+def _numbered(name: str, words: list[str], *, names: tuple[str, ...], classes: Any) -> tuple[Any, tuple[str, ...]]:
+    """The class indices of labels that are given as names, and the names of the classes; `classes`: their number."""
     if not names and all(word.strip().isdecimal() for word in words):
         return np.array([int(word) for word in words]), ()
+    if classes is not None and classes != len(set(words)):
+        raise DgpruneError(
+            f"domain {name!r}: classes={classes}, but the labels hold {len(set(words))} names. Pass the list of all "
+            "class names as classes=, in the order of the network's outputs."
+        )
     if not names:
         names = tuple(sorted(set(words)))
         note(

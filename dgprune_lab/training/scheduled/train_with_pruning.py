@@ -73,7 +73,7 @@ def train_with_pruning(
         split: the split on which events are measured and the best epoch is chosen.
         report: the split that is reported in the end. To reproduce the paper, use a data set's test split for both.
         seed: random seed of the scorer, of `remove` and of the noise.
-        images: measure the first `images` images of each split only.
+        images: measure the first `images` images of each split only; at the end, the whole train split.
         checkpoint: folder for the state of the run after every epoch. If it already holds a state, the same call
             resumes the run, and on one CPU thread gives the same numbers as without the interruption.
         progress: whether to draw a tqdm bar.
