@@ -197,3 +197,14 @@ def test_images_of_a_target_that_are_images_of_a_source_are_noted() -> None:
         for name in ("digits", "fashion", "paper"):
             dg.demo(name)
         dg.Study(net, sources=study.sources, targets=study.targets)
+
+
+def test_a_given_split_that_is_sorted_by_class_is_noted() -> None:
+    images, labels = torch.rand(120, 3, 4, 4), torch.arange(120) // 30
+    with pytest.warns(dg.DgpruneNote, match=r"split 'train' is sorted by class.*Shuffle the rows, or give a share"):
+        dg.Domain.from_arrays("a", images=images, labels=labels, splits={"train": slice(0, 120)})
+    mixed = torch.randperm(120, generator=torch.Generator().manual_seed(0))
+    for splits in ({"train": mixed}, {"train": 1.0}, {"train": range(0, 120, 6)}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dg.Domain.from_arrays("a", images=images, labels=labels, splits=splits)

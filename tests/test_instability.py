@@ -55,6 +55,20 @@ def row(frame: Any, **wanted: Any) -> dict[str, Any]:
     return frame.iloc[0].to_dict()
 
 
+@QUIET
+@pytest.mark.parametrize(("scorer", "aware"), [("l2", False), ("dss", True)])
+def test_mean_stability_and_its_correlations_say_who_looked_at_the_target(scorer: str, aware: bool) -> None:
+    runs = [trained(scorer=scorer, options=replace(QUICK, seed=seed)) for seed in (0, 1, 2)]
+    ends: Any = runs[0].end[runs[0].end.metric == "mean_stability"]
+    of_target = ends[ends.domain == "t"].iloc[0]
+    assert bool(of_target.target_aware) == aware
+    assert of_target.seen_by_scorer == ("images" if aware else "none")
+    assert bool(ends[ends.domain.isna()].iloc[0].target_aware) == aware
+    frame: Any = dg.diagnostics.instability(runs)
+    rows = frame[frame.metric.isin(["mean_stability", "pearson", "kendall"]) & (frame.domain != "a")]
+    assert len(rows) >= 8 and rows.target_aware.notna().all() and set(map(bool, rows.target_aware)) == {aware}
+
+
 def test_correlations_equal_scipy_and_their_interval_is_over_runs(run: dg.PruningRun) -> None:
     runs, x, y = many(run)
     frame = dg.diagnostics.instability(runs)

@@ -51,7 +51,20 @@ def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tenso
         raise DgpruneError(f"domain {name!r}: a split names rows outside 0 to {count - 1}.")
     if len(together.unique()) != len(together):
         raise DgpruneError(f"domain {name!r}: an image is in two splits; splits must not overlap.")
+    if labels is not None:
+        _note_sorted(name, {key: labels[numbers] for key, numbers in rows.items()})
     return rows
+
+
+def _note_sorted(name: str, labels: Mapping[str, Tensor]) -> None:
+    """Note splits whose first quarter, of three images a class or more, holds at most half of the classes."""
+    for key, classes in labels.items():
+        count, first = len(classes.unique()), classes[: len(classes) // 4]
+        if count > 1 and len(first) >= 3 * count and len(first.unique()) <= count / 2:
+            note(
+                f"domain {name!r}: split {key!r} is sorted by class, and rows that are given keep their order, so what "
+                "reads its first images only (images=...) misses classes. Shuffle the rows, or give a share."
+            )
 
 
 def cut(count: int, labels: Tensor | None, shares: Mapping[str, float], *, seed: int) -> dict[str, Tensor]:

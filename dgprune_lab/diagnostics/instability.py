@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core import DgpruneError, note, tidy
+from ..core import DgpruneError, is_missing, note, tidy
 from ..measurement import has_batchnorm
 from ..stats import CORRELATIONS, POOLED, correlation_over_runs, rate_words
 from ..training import PruningRun
@@ -125,6 +125,8 @@ def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
             of_domain = [r for r in ends if r["domain"] == domain]
             shared = {"domain": domain, "of_metric": metric, "stage": "last"}
             shared |= {name: of_domain[0][name] for name in ("split", "role")}
+            aware = [None if is_missing(r["target_aware"]) else bool(r["target_aware"]) for r in of_domain]
+            shared["target_aware"] = True if True in aware else None if None in aware else False
             known = [r for r in of_domain if not pd.isna(stable[r["run"]])]
             for within in (POOLED, *(rates if len(rates) > 1 else ())):
                 chosen = [r for r in known if within in (POOLED, r["rate"])]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...core import Outcomes, Provenance, roles_of
+from ...core import Domain, Outcomes, Provenance, roles_of
 from ...measurement import outcome_rows
 from ...stats import intervals
 from ...study import Study
@@ -35,6 +35,14 @@ class Where:
         for name, measured in outcomes.items():
             cells = {"domain": name, "role": roles[name], "split": split, "images": len(measured)}
             yield {**cells, **self.provenance.columns(name, split, roles=roles)}, measured
+
+    def of_events(self, domain: Domain | None) -> dict[str, Any]:
+        """The columns of a row about all events, on one domain or (None) on the sources together."""
+        roles = roles_of(self.study.domains)
+        if domain is None:
+            return {"target_aware": self.provenance.target_aware(roles)}
+        seen = self.provenance.columns(domain.name, self.split, roles=roles)
+        return {"domain": domain.name, "role": domain.role, **seen}
 
 
 def curve_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -169,10 +170,10 @@ class PruningLoop:
         provenance = provenance_of(best).adding("selection", selection)
         about = {**self._about(f"selected on {plan.split}"), "epoch": epoch}
         rows += end_rows(Where(plan.study, provenance, plan.report), about, measured=reported, train=train)
-        events = tidy(self.event_rows, extra=EVENT)
+        events, where = tidy(self.event_rows, extra=EVENT), replace(where, split=plan.split)
         about = {**self._about("last"), "split": plan.split, "metric": "mean_stability", "unit": "%"}
         for domain in (None, *(d for d in plan.study.domains if d.labels is not None)):
-            cells = {} if domain is None else {"domain": domain.name, "role": domain.role}
+            cells = plain(where.of_events(domain))
             rows.append({**about, **cells, "value": plain(mean_stability(events, domain=cells.get("domain")))})
         self.end_rows = rows
 
