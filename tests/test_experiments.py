@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -119,6 +120,15 @@ def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     assert again.version() == version + 2 and list(again.runs()["state"]) == ["done", "failed"] * 2
 
 
+@pytest.fixture
+def default_interrupt() -> Iterator[None]:
+    """Ctrl-C as in a terminal; a shell that starts a process in the background lets it ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 @pytest.mark.parametrize("answer", ["returns", "raises"])
 def test_a_run_that_answers_an_interrupt_by_ending_early_stays_open(tmp_path: Path, answer: str) -> None:
     pressed: list[int] = []
