@@ -182,7 +182,7 @@ def test_a_choice_by_hand_was_made_by_someone_who_saw_the_reported_images(explor
     rows = explorer.table.query("metric == 'accuracy'").set_index("domain")
     assert rows.seen_by_scorer.tolist() == ["labels"] * 3 and rows.target_aware.tolist() == [True, True, True]
     text = explorer.plan["exposure"]["text"]
-    assert text.startswith("Target-aware: the scorer, or whoever set layers or filters by hand, looked at the reported")
+    assert text.startswith("Target-aware: the scorer, or the choice by hand, looked at the reported")
     explorer.layers = {}
     assert explorer.table.query("metric == 'accuracy'").target_aware.eq(False).all()
     far = explorer.study.targets[0]

@@ -79,6 +79,7 @@ def prunability_data(frame: pd.DataFrame) -> Data:
     shared: dict[str, dict[str, Any]] = {}
     for place, ((name, base), style) in enumerate(zip(bases.items(), scorer_styles(), strict=False)):
         rows = [row for row in losses if str(row["network"]) == name]
+        searched = [round(100 * each["tolerance"], 6) for each in found if str(each["network"]) == name]
         colours = {"colour": style.colour, "dash": list(style.dash)}
         shared[name] = {"network": shortened(name, most=28), "base": base, "place": _LINE * place, **colours}
         for row in rows:
@@ -86,7 +87,7 @@ def prunability_data(frame: pd.DataFrame) -> Data:
             kept, full_grid = 100 * row["fraction_kept"], row["search"] == "grid"
             times = None if loss is None else loss / base
             point = {"kept": kept, "loss": loss, "times": times, "grid": full_grid, "dots": len(rows) <= _DOTS}
-            point["searched"] = [round(100 * each["tolerance"], 6) for each in found if str(each["network"]) == name]
+            point["searched"] = [] if full_grid else searched
             data["curve"].append({**shared[name], **point})
     for row in found:
         if not is_missing(row["low"]) and str(row["network"]) in shared:

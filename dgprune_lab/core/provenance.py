@@ -28,7 +28,7 @@ MORE = "*"
 """Key in place of a split: further, unknown data were read. After a domain's name ("mnist/*"): each of its splits."""
 LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _ADDS = ("images", "labels")  # labels of other images are worth naming beside the reported images; nothing else is
-_BY_HAND = "the scorer, or whoever set layers or filters by hand,"
+_BY_HAND = "the scorer, or the choice by hand,"
 _WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
 
 
