@@ -9,7 +9,6 @@ connected components of ids.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,11 +63,6 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
             yield from tensors_of(part)
     elif isinstance(value, dict):
         yield from tensors_of(list(value.values()))
-
-
-def positions(x: Tensor, *, spatial: int) -> int:
-    """Return the number of positions of a map: the product of its last `spatial` axes."""
-    return math.prod(x.shape[-spatial:]) if spatial else 1
 
 
 class Elements:

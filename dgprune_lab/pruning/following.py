@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..core import FilterGraph, MacCounter, Observer
-from .elements import Elements, Marks, tensors_of
+from .elements import Elements, Marks, tensors_of, varying
 from .operations import follow
 from .refusals import described, refusal
 
@@ -85,19 +87,15 @@ class Followed(Observer):
         if id(tensor) not in self.elements.names:
             setattr(tensor, _MARKS, marks)
 
-    @property
-    def name(self) -> str:
-        """The name of the innermost module that is being called."""
-        return self.stack[-1][0]
-
-    @property
-    def module(self) -> nn.Module:
-        """The innermost module that is being called."""
-        return self.stack[-1][1]
+    def hand_on(self, x: Tensor, output: Any, labels: Iterable[Tensor]) -> None:
+        """Set the marks of an operation's outputs: those of `x`, with other labels."""
+        marks = replace(self.marks(x), labels=tuple(labels))
+        for result in tensors_of(output):
+            self.mark(result, marks)
 
     def where(self) -> str:
         """Return the name and class of the layer that is being called, as text."""
-        return described(self.name, self.model)
+        return described(self.stack[-1][0], self.model)
 
     def why(self, kind: str, *, detail: str = "") -> str:
         """Return why channels that reach the layer that is being called cannot be removed, as text."""
@@ -109,14 +107,37 @@ class Followed(Observer):
         own = [self.elements.names.get(id(tensor)) for tensor in module.parameters(recurse=False)]
         return name if name and source in own else source.rpartition(".")[0]
 
-    def fix(self, tensor: Tensor | None, kind: str, *, detail: str = "") -> None:
-        """Mark all channels of a tensor as not removable; see `refusals` for `kind` and `detail`."""
+    def fix(
+        self,
+        tensor: Tensor | None,
+        kind: str,
+        *,
+        detail: str = "",
+        along: Callable[[tuple[int, ...]], bool] | None = None,
+    ) -> list[Tensor]:
+        """Mark the channels of a tensor as not removable, and return its other labels.
+
+        With `along`, only channels on axes for which it is true; see `refusals` for `kind` and `detail`.
+        """
+        rest = []
         for label in self.marks(tensor).labels:
-            self.elements.fix(label, self.why(kind, detail=detail))
+            if along is None or along(varying(label)):
+                self.elements.fix(label, self.why(kind, detail=detail))
+            else:
+                rest.append(label)
+        return rest
 
     def run(self, example: Tensor) -> None:
         """Run the network once."""
-        with MacCounter() as counter, self._stacked(), torch.no_grad(), self:
+
+        def leave(*_: Any) -> None:
+            self.stack.pop()
+
+        with MacCounter() as counter, ExitStack() as hooks, torch.no_grad(), self:
+            for name, module in self.model.named_modules():
+                enter = partial(lambda entry, *_: self.stack.append(entry), (name, module))
+                hooks.enter_context(module.register_forward_pre_hook(enter))
+                hooks.enter_context(module.register_forward_hook(leave, always_call=True))
             output = self.model(example)
         self.macs = counter.total // max(1, len(example))
         labels = [label.flatten() for tensor in tensors_of(output) for label in self.marks(tensor).labels]
@@ -137,21 +158,3 @@ class Followed(Observer):
         rest = self.macs - sum(count * math.prod(graph.shapes[name][0]) for name, count in graph.uses.items())
         rest -= sum(macs for macs, _ in products)
         return (*([(rest, ())] if rest > 0 else []), *products)
-
-    @contextmanager
-    def _stacked(self) -> Iterator[None]:
-        """Within the block, keep a stack of the modules that are being called."""
-        handles = []
-        for name, module in self.model.named_modules():
-            entry = (name, module)
-            handles.append(module.register_forward_pre_hook(lambda *_, entry=entry: self.stack.append(entry)))
-            handles.append(module.register_forward_hook(lambda *_: _left(self.stack), always_call=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _left(stack: list[Any]) -> None:
-    stack.pop()

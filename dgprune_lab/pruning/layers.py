@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .elements import Marks, positions, varying
+from .elements import Marks, varying
 
 if TYPE_CHECKING:
     from .following import Followed
@@ -25,7 +25,7 @@ def channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
     for label in trace.marks(x).labels:
         if axis in varying(label):
             flat = label.movedim(axis, -1).reshape(-1, label.shape[axis])
-            trace.elements.join(flat[:1], flat, reason=trace.why("mixed"), tie=trace.where())
+            tie(trace, flat)
             return flat[0]
     return None
 
@@ -36,37 +36,45 @@ def placed(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
 
 
 def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    x, weight, groups = given["input"], given["weight"], given["groups"]
+    x, weight, groups, transposed = (given[key] for key in ("input", "weight", "groups", "transposed"))
+    applied = x if transposed else output  # the weight is applied at each of its positions
     marks = trace.marks(weight)
-    _fix_neighbours(trace, x)
+    for label in trace.marks(x).labels:
+        if 1 not in varying(label):
+            trace.elements.fix(label, trace.why("neighbours" if max(varying(label)) > 1 else "batch"))
     depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0] == output.shape[1]
     if depthwise and along(marks, 0) is None:  # one kernel for all channels, as many as there are
         ids = channels(trace, x, axis=1)
         labels = placed(ids, axis=1, ndim=output.ndim)
         join_vectors(trace, ids, vectors=[given["bias"]])
-        trace.products.append(((x if given["transposed"] else output).numel() * weight[0].numel(), labels))
-        trace.mark(output, replace(trace.marks(x), labels=labels))
+        trace.products.append((applied.numel() * weight[0].numel(), labels))
+        trace.hand_on(x, output, labels)
         return
     computed = marks.source is None or any(len(varying(label)) > 1 for label in marks.labels)
-    if computed or (groups > 1 and given["transposed"] and not depthwise):
+    if computed or (groups > 1 and transposed and not depthwise):
         kind = "quantised" if any(hasattr(module, "qconfig") for _, module in trace.stack) else "opaque"
         kind = kind if computed else "transposed"
         for tensor in (x, weight):
             trace.fix(tensor, kind)
-        trace.opaque.setdefault(trace.name, (output.shape[1], trace.why(kind)))
+        trace.opaque.setdefault(trace.stack[-1][0], (output.shape[1], trace.why(kind)))
         return
     assert marks.source is not None
     layer = trace.layer(marks.source)
-    produced = along(marks, 1 if given["transposed"] and not depthwise else 0)
-    inputs = channels(trace, x, axis=1)
-    trace.uses[marks.source] += positions(x if given["transposed"] else output, spatial=x.ndim - 2) * len(x)
-    if depthwise:
-        _join_input(trace, inputs=inputs, produced=produced)
+    rows, columns = (1, 0) if transposed and not depthwise else (0, 1)
+    produced, inputs = along(marks, rows), channels(trace, x, axis=1)
+    trace.uses[marks.source] += applied.shape[2:].numel() * len(x)
+    if depthwise:  # its outputs are the same filters as its inputs
+        if produced is not None:
+            arriving = torch.zeros_like(produced) if inputs is None else inputs
+            trace.elements.join(arriving, produced, reason=trace.why("mixed"))
         is_layer = marks.source == f"{layer}.weight"  # else a fixed kernel, as those that blur
         wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer})) if is_layer else trace.marks(x)
     else:
-        trace.reads[layer].append(trace.marks(x))
-        wrote = _mixed(trace, layer, kind="conv", inputs=inputs, given=given)
+        for ids in (produced, inputs) if groups > 1 else ():
+            if ids is not None and len(ids) % groups == 0:
+                tie(trace, ids.view(groups, -1), reason="grouped")
+        own = {"axis": columns, "consumed": along(marks, columns), "groups": groups}
+        wrote = mixed(trace, layer, marks.source, kind="conv", x=x, inputs=inputs, **own)
     if produced is not None:
         if layer in wrote.ends:
             trace.producers.setdefault(layer, produced)
@@ -74,45 +82,38 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
     trace.mark(output, replace(wrote, labels=placed(produced, axis=1, ndim=output.ndim)))
 
 
-def _fix_neighbours(trace: Followed, x: Tensor) -> None:
-    for label in trace.marks(x).labels:
-        if 1 not in varying(label):
-            trace.elements.fix(label, trace.why("neighbours" if max(varying(label)) > 1 else "batch"))
+def mixed(
+    trace: Followed,
+    layer: str,
+    weight: str,
+    *,
+    kind: str,
+    x: Tensor,
+    inputs: Tensor | None,
+    axis: int,
+    consumed: Tensor | None,
+    groups: int = 1,
+) -> Marks:
+    """Record a layer whose outputs mix channels of `x`: the input axis of its weight holds the filters that arrive.
 
-
-def _join_input(trace: Followed, *, inputs: Tensor | None, produced: Tensor | None) -> None:
-    """A depthwise convolution: its outputs are the same filters as its inputs."""
-    if produced is not None:
-        inputs = torch.zeros_like(produced) if inputs is None else inputs
-        trace.elements.join(inputs, produced, reason=trace.why("mixed"))
-
-
-def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, given: dict[str, Any]) -> Marks:
-    """A convolution that is not depthwise: record its input and output axes, and return the marks of its output."""
-    weight, groups, transposed = given["weight"], given["groups"], given["transposed"]
-    marks = trace.marks(weight)
-    rows, columns = (1, 0) if transposed else (0, 1)
-    produced, consumed = along(marks, rows), along(marks, columns)
+    Inputs without an id are not cut. Returns the marks of the layer's output.
+    """
     trace.mixing.setdefault(layer, kind)
+    trace.reads[layer].append(trace.marks(x))
+    if consumed is not None:
+        trace.elements.sides[weight, axis] = "in"
     if inputs is not None:
         trace.consumers.setdefault(layer, inputs)
-    if groups > 1:
-        for ids in (produced, inputs):
-            if ids is not None and len(ids) % groups == 0:
-                parts = ids.view(groups, -1)
-                trace.elements.join(parts[:1], parts, reason=trace.why("grouped"), tie=trace.where())
-        inputs = None if inputs is None else inputs[: len(inputs) // groups]
-    consume(trace, marks.source, axis=columns, inputs=inputs, consumed=consumed)
+        inputs = inputs[: len(inputs) // groups]
+        if consumed is not None and len(inputs) == len(consumed):
+            both = (inputs > 0) & (consumed > 0)
+            trace.elements.join(inputs[both], consumed[both], reason="")
     return Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
 
 
-def consume(trace: Followed, source: str | None, *, axis: int, inputs: Tensor | None, consumed: Tensor | None) -> None:
-    """Record that the input axis of a weight holds the filters that arrive there; inputs without an id are not cut."""
-    if source is not None and consumed is not None:
-        trace.elements.sides[source, axis] = "in"
-    if inputs is not None and consumed is not None and len(inputs) == len(consumed):
-        both = (inputs > 0) & (consumed > 0)
-        trace.elements.join(inputs[both], consumed[both], reason="")
+def tie(trace: Followed, parts: Tensor, *, reason: str = "mixed") -> None:
+    """Tie the ids (K, C) at equal positions of K parts, of which the called layer lets none be removed alone."""
+    trace.elements.join(parts[:1], parts, reason=trace.why(reason), tie=trace.where())
 
 
 def join_vectors(trace: Followed, ids: Tensor | None, *, vectors: list[Tensor | None]) -> None:
@@ -130,13 +131,10 @@ def _batch_norm(trace: Followed, *, given: dict[str, Any], output: Any, name: st
     vectors = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
     marks, inputs = trace.marks(x), channels(trace, x, axis=1)
     if given.get("training", given.get("running_mean") is None):
-        for label in marks.labels:
-            if 1 not in varying(label):
-                trace.elements.fix(label, trace.why("statistics" if marks.source is None else "standardised"))
-    sources = [trace.marks(vector).source for vector in vectors if vector is not None]
+        trace.fix(x, "statistics" if marks.source is None else "standardised", along=lambda axes: 1 not in axes)
     join_vectors(trace, inputs, vectors=vectors)
     ends = marks.ends
-    source = next((source for source in sources if source), None)
+    source = next((source for vector in vectors if (source := trace.marks(vector).source)), None)
     if source is not None and inputs is not None:
         layer = trace.layer(source)
         trace.producers.setdefault(layer, inputs)
@@ -153,42 +151,31 @@ def _norm(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> 
         _batch_norm(trace, given={**given, "training": False}, output=output, name=name)
         return
     axes = range(1, x.ndim) if "group" in given else range(x.ndim - len(given["normalized_shape"]), x.ndim)
-    for label in marks.labels:
-        if set(axes) & set(varying(label)):
-            trace.elements.fix(label, trace.why("statistics"))
+    trace.fix(x, "statistics", along=lambda own: not set(axes).isdisjoint(own))
     trace.mark(output[0] if isinstance(output, (tuple, list)) else output, marks)
 
 
-def _interleaved(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """Pixel shuffle and its inverses: blocks of channels become positions, or positions become channels."""
+def _rearranged(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
+    """Shuffles of channels; pixel shuffles, their inverses and im2col: channels become positions or the reverse.
+
+    Channels that fill one block of positions are tied, and so are those at the same place in the groups of a shuffle.
+    """
     x = given["self"]
-    ids, axis = channels(trace, x, axis=x.ndim - 3), x.ndim - 3
+    axis = x.ndim - 3 if name.startswith("pixel") else 1
+    ids = channels(trace, x, axis=axis)
     if ids is None:
         return
-    block = max(len(ids), output.shape[axis]) // min(len(ids), output.shape[axis])
-    if name == "pixel_shuffle":
-        parts = ids.view(-1, block)
-        trace.elements.join(parts[:, :1], parts, reason=trace.why("mixed"), tie=trace.where())
-        new = parts[:, 0]
-    else:
-        new = ids.repeat_interleave(block)
-    trace.mark(output, replace(trace.marks(x), labels=placed(new, axis=axis, ndim=output.ndim)))
-
-
-def _unfold(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    ids = channels(trace, given["self"], axis=1)
-    if ids is not None:
-        new = ids.repeat_interleave(output.shape[1] // len(ids))
-        trace.mark(output, replace(trace.marks(given["self"]), labels=placed(new, axis=1, ndim=3)))
-
-
-def _channel_shuffle(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    ids = channels(trace, given["self"], axis=1)
-    if ids is not None:
+    if name == "channel_shuffle":
         parts = ids.view(given["groups"], -1)
-        trace.elements.join(parts[:1], parts, reason=trace.why("mixed"), tie=trace.where())
-        labels = placed(parts.t().flatten(), axis=1, ndim=output.ndim)
-        trace.mark(output, replace(trace.marks(given["self"]), labels=labels))
+        tie(trace, parts)
+        new = parts.t().flatten()
+    elif name == "pixel_shuffle":
+        parts = ids.view(output.shape[axis], -1).t()
+        tie(trace, parts)
+        new = parts[0]
+    else:
+        new = ids.repeat_interleave(output.shape[axis] // len(ids))
+    trace.hand_on(x, output, placed(new, axis=axis, ndim=output.ndim))
 
 
 def _embedding(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
@@ -206,7 +193,7 @@ def _glu(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -
             trace.elements.join(first, second, reason="", tie=trace.where())
             label = first
         labels.append(label)
-    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
+    trace.hand_on(x, output, labels)
 
 
 LAYERS: dict[str, Callable[..., None]] = {
@@ -216,10 +203,7 @@ LAYERS: dict[str, Callable[..., None]] = {
     ),
     **dict.fromkeys(("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "batch_norm"), _batch_norm),
     **dict.fromkeys(("native_layer_norm", "native_group_norm", "_fused_rms_norm"), _norm),
-    "pixel_shuffle": _interleaved,
-    "pixel_unshuffle": _interleaved,
-    "im2col": _unfold,
+    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle", "im2col", "channel_shuffle"), _rearranged),
     "embedding": _embedding,
-    "channel_shuffle": _channel_shuffle,
     "glu": _glu,
 }

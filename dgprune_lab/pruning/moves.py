@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,23 +27,20 @@ def moved(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) 
             _tie_slices(trace, label, slice_=rest)
         if varying(new):
             labels.append(new)
-    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
+    trace.hand_on(x, output, labels)
 
 
 def picked(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) -> None:
     """Operations that pick elements by number: along other axes than that of the channels the labels are moved."""
-    x, marks = given["self"], trace.marks(given["self"])
+    x = given["self"]
     rest = {name: _on_cpu(value) for name, value in given.items() if name != "self"}
     picked = [axis for axis, index in enumerate(given.get("indices", ())) if index is not None]
     picked = picked or [given["dim"] % x.ndim]
     fits = x.numel() <= _MOST and not any(t.dtype == torch.bool for t in tensors_of(given))
-    labels = []
-    for label in marks.labels:
-        if set(picked) & set(varying(label)) or marks.source is not None or not fits:
-            trace.elements.fix(label, trace.why("picked"))
-            continue
-        labels.append(compact(func(label.expand(x.shape), **rest)))
-    trace.mark(output, replace(marks, labels=tuple(label for label in labels if varying(label))))
+    none_moves = trace.marks(x).source is not None or not fits
+    labels = trace.fix(x, "picked", along=lambda axes: none_moves or not set(picked).isdisjoint(axes))
+    new = [compact(func(label.expand(x.shape), **rest)) for label in labels]
+    trace.hand_on(x, output, filter(varying, new))
 
 
 def _on_cpu(value: Any) -> Any:
@@ -93,7 +89,7 @@ def reshaped(trace: Followed, *, given: dict[str, Any], output: Tensor, name: st
             trace.elements.fix(label, trace.why("merged"))
         elif varying(new):
             labels.append(new)
-    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
+    trace.hand_on(x, output, labels)
 
 
 def _padded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
@@ -103,23 +99,24 @@ def _padded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str
         own = [(ends[2 * k], ends[2 * k + 1]) for k in range(len(ends) // 2)]
         pads = [end for k, pair in enumerate(own) for end in (pair if label.shape[-1 - k] > 1 else (0, 0))]
         labels.append(torch.nn.functional.pad(label, pads, value=PADDING))
-    trace.mark(output, replace(trace.marks(given["self"]), labels=tuple(labels)))
+    trace.hand_on(given["self"], output, labels)
 
 
 def _expanded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    marks = trace.marks(given["self"])
-    labels = (label.view((1,) * (output.ndim - label.ndim) + label.shape) for label in marks.labels)
-    trace.mark(output, replace(marks, labels=tuple(labels)))
+    labels = (
+        label.view((1,) * (output.ndim - label.ndim) + label.shape) for label in trace.marks(given["self"]).labels
+    )
+    trace.hand_on(given["self"], output, labels)
 
 
 def _split(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """Splits of an axis: if the parts are equal, equal positions of the parts are tied."""
     x, outputs = given["self"], list(tensors_of(output))
     axis = given.get("dim", 0) % x.ndim
-    marks, unbind = trace.marks(x), name == "unbind"
+    unbind = name == "unbind"
     sizes = [1 if unbind else part.shape[axis] for part in outputs]
     parts: list[list[Tensor]] = [[] for _ in outputs]
-    for label in marks.labels:
+    for label in trace.marks(x).labels:
         cut = label.shape[axis] > 1
         if cut and len(sizes) > 1 and len(set(sizes)) == 1:
             _tie_parts(trace, label, axis=axis, length=sizes[0])
@@ -128,7 +125,7 @@ def _split(trace: Followed, *, given: dict[str, Any], output: Any, name: str) ->
             new = compact(piece.squeeze(axis) if unbind else piece)
             parts[k] += [new] if varying(new) else []
     for part, labels in zip(outputs, parts, strict=True):
-        trace.mark(part, replace(marks, labels=tuple(labels)))
+        trace.hand_on(x, part, labels)
 
 
 def _concatenated(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:

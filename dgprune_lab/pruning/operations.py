@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -153,13 +152,8 @@ def _matching(label: Tensor, others: list[Tensor], *, size: tuple[int, ...]) -> 
 def _ordered(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """Cumulative sums and sorting: other axes than the one they run along stay as they are."""
     x = given["self"]
-    axis, marks = given.get("dim", -1) % x.ndim, trace.marks(x)
-    for label in marks.labels:
-        if axis in varying(label):
-            trace.elements.fix(label, trace.why("order", detail=name))
-    labels = tuple(label for label in marks.labels if axis not in varying(label))
-    for result in tensors_of(output):
-        trace.mark(result, replace(marks, labels=labels))
+    axis = given.get("dim", -1) % x.ndim
+    trace.hand_on(x, output, trace.fix(x, "order", detail=name, along=lambda axes: axis in axes))
 
 
 def _strided(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
@@ -178,12 +172,7 @@ def _spatial(trace: Followed, *, given: dict[str, Any], output: Any, name: str) 
     match = _SPATIAL.match(name)
     assert isinstance(x, Tensor) and match is not None
     first = x.ndim - int(next(group for group in match.groups() if group))
-    for label in trace.marks(x).labels:
-        if max(varying(label)) >= first:
-            trace.elements.fix(label, trace.why("window", detail=name))
-    labels = tuple(label for label in trace.marks(x).labels if max(varying(label)) < first)
-    for result in tensors_of(output):
-        trace.mark(result, replace(trace.marks(x), labels=labels))
+    trace.hand_on(x, output, trace.fix(x, "window", detail=name, along=lambda axes: max(axes) >= first))
 
 
 _RULES: dict[str, Callable[..., None]] = {

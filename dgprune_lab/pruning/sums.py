@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from .elements import Marks, tensors_of, varying
-from .layers import along, channels, consume, join_vectors, placed
+from .elements import Marks, varying
+from .layers import along, channels, join_vectors, mixed, placed
 
 if TYPE_CHECKING:
     from .following import Followed
@@ -37,24 +37,17 @@ def _reduced(trace: Followed, *, given: dict[str, Any], output: Any, name: str) 
         for axis in over:
             kept = kept.narrow(axis, 0, 1)
         trace.elements.join(kept, label, reason="", tie="" if name in _ADD_UP else trace.where())
-        labels.append(kept if given.get("keepdim") else _without(kept, reduced))
-    for result in tensors_of(output):
-        trace.mark(result, replace(trace.marks(x), labels=tuple(labels)))
-
-
-def _without(label: Tensor, axes: set[int]) -> Tensor:
-    return label.reshape([size for axis, size in enumerate(label.shape) if axis not in axes])
+        left = kept.shape if given.get("keepdim") else [kept.shape[k] for k in range(x.ndim) if k not in reduced]
+        labels.append(kept.reshape(left))
+    trace.hand_on(x, output, labels)
 
 
 def _softmax(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    x, axis, labels = given["self"], given["dim"] % given["self"].ndim, []
-    for label in trace.marks(x).labels:
-        if varying(label) == (axis,):
-            trace.elements.fix(label, trace.why("over", detail="softmax"))
-            continue
+    x, axis = given["self"], given["dim"] % given["self"].ndim
+    labels = trace.fix(x, "over", detail="softmax", along=lambda axes: axes == (axis,))
+    for label in labels:
         trace.elements.join(label.narrow(axis, 0, 1), label, reason="", tie=trace.where())
-        labels.append(label)
-    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
+    trace.hand_on(x, output, labels)
 
 
 def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
@@ -66,33 +59,25 @@ def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str)
         for tensor in (x, weight):
             trace.fix(tensor, "attention")
         return
-    if isinstance(trace.module, nn.RNNBase):
+    if isinstance(trace.stack[-1][1], nn.RNNBase):
         trace.fix(x, "recurrent")
         return
     assert marks.source is not None
     layer = trace.layer(marks.source)
-    produced, consumed, inputs = along(marks, 1), along(marks, 0), channels(trace, x, axis=1)
-    trace.mixing.setdefault(layer, "linear")
+    produced, inputs = along(marks, 1), channels(trace, x, axis=1)
     rows = tuple(label for label in trace.marks(x).labels if varying(label) == (0,))
     trace.uses[marks.source] += 0 if rows else len(x)
     if rows:  # it runs along positions, once for each channel
         trace.products.append((len(x) * weight.numel(), (*rows, *marks.labels)))
-    trace.reads[layer].append(trace.marks(x))
-    if inputs is not None:
-        trace.consumers.setdefault(layer, inputs)
-    stored = _stored_axis(trace, marks.source, inputs=weight.shape[0])
-    consume(trace, marks.source, axis=stored, inputs=inputs, consumed=consumed)
+    starts = trace.elements.starts
+    stored = next((axis for axis in (1, 0) if starts.get((marks.source, axis), (0, 0))[1] == len(weight)), 1)
+    wrote = mixed(
+        trace, layer, marks.source, kind="linear", x=x, inputs=inputs, axis=stored, consumed=along(marks, 0)
+    )
     if produced is not None:
         trace.producers.setdefault(layer, produced)
         join_vectors(trace, produced, vectors=[given["self"]] if name == "addmm" else [])
-    wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
     trace.mark(output, replace(wrote, labels=(*rows, *placed(produced, axis=1, ndim=2))))
-
-
-def _stored_axis(trace: Followed, source: str, *, inputs: int) -> int:
-    """The axis of a linear weight, as stored, that is its input."""
-    axes = [axis for axis in (1, 0) if trace.elements.starts.get((source, axis), (0, 0))[1] == inputs]
-    return axes[0] if axes else 1
 
 
 def _bmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
