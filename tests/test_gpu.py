@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core import collect_notes, drain
 from dgprune_lab.measurement import gather
-from dgprune_lab.measurement.transfer import on_cpu
+from dgprune_lab.measurement.collectors import on_cpu
 from dgprune_lab.pruning import copies
 from dgprune_lab.scorers import SCORERS
 

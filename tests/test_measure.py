@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.kinds import COLUMNS, SEEN
-from dgprune_lab.measurement.cost import LATENCY_REPEATS, timings
-from dgprune_lab.measurement.metrics import worst_rows
+from dgprune_lab.measurement.metrics import LATENCY_REPEATS, timings, worst_rows
 from dgprune_lab.stats import calibration_error, intervals
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Batch, DgpruneError, FilterGraph, FilterGroup, choice, full_precision
-from ..pruning import shared_copy
-from .transfer import on_cpu
+from ..pruning import layer_hooks, shared_copy
+from .collectors import on_cpu
 
 Method = Literal["gradient_x_activation", "integrated_gradients", "conductance", "activation", "ablation"]
 TOGETHER: frozenset[Method] = frozenset({"gradient_x_activation", "activation"})
@@ -220,20 +220,12 @@ def _outputs(model: nn.Module, example: Tensor) -> dict[str, list[tuple[int, ...
     """Module without children -> the shape of its output per image in each call; None where it is no tensor."""
     shapes: dict[str, list[tuple[int, ...] | None]] = {}
 
-    def hook(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not list(module.children()):
             shapes.setdefault(name, []).append(tuple(output.shape[1:]) if isinstance(output, Tensor) else None)
 
-        return record
-
-    leaves = {name: module for name, module in model.named_modules() if not list(module.children())}
-    handles = [module.register_forward_hook(hook(name)) for name, module in leaves.items()]
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with layer_hooks(model, record), torch.no_grad():
+        model(example)
     return shapes
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from ..pruning import autograd_nodes
+
 Edge = tuple[Any, int]
 """A node of the autograd graph and the number of one of its outputs: a tensor of the forward pass."""
 Role = Literal["layer", "activation", "linear", "spatial", "sum", "unknown"]
@@ -180,15 +182,8 @@ class Path:
 
     def _descends(self, edge: Edge, ancestor: Edge) -> bool:
         """Whether a tensor was computed from another one."""
-        queue, seen = [edge[0]], {edge[0]}
-        while queue:
-            for before, number in queue.pop().next_functions:
-                if (before, number) == ancestor:
-                    return True
-                if before is not None and before not in seen and self._depends_on_image(before):
-                    seen.add(before)
-                    queue.append(before)
-        return False
+        nodes = autograd_nodes([edge[0]], wanted=self._depends_on_image)
+        return any(ancestor in node.next_functions for node in nodes)
 
     def _inputs(self, node: Any) -> list[Edge]:
         """The tensors, each once, that a node was computed from and that depend on the images."""

@@ -1,4 +1,4 @@
-"""How many images a network takes at once: as many as fit a bound on the memory of their feature maps."""
+"""How a network runs fastest: how many images at once, bounded by the memory of their maps, and in which format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..core import Observer, pass_room
+from ..core import Domain, Observer, pass_room
 from ..pruning import device_of, shared_copy
 
 IMAGES = 250
@@ -102,3 +102,21 @@ class _Alive(Observer):
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def layout_of(model: nn.Module, domain: Domain) -> torch.memory_format:
+    """Return channels last if the network accepts it, otherwise channels first.
+
+    On a CPU, convolutions and pooling run 1.1 to 2 times faster on channels-last images. A network that flattens with
+    `view` rejects such images, so two images of the domain are tried. On a GPU the result is channels first.
+    """
+    device = device_of(model)
+    if device.type != "cpu" or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
+        return torch.contiguous_format
+    images = domain.take(torch.arange(min(2, len(domain))), device=device, layout=torch.channels_last).images
+    try:
+        with torch.inference_mode():
+            shared_copy(model)(images)
+    except Exception:
+        return torch.contiguous_format
+    return torch.channels_last

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Need, full_precision
+from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Need, full_precision, mapped
 from ..pruning import shared_copy
 from .hooks import Site
 from .taps import MapKey, Taps
-from .transfer import on_cpu
 
 _BLOCK, _GPU_BLOCK = 2**18, 2**26
 Reduce = Callable[[Tensor], Iterator[tuple[Tensor, int]]]
+Value = TypeVar("Value")
 
 
 class Collector:
@@ -235,3 +235,25 @@ def _over_images(y: Tensor) -> Tensor:
     if y.is_contiguous() or not last.is_contiguous():
         return y.sum(0)
     return last.flatten(1).sum(0).view(last.shape[1:]).movedim(-1, 0)
+
+
+def on_cpu(value: Value) -> Value:
+    """Return a value (a tensor, or tensors in containers) with every tensor on the CPU.
+
+    The tensors of one type are joined on the GPU and copied at once, since each copy waits for all earlier work.
+    """
+    found: dict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = defaultdict(dict)
+
+    def find(tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cpu":
+            found[tensor.device, tensor.dtype][id(tensor)] = tensor
+        return tensor
+
+    mapped(value, find)
+    copies: dict[int, Tensor] = {}
+    for tensors in found.values():
+        joined = torch.cat([tensor.detach().flatten() for tensor in tensors.values()]).cpu()
+        parts = joined.split([tensor.numel() for tensor in tensors.values()])
+        for (key, tensor), part in zip(tensors.items(), parts, strict=True):
+            copies[key] = part.view(tensor.shape).clone()  # a view would keep all the others in memory
+    return mapped(value, lambda tensor: copies.get(id(tensor), tensor))

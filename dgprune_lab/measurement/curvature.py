@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, Domain, full_precision, generator, pass_room
 from ..pruning import deep_copy, device_of
-from .batch_size import GRADIENT_BYTES, bytes_per_image
+from .batch_size import GRADIENT_BYTES, bytes_per_image, layout_of
 from .lanczos import lanczos, lanczos_vectors
-from .memory_format import layout_of
 from .slopes import slopes_of
 
 Result = TypeVar("Result")

@@ -11,12 +11,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, DgpruneError, Domain, FilterGraph, Lock, Mask, Outcomes, cache_room, interruptible, yielding
+from ..core import (
+    Batch,
+    DgpruneError,
+    Domain,
+    FilterGraph,
+    Lock,
+    Mask,
+    Outcomes,
+    cache_room,
+    full_precision,
+    interruptible,
+    yielding,
+)
 from ..pruning import device_of, pruned_view, shared_copy
-from .batch_size import batch_size
-from .memory_format import layout_of
+from .batch_size import batch_size, layout_of
+from .hooks import input_ids, on_input
 from .outcomes import batch_outcomes, join
-from .pooled_outputs import PooledOutputs
 from .recalibrate import Chunk, Rows, calibration_chunks, calibration_rows, calibration_steps, has_batchnorm
 from .shared_prefix import AfterPrefix, SharedPrefix, find_shared_prefix, prefix_output
 
@@ -54,7 +65,6 @@ class Evaluator:
         self._norm = has_batchnorm(model)
         self.layout = layout_of(self._dense, domains[0])
         self._bases: dict[int, _Base] = {}
-        self._prefix: SharedPrefix | bool | None = False
         self._outputs: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
         self._last: tuple[tuple[object, ...], nn.Module] | None = None
 
@@ -85,7 +95,7 @@ class Evaluator:
         Pooled: the spatial mean at the input of the group's last consumer. The other arguments are those of `steps`.
         """
         request = _Request(domain=domain, split=split, images=images, calibration=calibration)
-        pooled = PooledOutputs(self.graph, layer, mask=mask)
+        pooled = _PooledOutputs(self.graph, layer, mask=mask)
         results = yield from self._run(mask, request, lambda model, batch: pooled.of(model, batch.images))
         features = torch.cat(results).cpu()
         if not torch.isfinite(features).all():
@@ -174,13 +184,11 @@ class Evaluator:
             self._bases[calibration] = _Base(twin, chunks)
         return self._bases[calibration]
 
-    @property
+    @cached_property
     def shared_prefix(self) -> SharedPrefix | None:
         """The layers that no mask changes, found on first use; None on GPU, where reductions are not deterministic."""
-        if isinstance(self._prefix, bool):
-            example = self._example(min(16, 2 + self.size // 8))
-            self._prefix = find_shared_prefix(self._dense, self.graph, example) if self.device.type == "cpu" else None
-        return self._prefix
+        example = self._example(min(16, 2 + self.size // 8))
+        return find_shared_prefix(self._dense, self.graph, example) if self.device.type == "cpu" else None
 
     def _batches(self, model: nn.Module, request: _Request, calibration: int) -> Iterator[Batch]:
         """The batches of a request; a shared prefix's outputs replace their images, and are stored while they fit."""
@@ -223,3 +231,37 @@ class _Bounded:
 
 def _bytes(stored: Iterable[list[Tensor]]) -> int:
     return sum(tensor.nbytes for tensors in stored for tensor in tensors)
+
+
+class _PooledOutputs:
+    """Reads a group's pooled output under a mask (None removes no filter): the mean at its last consumer's input."""
+
+    def __init__(self, graph: FilterGraph, layer: str, *, mask: Mask | None) -> None:
+        group = graph[layer]
+        self._consumer = group.consumers[-1]
+        ids = input_ids(graph, self._consumer)
+        stays = torch.ones(len(ids), dtype=torch.bool) if mask is None else graph.vector(mask.keep)[ids]
+        positions, filters = group.consumer_inputs[self._consumer]
+        kept = stays[positions]
+        self._positions, self._filters = (stays.cumsum(0) - 1)[positions[kept]], filters[kept]
+        self._sizes = torch.bincount(filters, minlength=group.filters).float()
+
+    def of(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Return the pooled outputs (B, C), float32, 0 for removed filters; mean over a consumer's calls."""
+        pooled: list[Tensor] = []
+        network = model.network if isinstance(model, AfterPrefix) else model
+        if self._sizes.device != images.device:
+            parts = self._positions, self._filters, self._sizes
+            self._positions, self._filters, self._sizes = (part.to(images.device) for part in parts)
+        with (
+            torch.inference_mode(),
+            full_precision(images.device),
+            on_input(network, self._consumer, lambda y: pooled.append(self._pooled(y))),
+        ):
+            model(images)
+        return torch.stack(pooled).mean(0)
+
+    def _pooled(self, y: Tensor) -> Tensor:
+        means = (y if y.ndim == 2 else y.flatten(2).mean(2)).float()
+        pooled = means.new_zeros(len(means), len(self._sizes))
+        return pooled.index_add_(1, self._filters, means[:, self._positions]) / self._sizes

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core import DgpruneError
+from ..pruning import autograd_nodes
 from .slopes import slopes_of
 
 with warnings.catch_warnings():
@@ -47,15 +48,9 @@ class Hessian(HessianLinearOperator):
 
 def _refuse_once_differentiable(slopes: Iterable[Tensor]) -> None:
     """Refuse a gradient of functions marked as differentiable once, which PyTorch would take for constants here."""
-    queue: list[Any] = [slope.grad_fn for slope in slopes]
-    seen = {None}
-    while queue:
-        if (node := queue.pop()) in seen:
-            continue
-        seen.add(node)
+    for node in autograd_nodes(slope.grad_fn for slope in slopes):
         if node.name() == "torch::autograd::Error":
             raise DgpruneError(_NO_SECOND.format(reason="its backward pass is marked as once_differentiable"))
-        queue += [after for after, _ in node.next_functions]
 
 
 _NO_SECOND = (

@@ -1,19 +1,26 @@
-"""Rows of `measure` that are asked for: the worst domain, accuracy per class, expected calibration error."""
+"""Rows of `measure`: size, cost and latency; the worst domain, accuracy per class, expected calibration error."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from ..core import DgpruneError, Domain, Outcomes
+from ..core import DgpruneError, Domain, MacCounter, Outcomes
+from ..pruning import device_of, shared_copy
 from ..stats import calibration_error, intervals
 
 Metric = Literal["worst_domain", "per_class", "calibration_error"]
 WORST = "worst_domain_accuracy"
 CLASS = ("class", "class_name")
 """Extra columns of the rows per class."""
+LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
+_FEWEST, _PATIENCE = 5, 10.0
 
 
 def metric_rows(outcomes: Outcomes, domain: Domain, *, metrics: Sequence[Metric]) -> Iterator[dict[str, Any]]:
@@ -56,3 +63,76 @@ def check_metrics(metrics: Sequence[Metric], domains: Sequence[Domain]) -> None:
     """Refuse metrics that need labels where no domain has any."""
     if metrics and all(domain.labels is None for domain in domains):
         raise DgpruneError(f"metrics: {', '.join(metrics)} need labels, and no domain has any; leave metrics out.")
+
+
+def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
+    """Return rows of parameters, MACs per image (as `MacCounter` counts) and bytes (with buffers)."""
+    twin = shared_copy(model)
+    example = domain.take(domain.rows(next(iter(domain.splits)), 1), device=device_of(model)).images
+    with MacCounter() as counter, torch.no_grad():
+        twin(example)
+    parameters = sum(p.numel() for p in model.parameters())
+    size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    return [
+        {"metric": "parameters", "value": parameters, "unit": "count"},
+        {"metric": "macs", "value": counter.total, "unit": "per image"},
+        {"metric": "bytes", "value": size, "unit": "bytes"},
+    ]
+
+
+def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> Iterator[float]:
+    """Yield the milliseconds of each of `repeats` forward passes of one batch, after two warm-up passes.
+
+    After 10 seconds, five passes are enough.
+    """
+    twin, end = shared_copy(model), time.perf_counter() + _PATIENCE
+    for k in range(repeats + 2):
+        if k >= 2 + _FEWEST and time.perf_counter() > end:
+            return
+        _wait(images)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            twin(images)
+        _wait(images)
+        if k >= 2:
+            yield (time.perf_counter() - start) * 1e3
+
+
+def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:
+    """Return a row with the median and the range of the milliseconds per batch."""
+    return {
+        "metric": "latency",
+        "value": statistics.median(milliseconds),
+        "low": min(milliseconds),
+        "high": max(milliseconds),
+        "interval": "range",
+        "unit": f"ms per {images} images",
+        "images": images,
+    }
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def mask_columns(model: nn.Module) -> dict[str, Any]:
+    """Return columns about the mask that a network was pruned by; none for a full network, and after several rounds."""
+    masks = getattr(model, "dgprune_masks", ())
+    if len(masks) != 1:
+        return {}
+    columns = ("scorer", "ratio_requested", "ratio_achieved", "scope", "budget")
+    return {**{name: masks[0][name] for name in columns}, "seed": masks[0]["options"].get("seed")}
+
+
+def outcome_rows(outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Return rows with accuracy and mean loss of one evaluation and intervals over images; no rows without labels."""
+    if outcomes.correct is None:
+        return []
+    values = np.stack([outcomes.correct.double().numpy(), outcomes.loss.numpy()], axis=1)
+    low, high = intervals.over_images(values)
+    mean = values.mean(0)
+    return [
+        {"metric": name, "value": mean[k], "low": low[k], "high": high[k], "interval": "images", "unit": unit}
+        for k, (name, unit) in enumerate((("accuracy", "share"), ("loss", "nats")))
+    ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -28,13 +27,21 @@ from ..core import (
     tidy,
 )
 from ..pruning import device_of, prove_copies, refuse_other_types, shared_copy
-from ..stats import intervals
-from .batch_size import batch_size
+from .batch_size import batch_size, layout_of
 from .chance import ChanceWatch
 from .collectors import check_classes, check_finite
-from .cost import LATENCY_IMAGES, cost_rows, latency_row, timings
-from .memory_format import layout_of
-from .metrics import CLASS, Metric, check_metrics, metric_rows, worst_rows
+from .metrics import (
+    CLASS,
+    LATENCY_IMAGES,
+    Metric,
+    cost_rows,
+    latency_row,
+    mask_columns,
+    metric_rows,
+    outcome_rows,
+    timings,
+    worst_rows,
+)
 from .recalibrate import has_batchnorm, recalibrate
 
 
@@ -182,7 +189,8 @@ def measure(
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     if not listed:
         raise DgpruneError("measure needs at least one domain; pass domains=.")
-    check_metrics(metrics, listed)
+    if metrics and all(domain.labels is None for domain in listed):
+        raise DgpruneError(f"metrics: {', '.join(metrics)} need labels, and no domain has any; leave metrics out.")
     check_domains(listed)
     example = listed[0].take(torch.arange(min(2, len(listed[0])))).images
     refuse_other_types(model, example)
@@ -193,7 +201,7 @@ def measure(
     roles = roles_of(listed)
     setting = batchnorm if has_batchnorm(model) else None
     watch = ChanceWatch(batchnorm=setting == "as_is", pruned=bool(getattr(model, "dgprune_masks", ())))
-    shared = {"batchnorm": setting, **_mask_columns(model), "target_aware": provenance.target_aware(roles)}
+    shared = {"batchnorm": setting, **mask_columns(model), "target_aware": provenance.target_aware(roles)}
     for domain in listed:
         outcomes = drain(evaluating(model, domain, split, images=images))
         watch.see(outcomes, domain, split=split)
@@ -207,25 +215,3 @@ def measure(
         example = listed[0].take(listed[0].rows(split, LATENCY_IMAGES), device=device_of(model)).images
         rows.append({**shared, **latency_row(list(timings(model, example)), len(example))})
     return tidy(rows, extra=CLASS).astype({"class": "Int64"}) if "per_class" in metrics else tidy(rows)
-
-
-def _mask_columns(model: nn.Module) -> dict[str, Any]:
-    """Columns about the mask that a network was pruned by; empty for a full network, and after several rounds."""
-    masks = getattr(model, "dgprune_masks", ())
-    if len(masks) != 1:
-        return {}
-    columns = ("scorer", "ratio_requested", "ratio_achieved", "scope", "budget")
-    return {**{name: masks[0][name] for name in columns}, "seed": masks[0]["options"].get("seed")}
-
-
-def outcome_rows(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Return rows with accuracy and mean loss of one evaluation and intervals over images; no rows without labels."""
-    if outcomes.correct is None:
-        return []
-    values = np.stack([outcomes.correct.double().numpy(), outcomes.loss.numpy()], axis=1)
-    low, high = intervals.over_images(values)
-    mean = values.mean(0)
-    return [
-        {"metric": name, "value": mean[k], "low": low[k], "high": high[k], "interval": "images", "unit": unit}
-        for k, (name, unit) in enumerate((("accuracy", "share"), ("loss", "nats")))
-    ]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core import BATCHNORM, Count, DgpruneError, Domain, drain, full_precision, provenance_of, public, set_provenance
 from ..pruning import deep_copy, device_of, prove_copies, refuse_other_types
-from .memory_format import layout_of
+from .batch_size import layout_of
 
 _BATCH, _PIXELS = 250, 2**20
-_Norm = nn.modules.batchnorm._BatchNorm
 Rows = list[tuple[Domain, Tensor]]
 
 
@@ -29,7 +28,7 @@ def has_batchnorm(model: nn.Module) -> bool:
     return bool(_norms(model))
 
 
-def _norms(model: nn.Module) -> list[_Norm]:
+def _norms(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
 
 
@@ -131,96 +130,77 @@ def calibration_steps(
 
     Yields the number of images after every chunk. `run` stands for the network, to stop after some of its layers.
     """
-    layers = _norms(model)
     modes = {module: module.training for module in model.modules()}
-    momenta = [layer.momentum for layer in layers]
     model.eval()
-    calls = [_Calls(layer) for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.train()
-    pools: list[_Pool] = []
+    norms = [_Average(layer) for layer in _norms(model)]
     divided = False
     try:
         for chunk in chunks:
             divided = divided or not chunk.last
-            pools = pools or [_Pool(counted) for counted in calls if divided]
-            for pool in pools if divided else ():
-                pool.begin()
+            for norm in norms if divided else ():
+                norm.begin()
             with torch.inference_mode(False), torch.no_grad(), full_precision(chunk.images.device):
                 (run or model)(chunk.images)
-            for pool in pools if divided else ():
-                pool.end(last=chunk.last)
+            for norm in norms if divided else ():
+                norm.end(last=chunk.last)
             divided = divided and not chunk.last
             yield len(chunk.images)
     finally:
-        for layer, momentum, counted in zip(layers, momenta, calls, strict=True):
-            counted.close()
-            layer.momentum = momentum
+        for norm in norms:
+            norm.close()
         for module, training in modes.items():
             module.training = training
 
 
-class _Calls:
-    """Lets a BatchNorm average over its calls, as momentum=None does, which would read their number from a GPU.
+class _Average:
+    """Lets a BatchNorm average over its calls; the chunks of a batch are joined to the statistics of the batch.
 
-    Attributes:
-        count: number of calls in the average.
-        values: number of values of each channel in the latest call.
+    momentum=None averages too, but would read the number of calls from a GPU.
     """
 
-    def __init__(self, layer: _Norm) -> None:
-        self.layer, self.count, self.values = layer, 0, 0
-        self.close = layer.register_forward_pre_hook(self._add).remove
-
-    def _add(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.count, self.values = self.count + 1, inputs[0].numel() // inputs[0].shape[1]
-        self.layer.momentum = 1 / self.count
-
-
-class _Pool:
-    """Joins what one BatchNorm layer estimates on the chunks of a batch to the statistics of the batch."""
-
-    def __init__(self, calls: _Calls) -> None:
-        self._layer, self._calls = calls.layer, calls
+    def __init__(self, layer: Any) -> None:
+        self._layer, self._momentum = layer, layer.momentum
+        self._count = 0  # of calls in the average
+        self._values = 0  # of each channel in the latest call
         self._before: tuple[Tensor, Tensor, int] | None = None
         self._chunks: list[tuple[Tensor, Tensor, int]] = []
+        self._hook = layer.register_forward_pre_hook(self._add)
+        layer.reset_running_stats()
+        layer.train()
+
+    def close(self) -> None:
+        """Leave the layer with its new statistics and its old momentum."""
+        self._hook.remove()
+        self._layer.momentum = self._momentum
+
+    def _add(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._count, self._values = self._count + 1, inputs[0].numel() // inputs[0].shape[1]
+        self._layer.momentum = 1 / self._count
 
     def begin(self) -> None:
         """Prepare for a chunk."""
         if self._before is None:
-            self._before = *self._statistics(), self._calls.count
-        self._calls.count = 0  # so that the first call replaces the statistics
+            self._before = *self._statistics(), self._count
+        self._count = 0  # so that the first call replaces the statistics
 
     def end(self, *, last: bool) -> None:
         """Take in the statistics of a chunk; after the last one, average over the batches so far."""
-        self._chunks.append((*self._statistics(), self._calls.values))
-        if not last or self._before is None or not self._calls.values:  # not reached by `run`
+        self._chunks.append((*self._statistics(), self._values))
+        if not last or self._before is None or not self._values:  # not reached by `run`
             return
         means, variances = (torch.stack(tensors) for tensors in list(zip(*self._chunks, strict=True))[:2])
         counts = torch.tensor([count for *_, count in self._chunks], dtype=means.dtype)[:, None]
         total, values = float(counts.sum()), counts.to(means.device, non_blocking=True)
         mean = (values * means).sum(0) / total
         spread = ((values - 1) * variances).sum(0) + (values * (means - mean).square()).sum(0)
-        *before, batches = self._before
+        old_mean, old_variance, batches = self._before
         with torch.no_grad():
-            for kept, old, new in zip(self._buffers, before, (mean, spread / (total - 1)), strict=True):
-                kept.copy_((old * batches + new) / (batches + 1))
-            self._tracked.fill_(batches + 1)
-        self._calls.count = batches + 1
+            self._layer.running_mean.copy_((old_mean * batches + mean) / (batches + 1))
+            self._layer.running_var.copy_((old_variance * batches + spread / (total - 1)) / (batches + 1))
+            self._layer.num_batches_tracked.fill_(batches + 1)
+        self._count = batches + 1
         self._before, self._chunks = None, []
 
-    @property
-    def _buffers(self) -> tuple[Tensor, Tensor]:
-        mean, variance = self._layer.running_mean, self._layer.running_var
-        assert mean is not None and variance is not None
-        return mean, variance
-
-    @property
-    def _tracked(self) -> Tensor:
-        assert self._layer.num_batches_tracked is not None
-        return self._layer.num_batches_tracked
-
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        mean, variance = (tensor.to(torch.float64, copy=True) for tensor in self._buffers)
-        return mean, variance
+        layer = self._layer
+        return layer.running_mean.to(torch.float64, copy=True), layer.running_var.to(torch.float64, copy=True)

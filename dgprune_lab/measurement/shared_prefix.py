@@ -29,7 +29,7 @@ class SharedPrefix:
 
 def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) -> SharedPrefix | None:
     """Return the shared prefix of a network, verified to keep the logits of a few images; None if there is none."""
-    order = list(run_order(model, example).order)
+    order = list(run_order(model, example))
     consumers = {name for group in graph.groups for name in group.consumer_inputs}
     first = next((k for k, name in enumerate(order) if name in consumers), 0)
     norms = [m for _, m in model.named_modules(remove_duplicate=False) if isinstance(m, BATCHNORM)]

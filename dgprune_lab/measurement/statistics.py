@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from ..core import LABELLED, Batch, DgpruneError, Domain, FilterGraph, Moments, Need, Statistics, drain, note
 from ..pruning import device_of, shared_copy
-from .batch_size import batch_size
+from .batch_size import batch_size, layout_of
 from .co_moments import PAIRS, CoMomentSums
 from .collectors import ClassMaps, Collector, Images, Means, Reduce, collecting, half_cosines, maps, moments, unit_maps
 from .gradients import ClassGates, RiskGradients
 from .hooks import Site
-from .memory_format import layout_of
 from .taps import MapKey, Taps
 
 _MEANS: dict[Need, tuple[Site, Reduce, Callable[[list[Tensor]], Any]]] = {
@@ -102,15 +101,11 @@ def _collectors(graph: FilterGraph, domain: Domain, needs: set[Need]) -> list[Co
         collectors.append(ClassGates(graph, classes=domain.classes, retain=retain))
     if needs & LABELLED:
         collectors.append(RiskGradients(graph, needs=needs))
-    collectors += [_means(need) for need in _MEANS if need in needs]
+    chosen = [(need, *how) for need, how in _MEANS.items() if need in needs]
+    collectors += [Means(need, site, reduce=reduce, finish=finish) for need, site, reduce, finish in chosen]
     if "class_map" in needs:
         collectors.append(ClassMaps())
     return [*collectors, CoMomentSums(needs & PAIRS, domain=domain)] if needs & PAIRS else collectors
-
-
-def _means(need: Need) -> Means:
-    site, reduce, finish = _MEANS[need]
-    return Means(need, site, reduce=reduce, finish=finish)
 
 
 def paired_cosines(

@@ -1,17 +1,116 @@
-"""Hooks of one pass that send every group's maps, at one of three sites, to the collectors."""
+"""Hooks of one pass that send every group's maps, at one of three sites, to the collectors.
+
+A group's output right behind its activation, before any pooling, is found in any network that can be traced.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..core import CONV, DgpruneError, FilterGraph, FilterGroup
-from .activation_maps import ActivationMap, Call, Calls, activation_maps
+from ..pruning import shared_copy
+from .autograd_path import Edge, Path
 from .hooks import ConsumerInput, Selection, Site, on_output, produced
+
+Call = tuple[str, int]
+"""The name of a torch function, and the number of earlier calls of that name in the forward pass."""
+
+
+class ActivationMap(NamedTuple):
+    """Where the maps of one group are right behind its activation: in the result of one call of a torch function.
+
+    Attributes:
+        call: the call whose result holds the maps.
+        axis: the axis of the result on which the filters lie.
+        index: (C, P) positions of each filter on that axis; P > 1 where the maps were flattened before the activation.
+        shape: shape of the result, without the axis of the images.
+    """
+
+    call: Call
+    axis: int
+    index: Tensor
+    shape: tuple[int, ...]
+
+    def of(self, y: Tensor, select: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the maps of the group (N, C, ...); `select` takes the positions of `index` from axis 1 of a tensor."""
+        maps = select(y.detach().movedim(self.axis, 1))
+        return maps if maps.ndim > 2 and self.index.shape[1] == 1 else maps.reshape(len(maps), len(self.index), -1)
+
+
+class Calls(TorchFunctionMode):
+    """Passes every tensor that a torch function returns to `receive(call, result)`, in a forward pass in this block.
+
+    The hooks of this package compute under `torch._C.DisableTorchFunction`, so that they are not counted.
+    """
+
+    def __init__(self, receive: Callable[[Call, Tensor], None]) -> None:
+        super().__init__()
+        self._receive, self._counts = receive, Counter[str]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.ndim > 1:
+            name = getattr(func, "__name__", str(func))
+            self._receive((name, self._counts[name]), result)
+            self._counts[name] += 1
+        return result
+
+
+def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[ActivationMap, ...]]:
+    """Return for each group where its maps right behind the activation, before pooling, are found; () where unknown.
+
+    Two blank images run through a private copy. From the input of the group's last consumer, PyTorch's autograd graph
+    is followed back through pooling, reshaping, padding, concatenation and multiplicative gates (squeeze-excite) to the
+    layer or the residual sum that produced the input: see `Path`. The first nonlinear elementwise operation after that
+    layer or sum is the activation, a module or a function, in place or not. Without one, the layer's output after
+    BatchNorm, or the sum, is taken. A consumer that is called several times has one map for each call.
+    """
+    twin = shared_copy(model).requires_grad_(True)
+    parameter = next((p for p in twin.parameters() if p.is_floating_point()), torch.zeros(()))
+    images = torch.zeros(2, *graph.input_shape, device=parameter.device, dtype=parameter.dtype, requires_grad=True)
+    made: dict[Edge, Call] = {}
+    late: list[tuple[Call, Tensor]] = []  # made inside a custom autograd function, which gives them a node afterwards
+    inputs: dict[str, list[Edge]] = {group.consumers[-1]: [] for group in graph.groups}
+
+    def receive(call: Call, result: Tensor) -> None:
+        if result.grad_fn is None:
+            late.append((call, result))
+        else:
+            made.setdefault((result.grad_fn, result.output_nr), call)
+
+    def read(_: nn.Module, values: tuple[Any, ...], edges: list[Edge]) -> None:
+        edges.append((values[0].grad_fn, values[0].output_nr))
+
+    for name, edges in inputs.items():
+        twin.get_submodule(name).register_forward_pre_hook(partial(read, edges=edges))
+    try:
+        # What a backward pass would need is dropped at once: only the graph is followed.
+        nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0))
+        with torch.enable_grad(), nothing_saved, Calls(receive):
+            twin(images)
+    except Exception:  # a network that runs, but not with gradients or not under a function mode
+        return {group.name: () for group in graph.groups}
+    for call, result in late:
+        if isinstance(result.grad_fn, torch.autograd.function.BackwardCFunction):
+            made.setdefault((result.grad_fn, result.output_nr), call)
+    path = Path(made, image=torch.autograd.graph.get_gradient_edge(images).node)
+    found = {}
+    for group in graph.groups:
+        edges = [edge for edge in dict.fromkeys(inputs[group.consumers[-1]]) if edge[0] is not None]
+        on_last_axis = isinstance(twin.get_submodule(group.consumers[-1]), nn.Linear)
+        index = ConsumerInput(group).index.view(group.filters, -1)
+        places = [path.activation(edge, axis=-1 if on_last_axis else 1, index=index) for edge in edges]
+        taps = [ActivationMap(made[p.edge], p.axis, p.index, p.shape[1:]) for p in places if p is not None]
+        found[group.name] = tuple(taps) if taps and len(taps) == len(edges) else ()
+    return found
+
 
 MapKey = tuple[str, str]
 """A group, and the layer at which its maps are taken."""

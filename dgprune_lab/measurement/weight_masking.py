@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, cache_room, choice, full_precision, yielding
 from ..pruning import device_of, folded, rebuild, shared_copy
-from .batch_size import batch_size
-from .memory_format import layout_of
+from .batch_size import batch_size, layout_of
 from .recalibrate import calibration_chunks, calibration_rows, calibration_steps, has_batchnorm
 
 Norm = Literal["as_is", "fold", "recalibrate"]

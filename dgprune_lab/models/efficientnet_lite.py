@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DgpruneError, Pixels, Provenance, Seed, public, set_provenance
-from .building import Classes, Normalise, seeded
-from .normalised import normalised
+from .building import Classes, Normalise, normalised, seeded
 from .weights import load_weights
 
 _MEAN, _STD = 127 / 255, 128 / 255

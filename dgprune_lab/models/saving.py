@@ -164,7 +164,11 @@ def _filled(network: nn.Module, tensors: Mapping[str, Tensor], *, card: Mapping[
     types = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     network = network.to(types.pop()) if len(types) == 1 else network
     fit_state(network, tensors)
-    _check_layers(network, _entry(card, "layers", dict, name=name), name=name)
+    if (difference := layer_difference(_entry(card, "layers", dict, name=name), layer_settings(network))) is not None:
+        raise DgpruneError(  # its tensors fit, but it would compute otherwise
+            f"the network in {name} had other layers than this one: {difference}. Pass a fresh network like the one "
+            "that was saved: load(path, model=...)."
+        )
     set_provenance(network, Provenance.from_json(_entry(card, "provenance", dict, name=name)))
     return network.eval()
 
@@ -211,15 +215,6 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             "saved with (the card names them), or pass a fresh one like it: load(path, model=...)."
         )
     model.load_state_dict(dict(state))
-
-
-def _check_layers(network: nn.Module, saved: Mapping[str, Any], *, name: str) -> None:
-    """Refuse a network whose tensors fit but whose layers have other kinds or settings: it would compute otherwise."""
-    if (difference := layer_difference(saved, layer_settings(network))) is not None:
-        raise DgpruneError(
-            f"the network in {name} had other layers than this one: {difference}. Pass a fresh network like the one "
-            "that was saved: load(path, model=...)."
-        )
 
 
 def _bytes(path: Path, weights: Path, beside: Path) -> bytes:

@@ -8,5 +8,5 @@ from .fold_batchnorm import folded
 from .holders import refuse_other_types, refuse_uncopyable, unregistered
 from .proof import prove_copies, prove_copies_if_suspect
 from .surgery import masked, prune, pruned_view
-from .tracing import ending_in_relu, run_order
+from .tracing import autograd_nodes, ending_in_relu, layer_hooks, run_order
 from .verify import read_groups

@@ -202,11 +202,11 @@ def _follow_sizes(module: nn.Module, original: nn.Module) -> None:
     elif isinstance(module, nn.PReLU):
         own.update(num_parameters=module.weight.numel())
     else:  # a layer of one's own, and torch's InstanceNorm
-        tensors = zip(_tensors_of(original), _tensors_of(module), strict=True)
+        tensors = zip(tensors_of_layer(original), tensors_of_layer(module), strict=True)
         sizes = {old.shape[0]: new.shape[0] for old, new in tensors if old.ndim and old.shape[0] != new.shape[0]}
         own.update({name: sizes[own[name]] for name in _SIZES if own.get(name) in sizes})
 
 
-def _tensors_of(module: nn.Module) -> list[Tensor]:
-    """The parameters and buffers of a layer itself."""
+def tensors_of_layer(module: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers of a layer itself, without those of layers in it."""
     return [tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -64,11 +65,11 @@ def _producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor
             return module.register_forward_pre_hook(before)
         return module.register_forward_hook(after)
 
-    hooks = [listen(name, m) for name, m in modules.items() if isinstance(m, (*CONV, nn.Linear, BATCHNORM))]
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in modules.items():
+            if isinstance(module, (*CONV, nn.Linear, BATCHNORM)):
+                hooks.enter_context(listen(name, module))
         logits = twin(example)
-    for hook in hooks:
-        hook.remove()
     calls, used = [name for name, _, _ in outputs], [layer for _, layer in inputs]
     for name in (name for name, module in modules.items() if isinstance(module, BATCHNORM)):
         layers = [layer for norm, layer in inputs if norm == name]

@@ -127,8 +127,8 @@ class Followed(Observer):
                 rest.append(label)
         return rest
 
-    def run(self, example: Tensor) -> None:
-        """Run the network once."""
+    def run(self, example: Tensor) -> Followed:
+        """Run the network once, and return self."""
 
         def leave(*_: Any) -> None:
             self.stack.pop()
@@ -142,6 +142,7 @@ class Followed(Observer):
         self.macs = counter.total // max(1, len(example))
         labels = [label.flatten() for tensor in tensors_of(output) for label in self.marks(tensor).labels]
         self.outputs = torch.cat(labels) if labels else self.outputs
+        return self
 
     def products_of(self, graph: FilterGraph) -> tuple[tuple[int, tuple[Tensor, ...]], ...]:
         """The multiply-accumulates that are not those of `graph.uses`, as in `FilterGraph.products`."""

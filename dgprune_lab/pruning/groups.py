@@ -17,7 +17,7 @@ from ..core import CONV, DgpruneError, FilterGraph, FilterGroup, Member, is_dept
 from .copies import shared_copy
 from .following import Followed
 from .refusals import described, refusal
-from .tracing import Layers, refuse_unused, refuse_wrappers, run_order
+from .tracing import refuse_unused, refuse_wrappers, run_order
 
 Key = TypeVar("Key", bound=Hashable)
 Numbers = Callable[[Tensor], Tensor]
@@ -31,12 +31,12 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
     """
     refuse_wrappers(model)
     ran = run_order(shared_copy(model), example)
-    followed = _followed(model, example)
+    followed = Followed(shared_copy(model)).run(example)
     refuse_unused(followed.model, followed.used)
     reader = _Reader(followed, ran=ran, layers=layers)
     groups, refused, total = reader.read()
     if reader.tying:  # whole layers are tied where channels are reshaped: is the other number the one in the code?
-        second = _followed(model, example, pairs=frozenset(reader.tying))
+        second = Followed(shared_copy(model), pairs=frozenset(reader.tying)).run(example)
         other = _Reader(second, ran=ran, layers=layers).read()
         if len(other[1]) < len(refused):
             followed, (groups, refused, total) = second, other
@@ -44,26 +44,19 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
     return replace(graph, total=total, products=followed.products_of(graph))
 
 
-def _followed(model: nn.Module, example: Tensor, *, pairs: frozenset[str] = frozenset()) -> Followed:
-    """One followed pass through a copy."""
-    followed = Followed(shared_copy(model), pairs=pairs)
-    followed.run(example)
-    return followed
-
-
 def assemble(
     model: nn.Module,
     groups: Iterable[FilterGroup],
     *,
     refused: dict[str, str],
-    ran: Layers,
+    ran: Mapping[str, int],
     example: Tensor,
     layers: Literal["conv", "all"],
     uses: dict[str, int],
 ) -> FilterGraph:
     """Return a FilterGraph of these groups in the order of execution; its `total` counts these groups alone."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    ordered = sorted(groups, key=lambda group: ran.order[group.name])
+    ordered = sorted(groups, key=lambda group: ran[group.name])
     free = sum(group.filters for group in ordered)
     axes: dict[str, dict[int, Tensor]] = defaultdict(dict)
     start = 0
@@ -94,7 +87,7 @@ class _Reader:
         tying: the layers, in words, that tie all filters of a group together.
     """
 
-    def __init__(self, followed: Followed, *, ran: Layers, layers: Literal["conv", "all"]) -> None:
+    def __init__(self, followed: Followed, *, ran: Mapping[str, int], layers: Literal["conv", "all"]) -> None:
         self._followed, self._ran, self._layers = followed, ran, layers
         elements = followed.elements
         self._filter, unit = elements.filters(), elements.units()
@@ -141,7 +134,7 @@ class _Reader:
         refused = {name: reason for name, (_, reason) in opaque.items()}
         groups, total = [], sum(count for count, _ in opaque.values())
         for number, names in layers.items():
-            names = sorted(names, key=lambda name: self._ran.order.get(name, len(self._ran.order)))
+            names = sorted(names, key=lambda name: self._ran.get(name, len(self._ran)))
             filters = torch.cat([self._followed.producers[name] for name in names])
             first = next((n for n in names if self._covers(n, filters)), names[0])
             if number in self._ends or (self._layers == "conv" and self._followed.mixing[first] != "conv"):
@@ -158,7 +151,7 @@ class _Reader:
     def _lost(self) -> Iterator[tuple[str, tuple[int, str]]]:
         """The convolutions whose weights came out of an operation that is not followed, as in `Followed.opaque`."""
         followed = self._followed
-        for name in self._ran.order:
+        for name in self._ran:
             module = followed.model.get_submodule(name)
             seen = name in followed.mixing or name in followed.opaque
             if isinstance(module, CONV) and not seen and not is_depthwise(module) and module.out_channels > 1:
@@ -188,7 +181,7 @@ class _Reader:
             sides = ((tensor, followed.elements.sides.get((tensor, axis))) for tensor, axis in self._axes[number])
             consumer = next((tensor.rpartition(".")[0] for tensor, side in sides if side == "in"), None)
             raise DgpruneError(refusal("unread") if consumer is None else refusal("function", where=consumer))
-        producers = tuple(sorted(producers, key=self._ran.order.__getitem__))
+        producers = tuple(sorted(producers, key=self._ran.__getitem__))
         ends, feeds = self._flow(consumers, producers)
         return FilterGroup(
             name=name,
@@ -231,7 +224,7 @@ class _Reader:
         module = self._followed.model.get_submodule(layer)
         where = described(layer, self._followed.model)
         is_known = isinstance(module, (*CONV, nn.Linear, nn.GroupNorm, nn.modules.batchnorm._NormBase))
-        if layer not in self._ran.order:
+        if layer not in self._ran:
             where = layer if is_known else described(layer.rpartition(".")[0], self._followed.model)
             raise DgpruneError(refusal("function" if is_known else "own", where=where))
         if not is_known:
@@ -246,8 +239,8 @@ class _Reader:
         found = {
             layer: _evenly(at, numbers(ids[layer][at]), units=units) for layer, at in self._consumers[number].items()
         }
-        last = len(self._ran.order)
-        return dict(sorted(found.items(), key=lambda item: self._ran.order.get(item[0], last)))
+        last = len(self._ran)
+        return dict(sorted(found.items(), key=lambda item: self._ran.get(item[0], last)))
 
     def _members(self, number: int, numbers: Numbers) -> Iterator[Member]:
         """Yield every axis of a tensor on which filters of the group lie."""

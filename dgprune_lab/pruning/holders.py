@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -98,16 +99,6 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
     )
 
 
-def _takes(model: nn.Module, images: Tensor) -> bool:
-    """Whether a copy of a network runs on images of their own type."""
-    try:
-        with torch.no_grad():
-            shared_copy(model)(images[:1].to(device_of(model)))
-    except Exception:
-        return False
-    return True
-
-
 def refuse_other_types(model: nn.Module, images: Tensor) -> None:
     """Refuse to run a network over a domain if it has weights of another type than float32 and cannot take the images.
 
@@ -117,11 +108,16 @@ def refuse_other_types(model: nn.Module, images: Tensor) -> None:
         DgpruneError: another type; the message says how to convert the network.
     """
     types = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
-    if types - {"float32"} and not _takes(model, images):
-        raise DgpruneError(
-            f"the weights of this network are {' and '.join(sorted(types))}, and images are float32: pass "
-            "copy.deepcopy(model).float(). Afterwards dg.prune(model, mask) removes filters in the network's own type."
-        )
+    if types - {"float32"}:
+        try:
+            with torch.no_grad():
+                shared_copy(model)(images[:1].to(device_of(model)))
+        except Exception:
+            raise DgpruneError(
+                f"the weights of this network are {' and '.join(sorted(types))}, and images are float32: pass "
+                "copy.deepcopy(model).float(). Afterwards dg.prune(model, mask) removes filters in the network's own "
+                "type."
+            ) from None
 
 
 def suspects(model: nn.Module, *, tensors: bool = True) -> str | None:
@@ -251,8 +247,6 @@ def _cells(function: FunctionType) -> list[Any]:
     """The values in a function's closure; cells that are still empty are left out."""
     contents = []
     for cell in function.__closure__ or ():
-        try:
+        with suppress(ValueError):
             contents.append(cell.cell_contents)
-        except ValueError:
-            continue
     return contents

@@ -71,9 +71,7 @@ def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str)
         trace.products.append((len(x) * weight.numel(), (*rows, *marks.labels)))
     starts = trace.elements.starts
     stored = next((axis for axis in (1, 0) if starts.get((marks.source, axis), (0, 0))[1] == len(weight)), 1)
-    wrote = mixed(
-        trace, layer, marks.source, kind="linear", x=x, inputs=inputs, axis=stored, consumed=along(marks, 0)
-    )
+    wrote = mixed(trace, layer, marks.source, kind="linear", x=x, inputs=inputs, axis=stored, consumed=along(marks, 0))
     if produced is not None:
         trace.producers.setdefault(layer, produced)
         join_vectors(trace, produced, vectors=[given["self"]] if name == "addmm" else [])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
 from ..core import BATCHNORM, DgpruneError, note
-from .copies import is_large
+from .copies import is_large, tensors_of_layer
 from .refusals import does_not_run
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -23,56 +23,37 @@ _PARTS = 32
 _WRAPPER_NAMES = ("OptimizedModule", "FullyShardedDataParallel")
 
 
-@dataclass(frozen=True)
-class Layers:
-    """The layers that ran in one forward pass: modules without children, or with tensors of their own.
-
-    Attributes:
-        order: layer name -> position of its first call.
-    """
-
-    order: dict[str, int]
-
-
-def holds_tensors(module: nn.Module) -> bool:
-    """Return whether a module itself has parameters or buffers, apart from those of layers in it."""
-    return any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
-
-
 @contextmanager
-def _layer_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
-    """Within the block, call `hook(name, module, output)` after each module without children or with own tensors."""
-    handles = [
-        module.register_forward_hook(lambda module, _, output, name=name: hook(name, module, output))
-        for name, module in model.named_modules()
-        if not list(module.children()) or holds_tensors(module)
-    ]
-    try:
+def layer_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any, Any], None]) -> Iterator[None]:
+    """Within the block, call `hook(name, module, inputs, output)` after each module that is a leaf or has tensors."""
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if not list(module.children()) or tensors_of_layer(module):
+                hooks.enter_context(module.register_forward_hook(partial(hook, name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def run_order(model: nn.Module, example: Tensor) -> Layers:
-    """Run one pass and return the order in which the layers run; hooks are removed.
+def run_order(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """Run one pass and return layer -> position of its first call; hooks are removed.
+
+    Layers are modules without children, or with tensors of their own.
 
     Raises:
         DgpruneError: the network does not take these images.
     """
     order: dict[str, int] = {}
 
-    def record(name: str, module: nn.Module, output: Any) -> None:
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         order.setdefault(name, len(order))
 
     try:
-        with _layer_hooks(model, record), torch.no_grad():
+        with layer_hooks(model, record), torch.no_grad():
             model(example)
     except DgpruneError:
         raise
     except Exception as error:
         raise does_not_run(error, model, images=example) from error
-    return Layers(order)
+    return order
 
 
 class _InParts(TorchFunctionMode):
@@ -94,26 +75,30 @@ def in_parts(model: nn.Module) -> AbstractContextManager[object]:
     return _InParts() if any(map(is_large, model.parameters())) else nullcontext()
 
 
+def autograd_nodes(ends: Iterable[Any], *, wanted: Callable[[Any], bool] = lambda _: True) -> Iterator[Any]:
+    """Yield each node of PyTorch's autograd graph once, from these nodes back, going only through `wanted` ones."""
+    queue, seen = list(ends), {None}
+    while queue:
+        if (node := queue.pop()) not in seen:
+            seen.add(node)
+            yield node
+            queue += [before for before, _ in node.next_functions if before not in seen and wanted(before)]
+
+
 def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
     """Return the names of the layers whose output goes only into ReLUs, whether modules or functions."""
     nodes: dict[Any, str] = {}
 
-    def record(name: str, _: nn.Module, output: Any) -> None:
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.grad_fn is not None:
             nodes.setdefault(output.grad_fn, name)
 
-    with _layer_hooks(model, record), torch.enable_grad():
-        output = model(example.clone().requires_grad_(True)).grad_fn
-    queue = [] if output is None else [output]  # none where the network runs under no_grad
+    with layer_hooks(model, record), torch.enable_grad():
+        output = model(example.clone().requires_grad_(True)).grad_fn  # None where the network runs under no_grad
     consumers: dict[Any, set[str]] = defaultdict(set)
-    seen = set(queue)
-    while queue:
-        node = queue.pop()
+    for node in autograd_nodes([output]):
         for before, _ in node.next_functions:
             consumers[before].add(type(node).__name__)
-            if before is not None and before not in seen:
-                seen.add(before)
-                queue.append(before)
     return frozenset(name for node, name in nodes.items() if consumers[node] == {"ReluBackward0"})
 
 
