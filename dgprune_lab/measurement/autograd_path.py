@@ -76,11 +76,8 @@ class Path:
         """Return the first activation after the layer or sum that a tensor comes from, or that layer's output or sum.
 
         The layer's output is taken after its BatchNorm. None if an operation of unknown effect comes before an
-        activation is found, or if none of these tensors is visible.
-
-        Args:
-            edge: the tensor.
-            axis, index: where the group's filters are in the tensor; see `Place`.
+        activation is found, or if none of these tensors is visible. `axis` and `index` say where the group's filters
+        are in the tensor; see `Place`.
         """
         way = list(self._back(edge, axis % len(_shape(edge)), index))[::-1]
         start, *after = way
@@ -136,13 +133,11 @@ class Path:
         if len(inputs) != 1:
             return self._joined(edge, inputs) if _is(node, _JOINS) else ("unknown", None)
         within = _is(node, _VIEWS) and _is(inputs[0][0], _LAYERS) and inputs[0] not in self._visible
-        # A linear layer on more than two axes computes a matrix and reshapes it.
-        return ("layer", None) if within and edge in self._visible else (self._role(edge, inputs[0]), inputs[0])
-
-    def _role(self, edge: Edge, before: Edge) -> Role:
-        if _is(edge[0], _SPATIAL) or _shape(edge) != _shape(before):
-            return "spatial"
-        return "linear" if _is(edge[0], _LINEAR) else "activation"
+        if within and edge in self._visible:  # a linear layer on more than two axes computes a matrix and reshapes it
+            return "layer", None
+        if _is(node, _SPATIAL) or _shape(edge) != _shape(inputs[0]):
+            return "spatial", inputs[0]
+        return "linear" if _is(node, _LINEAR) else "activation", inputs[0]
 
     def _joined(self, edge: Edge, inputs: list[Edge]) -> tuple[Role, Edge | None]:
         """As `_step`, for several inputs: the map that the others gate, a hand-written activation, or the end."""

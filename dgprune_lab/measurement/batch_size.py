@@ -27,6 +27,7 @@ system after each layer, and the next layer waits for new pages: that is a fifth
 and half of an EfficientNet-Lite0's at 96.
 """
 _KEPT = 2 * MAP_BYTES  # up to this, the allocator keeps a map of `IMAGES` images
+TOO_LITTLE = "the device has too little memory for a single image; use a smaller network or the CPU."
 GPU_SHARE = 0.5
 """Share of a GPU's free memory that feature maps may take; there, all images of a split go at once where they fit."""
 

@@ -65,12 +65,8 @@ def _what(outcomes: Outcomes, domain: Domain, split: str) -> str:
     assert outcomes.correct is not None
     images, right, predicted = len(outcomes), int(outcomes.correct.sum()), outcomes.predicted.unique()
     what = f"{domain.role or 'domain'} {domain.name!r} is classified at chance"
+    counts, rate, of = f"{right:,} of {images:,}", f"{100 * right / images:.1f} %", f"of its split {split!r}"
     if len(predicted) == 1:
-        return (
-            f"{what}: class {int(predicted[0])} is predicted for every image of its split {split!r}, so "
-            f"{right:,} of {images:,} are right ({100 * right / images:.1f} %)."
-        )
-    return (
-        f"{what}: {right:,} of {images:,} images of its split {split!r} are right ("
-        f"{100 * right / images:.1f} %; guessing gives {100 / domain.classes:.1f} %)."
-    )
+        every = f"class {int(predicted[0])} is predicted for every image {of}"
+        return f"{what}: {every}, so {counts} are right ({rate})."
+    return f"{what}: {counts} images {of} are right ({rate}; guessing gives {100 / domain.classes:.1f} %)."

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..core import DgpruneError, Domain, full_precision, generator, pass_room
 from ..pruning import deep_copy, device_of
 from .batch_size import GRADIENT_BYTES, bytes_per_image, layout_of
+from .gradients import slopes_of
 from .lanczos import lanczos, lanczos_vectors
-from .slopes import slopes_of
 
 Result = TypeVar("Result")
 Steps = Generator[None, None, Result]

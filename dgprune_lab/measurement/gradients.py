@@ -1,21 +1,62 @@
-"""Collectors of gradients: of the risk by gates and weights, and of each image's logit by gates."""
+"""Gradients of a loss, refused where autograd does not see them; collectors of gradients by gates and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, CONV, ClassMoments, DgpruneError, FilterGraph, FilterGroup, Need
+from ..core import BATCHNORM, CONV, ClassMoments, DgpruneError, FilterGraph, FilterGroup, Need, note
 from ..pruning import device_of
 from ..stats import NOT_FINITE, class_moments, merged
 from .collectors import Collector
 from .hooks import output_count, outside
-from .slopes import check_differentiable, note_cut_off
 from .taps import Taps
+
+
+def check_differentiable(loss: Tensor) -> None:
+    """Refuse a loss, or a logit, that autograd cannot follow back through the network."""
+    if not loss.requires_grad:
+        raise DgpruneError(
+            "the forward of this network cuts gradients off (by torch.no_grad, inference_mode, detach or numbers of "
+            "numpy), so no scorer and no measure that uses gradients can run; take that out of the forward, or use a "
+            "scorer of weights or outputs, such as l1."
+        )
+
+
+def note_cut_off(names: Iterable[str]) -> None:
+    """Note the layers whose tensors the loss has no gradient by, although it is read."""
+    if layers := list(dict.fromkeys(name.rpartition(".")[0] or name for name in names)):
+        more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+        note(
+            f"no gradient reaches {', '.join(layers[:3])}{more}: the forward cuts it off (by detach or torch.no_grad) "
+            "or does not use the layer; what a scorer reads from its gradient is 0."
+        )
+
+
+def slopes_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False) -> tuple[Tensor, ...]:
+    """Return the gradient of a loss by each tensor, 0 for one that is not used.
+
+    Args:
+        twice: whether the gradient is differentiated again.
+
+    Raises:
+        DgpruneError: a loss above 0 of which autograd sees no gradient at all: the network is not flat, but cut off.
+    """
+    if not loss.requires_grad:
+        reason = "is cut off (by torch.no_grad, detach or numbers of numpy)"
+    else:
+        slopes = torch.autograd.grad(loss, tensors, create_graph=twice, allow_unused=True, materialize_grads=True)
+        if not loss > 0 or any(bool(slope.any()) for slope in slopes):
+            return slopes
+        reason = "is 0 (as that of rounding)"
+    raise DgpruneError(
+        f"the gradient of the loss by the weights {reason}, although the loss is {loss.item():.3g}, so nothing "
+        "can be said of its curvature; take a network whose forward pass can be differentiated."
+    )
 
 
 class RiskGradients(Collector):
@@ -46,18 +87,16 @@ class RiskGradients(Collector):
         if "gate" in self._needs:
             _refuse_bare_norms(taps.model)
             for name in dict.fromkeys(end for group in self._graph.groups for end in group.ends):
-                self._attach_gate(name, taps.model.get_submodule(name))
+                module = taps.model.get_submodule(name)
+                if isinstance(module, (*CONV, nn.Linear)) or module.weight is None:
+                    self._watched[name] = _factor(module)
+                else:
+                    self._gates |= {f"{name}.{leaf}" for leaf, _ in module.named_parameters(recurse=False)}
         for name, parameter in taps.model.named_parameters():
             if name in wanted or name in self._gates:
                 self._watched[name] = parameter.requires_grad_()
         self.needs_gradients = bool(self._watched)
         self._weights = wanted
-
-    def _attach_gate(self, name: str, module: nn.Module) -> None:
-        if not isinstance(module, (*CONV, nn.Linear)) and module.weight is not None:
-            self._gates |= {f"{name}.{leaf}" for leaf, _ in module.named_parameters(recurse=False)}
-        else:
-            self._watched[name] = _factor(module)
 
     def end(self, logits: Tensor) -> None:
         assert self.labels is not None

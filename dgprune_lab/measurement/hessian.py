@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core import DgpruneError
 from ..pruning import autograd_nodes
-from .slopes import slopes_of
+from .gradients import slopes_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # a package that it imports uses torch.jit, which is deprecated

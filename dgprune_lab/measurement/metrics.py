@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Domain, MacCounter, Outcomes
+from ..core import Domain, MacCounter, Outcomes
 from ..pruning import device_of, shared_copy
 from ..stats import calibration_error, intervals
 
@@ -57,12 +57,6 @@ def worst_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             aware = [row["target_aware"] for row in of_role]
             known = True if True in aware else None if None in aware else False
             yield {**min(of_role, key=lambda row: row["value"]), **ends, "metric": WORST, "target_aware": known}
-
-
-def check_metrics(metrics: Sequence[Metric], domains: Sequence[Domain]) -> None:
-    """Refuse metrics that need labels where no domain has any."""
-    if metrics and all(domain.labels is None for domain in domains):
-        raise DgpruneError(f"metrics: {', '.join(metrics)} need labels, and no domain has any; leave metrics out.")
 
 
 def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:

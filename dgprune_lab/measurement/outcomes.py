@@ -27,7 +27,7 @@ from ..core import (
     tidy,
 )
 from ..pruning import device_of, prove_copies, refuse_other_types, shared_copy
-from .batch_size import batch_size, layout_of
+from .batch_size import TOO_LITTLE, batch_size, layout_of
 from .chance import ChanceWatch
 from .collectors import check_classes, check_finite
 from .metrics import (
@@ -115,9 +115,7 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return model(images)
     except torch.OutOfMemoryError:
         if len(images) == 1:
-            raise DgpruneError(
-                "the device has too little memory for a single image; use a smaller network or the CPU."
-            ) from None
+            raise DgpruneError(TOO_LITTLE) from None
     # Outside the handler, which would keep the failed pass alive.
     half = -(-len(images) // 2)
     note(f"memory ran out at {len(images)} images a batch; going on with {half}.")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core import LABELLED, Batch, DgpruneError, Domain, FilterGraph, Moments, Need, Statistics, drain, note
 from ..pruning import device_of, shared_copy
-from .batch_size import batch_size, layout_of
+from .batch_size import TOO_LITTLE, batch_size, layout_of
 from .co_moments import PAIRS, CoMomentSums
 from .collectors import ClassMaps, Collector, Images, Means, Reduce, collecting, half_cosines, maps, moments, unit_maps
 from .gradients import ClassGates, RiskGradients
@@ -79,9 +79,7 @@ def gathering(
         return Statistics(domain=domain.name, split=split, labels_read=labelled, **fields)
     except torch.OutOfMemoryError:
         if size == 1:
-            raise DgpruneError(
-                "the device has too little memory for a single image; use a smaller network or the CPU."
-            ) from None
+            raise DgpruneError(TOO_LITTLE) from None
     # Outside the handler, which would keep the failed pass alive; from the start, as some sums were already made.
     del batches, collectors
     half = -(-min(size, len(domain.rows(split))) // 2)

@@ -174,16 +174,13 @@ class Taps:
         with Calls(receive):
             logits = self.model(images)
         if missing:
+            size = " x ".join(map(str, self.graph.input_shape))
             raise DgpruneError(
-                f"the network runs other operations on these images than on the {' x '.join(map(str, self._size))} "
+                f"the network runs other operations on these images than on the {size} "
                 "images it was traced with, so the maps behind its activations cannot be identified; take "
                 "site='consumer_input'."
             )
         return logits
-
-    @property
-    def _size(self) -> torch.Size:
-        return torch.Size(self.graph.input_shape)
 
 
 def _complete(graph: FilterGraph, layer: str) -> Iterator[tuple[FilterGroup, Tensor]]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, cache_room, choice, full_precision, yielding
-from ..pruning import device_of, folded, rebuild, shared_copy
+from ..pruning import by_scope, device_of, folded, rebuild, shared_copy
 from .batch_size import batch_size, layout_of
 from .recalibrate import calibration_chunks, calibration_rows, calibration_steps, has_batchnorm
 
@@ -228,15 +228,10 @@ def _removed_count(fraction: float, size: int) -> int:
 
 def _ranks(scores: WeightScores, scope: Scope, device: torch.device) -> dict[str, Tensor]:
     """Removal rank of every weight, 0 = removed first, over all weights or within each tensor; ties by position."""
-    values = scores.values
-    if scope == "layer":
-        return {name: _order(value.flatten()).view(value.shape).to(device) for name, value in values.items()}
-    order = _order(torch.cat([value.flatten() for value in values.values()]))
-    parts = order.split([value.numel() for value in values.values()])
-    return {name: part.view(value.shape).to(device) for (name, value), part in zip(values.items(), parts, strict=True)}
 
+    def order(flat: Tensor) -> Tensor:
+        ranks = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
+        ranks[flat.argsort(stable=True)] = torch.arange(len(flat), dtype=torch.int32, device=flat.device)
+        return ranks
 
-def _order(flat: Tensor) -> Tensor:
-    ranks = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
-    ranks[flat.argsort(stable=True)] = torch.arange(len(flat), dtype=torch.int32, device=flat.device)
-    return ranks
+    return {name: ranks.to(device) for name, ranks in by_scope(scores.values, scope, order).items()}

@@ -2,7 +2,7 @@
 
 from .limits import Limits
 from .removal_order import Order, cached_order, removal_order
-from .allocate import allocate, checked_ratio
+from .allocate import allocate, by_scope, checked_ratio
 from .copies import deep_copy, device_of, rebuild, shared_copy
 from .fold_batchnorm import folded
 from .holders import refuse_other_types, refuse_uncopyable, unregistered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, overload
 
@@ -145,17 +145,20 @@ def checked_ratio(ratio: float) -> float:
 def _weight_mask(scores: WeightScores, ratio: float, *, scope: Scope, budget: Budget) -> WeightMask:
     if budget == "macs":
         raise DgpruneError(f"single weights are counted as parameters; budget={budget!r} has no meaning for them.")
-    if scope == "layer":
-        keep = {name: _largest(value, ratio) for name, value in scores.values.items()}
-    else:
-        flat = _largest(torch.cat([value.flatten() for value in scores.values.values()]), ratio)
-        parts = flat.split([value.numel() for value in scores.values.values()])
-        keep = {name: part.view(value.shape) for (name, value), part in zip(scores.values.items(), parts, strict=True)}
+
+    def largest(flat: Tensor) -> Tensor:
+        keep = torch.ones(len(flat), dtype=torch.bool)
+        keep[flat.argsort(stable=True)[: math.floor(ratio * len(flat) + 1e-9)]] = False
+        return keep
+
+    keep = by_scope(scores.values, scope, largest)
     return WeightMask(keep=keep, ratio_requested=ratio, scope=scope, scorer=scores.scorer, reads=scores.reads)
 
 
-def _largest(values: Tensor, ratio: float) -> Tensor:
-    flat = values.flatten()
-    keep = torch.ones(len(flat), dtype=torch.bool)
-    keep[flat.argsort(stable=True)[: math.floor(ratio * len(flat) + 1e-9)]] = False
-    return keep.view(values.shape)
+def by_scope(tensors: Mapping[str, Tensor], scope: Scope, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Return a function of the entries (N,) of each tensor, or for scope "global" of all of them, in the old shapes."""
+    if scope == "layer":
+        return {name: function(tensor.flatten()).view(tensor.shape) for name, tensor in tensors.items()}
+    joined = function(torch.cat([tensor.flatten() for tensor in tensors.values()]))
+    parts = joined.split([tensor.numel() for tensor in tensors.values()])
+    return {name: part.view(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}

@@ -15,12 +15,7 @@ from ..core import BATCHNORM, CONV, TRANSPOSED, is_depthwise
 
 _TABLES = frozenset({"_parameters", "_buffers", "_modules"})
 _HOOKS = frozenset(name for name, value in nn.Module().__dict__.items() if "hooks" in name and isinstance(value, dict))
-_SIZES = (
-    "channels",
-    "num_channels",
-    "num_features",
-    "num_groups",
-)  # attributes that name the first axis of a layer's tensors
+_SIZES = ("channels", "num_channels", "num_features", "num_groups")  # of the first axis of a layer's tensors
 _ATOMS = frozenset({bool, int, float, str, type(None), tuple})
 _CONTAINERS = frozenset({list, dict, set, OrderedDict, defaultdict, deque})
 _LARGE_BYTES = 32 * 2**20

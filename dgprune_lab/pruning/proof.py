@@ -60,9 +60,7 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
                 "parameters (copies with other weights give the same ones); give the network itself, not a wrapper "
                 "around an exported or compiled one."
             )
-        if not _same(*plain.chunk(2), tolerance=_CLOSE) and not _same(
-            _run(shared_copy(model), images), plain, tolerance=_CLOSE
-        ):
+        if not _same(*plain.chunk(2)) and not _same(_run(shared_copy(model), images), plain):
             raise DgpruneError(RANDOM)
         if has_hooks(model):
             _refuse_hooks(model, images, plain=plain)
@@ -146,18 +144,18 @@ def _as_tensor(output: Any) -> Tensor:
     return torch.cat(parts) if parts else torch.empty(0)
 
 
-def _same(first: Tensor, second: Tensor, *, tolerance: float) -> bool:
-    """Whether two outputs agree within `tolerance` times the largest value; NaN agrees with NaN."""
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Whether two outputs agree within 0.1 % of the largest value; NaN agrees with NaN."""
     if first.shape != second.shape:
         return False
     size = second.abs().nan_to_num(0, posinf=0).max() if len(second) else second.new_zeros(())
-    return torch.allclose(first, second, rtol=0, atol=tolerance * float(size), equal_nan=True)
+    return torch.allclose(first, second, rtol=0, atol=_CLOSE * float(size), equal_nan=True)
 
 
 def _refuse_hooks(model: nn.Module, images: Tensor, *, plain: Tensor) -> None:
     """Refuse a network whose hooks change its output, since a pruned copy has no hooks."""
     hooked = with_hooks_of(model, shared_copy(model))
-    if not _same(_run(hooked, images, watched=model, hooked=True), plain, tolerance=_CLOSE):
+    if not _same(_run(hooked, images, watched=model, hooked=True), plain):
         raise DgpruneError(
             "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
         )
@@ -197,13 +195,7 @@ class _Watch(Observer):
     """Stops a copy before an operation that would use a weight that is not its own, or write to a tensor from outside.
 
     A tensor is from outside if it neither belongs to the copy nor was computed in the pass: weights and statistics of
-    layers that were not copied, and constants, which may be read.
-
-    Args:
-        twin: the copy, which shares no memory with the original.
-        original: the network that was copied.
-        images: the input of the pass.
-        writes_only: refuse only writing; weights from outside may be read.
+    layers that were not copied, and constants, which may be read; with `writes_only` such weights too.
 
     Attributes:
         held: the first tensor from outside that was found, or None.
