@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -83,16 +83,16 @@ class Attributor:
         with full_precision(batch.images.device):
             if method == "ablation":
                 return on_cpu({group.name: self._ablated(group, batch) for group in groups})
-            attributed = self._attributed(batch, method, groups)
-            return on_cpu({group.name: _by_filter(found, at, group.filters) for group, found, at in attributed})
+            tensors, places = self._attributed(batch, method, groups)
+            return on_cpu({group.name: _by_filter(tensors, places[group.name], group.filters) for group in groups})
 
     def maps(self, batch: Batch, *, method: Method, layer: str, filter: int) -> Tensor:
         """Return the attribution maps (N, H, W) of one filter; for "ablation", which has no map, those of y dl/dy."""
         shown: Method = "gradient_x_activation" if method == "ablation" else method
         with full_precision(batch.images.device):
-            ((_, tensors, positions),) = self._attributed(batch, shown, [self.graph[layer]])
+            tensors, positions = self._attributed(batch, shown, [self.graph[layer]])
         total: Tensor | int = 0
-        for name, (places, filters) in positions.items():
+        for name, (places, filters) in positions[self.graph[layer].name].items():
             own = tensors[name][:, places[filters == filter].to(batch.images.device)]
             own = own.sum(1) if own.ndim > 2 else own
             total = total + (own if own.ndim == 3 else self._as_map(own))
@@ -100,15 +100,13 @@ class Attributor:
 
     def _attributed(
         self, batch: Batch, method: Method, groups: Sequence[FilterGroup]
-    ) -> Iterator[tuple[FilterGroup, dict[str, Tensor], Positions]]:
-        """Yield each group with the layers' attributions, channels on axis 1, and its filters' positions on them."""
+    ) -> tuple[dict[str, Tensor], dict[str, Positions]]:
+        """The layers' attributions, channels on axis 1, and the positions of each group's filters on them."""
         wanted: dict[str, Positions] = {group.name: group.end_places for group in groups}
         if method == "activation":
             wanted = {g.name: {g.consumers[-1]: g.consumer_inputs[g.consumers[-1]]} for g in groups}
         names = list(dict.fromkeys(name for positions in wanted.values() for name in positions))
-        tensors = dict(zip(names, self._by_captum(batch, method, names), strict=True))
-        for group in groups:
-            yield group, tensors, wanted[group.name]
+        return dict(zip(names, self._by_captum(batch, method, names), strict=True)), wanted
 
     def _by_captum(self, batch: Batch, method: Method, names: Sequence[str]) -> list[Tensor]:
         """The attributions of each layer, channels on axis 1; one call for all layers where the method allows it."""

@@ -99,8 +99,11 @@ def _collectors(graph: FilterGraph, domain: Domain, needs: set[Need]) -> list[Co
         collectors.append(ClassGates(graph, classes=domain.classes, retain=retain))
     if needs & LABELLED:
         collectors.append(RiskGradients(graph, needs=needs))
-    chosen = [(need, *how) for need, how in _MEANS.items() if need in needs]
-    collectors += [Means(need, site, reduce=reduce, finish=finish) for need, site, reduce, finish in chosen]
+    collectors += [
+        Means(need, site, reduce=reduce, finish=finish)
+        for need, (site, reduce, finish) in _MEANS.items()
+        if need in needs
+    ]
     if "class_map" in needs:
         collectors.append(ClassMaps())
     return [*collectors, CoMomentSums(needs & PAIRS, domain=domain)] if needs & PAIRS else collectors

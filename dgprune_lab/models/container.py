@@ -36,8 +36,7 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         DgpruneError: any other file (the message says what it is); a file that was changed; a card of another format.
     """
-    found = header_of(data)
-    header, content = found if found is not None else ({}, memoryview(b""))
+    header, content = header_of(data) or ({}, memoryview(b""))
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or KEY not in metadata:
         refuse_foreign(data, name)

@@ -141,7 +141,7 @@ class Elements:
 
     def components(self, edges: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Return (ids,) the connected component of each id."""
-        ends: Any = (torch.cat([e[k] for e in edges]).numpy() if edges else np.empty(0, dtype=int) for k in (0, 1))
-        rows, columns = ends
+        none = torch.empty(0, dtype=torch.long)
+        rows, columns = (torch.cat([none, *(edge[k] for edge in edges)]).numpy() for k in (0, 1))
         graph = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(self.count, self.count))
         return torch.from_numpy(connected_components(graph, directed=False)[1]).long()

@@ -269,13 +269,11 @@ def _evenly(positions: Tensor, filters: Tensor, *, units: Tensor) -> tuple[Tenso
     counts = filters.bincount(minlength=len(units))
     if len(counts.unique()) == 1:
         return positions, filters
-    present = counts > 0
-    stands_for: dict[int, int] = {}
-    for filter_ in present.nonzero().flatten().tolist():
-        stands_for.setdefault(int(units[filter_]), filter_)
-    at = {f: positions[filters == f] for f in present.nonzero().flatten().tolist()}
-    all_ = {f: at.get(f, at.get(stands_for.get(unit, -1))) for f, unit in enumerate(units.tolist())}
-    known = {f: places for f, places in all_.items() if places is not None}
+    at = {f: positions[filters == f] for f in counts.nonzero().flatten().tolist()}
+    of_unit: dict[int, Tensor] = {}
+    for filter_, places in at.items():
+        of_unit.setdefault(int(units[filter_]), places)
+    known = {f: at.get(f, of_unit[unit]) for f, unit in enumerate(units.tolist()) if unit in of_unit}
     least = min(len(places) for places in known.values())
     repeated = torch.tensor(list(known)).repeat_interleave(least)
     return torch.cat([places[:least] for places in known.values()]), repeated

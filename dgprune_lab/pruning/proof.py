@@ -7,7 +7,6 @@ network's numbers, and training it would move the original's BatchNorm statistic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -215,8 +214,9 @@ class _Watch(Observer):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for writes, value in _arguments(func, args, kwargs):
-            for tensor in tensors_of(value):
+        for number, argument in enumerate(func._schema.arguments):
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            for tensor in tensors_of(args[number] if number < len(args) else kwargs.get(argument.name)):
                 if (address := _address(tensor)) not in self._own:
                     self._outside[address] = tensor
                     self._check(tensor, func=func, written=writes)
@@ -238,16 +238,6 @@ class _Watch(Observer):
         if written or (not self.writes_only and (is_weight or "batch_norm" in func.__name__)):
             self.held, self.written = tensor, written
             raise _Held
-
-
-def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[bool, Any]]:
-    """(whether the operation writes to it, argument) of each argument of an operation."""
-    for number, argument in enumerate(func._schema.arguments):
-        writes = argument.alias_info is not None and argument.alias_info.is_write
-        if number < len(args):
-            yield writes, args[number]
-        elif argument.name in kwargs:
-            yield writes, kwargs[argument.name]
 
 
 def _address(tensor: Tensor) -> int:

@@ -147,15 +147,10 @@ def note_batch_statistics(model: nn.Module) -> None:
 
 
 def refuse_unused(model: nn.Module, used: set[str]) -> None:
-    """Refuse a network with layers none of whose parameters is used in the pass."""
-    unused = [
-        name
-        for name, module in model.named_modules()
-        if (own := list(module._parameters.items()))
-        and any(parameter is not None for _, parameter in own)
-        and not any(f"{name}.{leaf}" in used or (not name and leaf in used) for leaf, _ in own)
-        and not _shares(model, module, used=used)
-    ]
+    """Refuse a network with layers none of whose parameters is used in the pass, under this or another name."""
+    seen = {id(parameter) for name, parameter in model.named_parameters() if name in used}
+    own = {name: [*map(id, module.parameters(recurse=False))] for name, module in model.named_modules()}
+    unused = [name for name, parameters in own.items() if parameters and seen.isdisjoint(parameters)]
     if unused:
         layers = list(dict.fromkeys(_outermost(name, model, uncalled=unused) for name in unused))
         more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
@@ -165,12 +160,6 @@ def refuse_unused(model: nn.Module, used: set[str]) -> None:
             "be removed together with them is unknown; set to None, or replace by torch.nn.Identity, what is not "
             "needed, and keep one BatchNorm layer where there is one per domain."
         )
-
-
-def _shares(model: nn.Module, module: nn.Module, *, used: set[str]) -> bool:
-    """Whether a module shares a parameter that was used under another name."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return any(names.get(id(parameter)) in used for parameter in module.parameters(recurse=False))
 
 
 def _outermost(name: str, model: nn.Module, *, uncalled: list[str]) -> str:

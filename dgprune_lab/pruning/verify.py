@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -103,7 +104,7 @@ class _Trial:
     def __init__(self, model: nn.Module, graph: FilterGraph, *, example: Tensor) -> None:
         self._graph = graph
         self._raised_in = ""
-        self._generator = torch.Generator().manual_seed(2)
+        self._draw = partial(draw, generator=torch.Generator().manual_seed(2))
         kind = torch.float64 if _dtype(model) == torch.float64 else torch.float32
         self._twin = _in_type(random_copy(model), kind).eval()  # in 16 bits rounding alone is 1 %
         images = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
@@ -236,9 +237,6 @@ class _Trial:
         with zeroing(twin, mask, renew=lambda _: None):
             _set_statistics(twin, images)
             return self._difference(pruned_view(twin, mask)(images), twin(images))
-
-    def _draw(self, weight: Tensor) -> None:
-        draw(weight, generator=self._generator)
 
     def _difference(self, small: Tensor, zero: Tensor) -> float:
         """The largest difference of logits, over that between the two images.
