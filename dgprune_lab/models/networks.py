@@ -10,12 +10,11 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Probability, Seed, public, unknown
+from ..core import Probability, Seed, public, unknown
 from .building import (
     Builder,
     Classes,
@@ -29,6 +28,7 @@ from .building import (
     seeded,
     untrained,
 )
+from .nin import nin
 
 VGG11 = (64, 128, 256, 256, 512, 512, 512, 512)
 RESNET18 = (64, 128, 256, 512)
@@ -181,41 +181,6 @@ def vgg11_bn_32(
     with seeded(seed):
         _add_convolutions(layers, widths, pools=(1, 2, 4, 6, 8))
         return finish(layers, widths[-1], classes, average=False)
-
-
-@public
-@builder
-def nin(
-    *,
-    classes: Classes = 10,
-    mean: PerChannel = 0.0,
-    std: PerChannel = 1.0,
-    widths: Widths = (32, 32),
-    dropout: Probability = 0.0,
-    seed: Seed = 0,
-) -> nn.Sequential:
-    """Network in network for images of any size: blocks of a 3 x 3 and two 1 x 1 convolutions, then the mean.
-
-    `widths` holds the filters of each block's three convolutions, so its length is the number of blocks. The first
-    convolution of a block has stride 2, a ReLU follows every convolution, and dropout ends the block. There is no
-    BatchNorm, so the size of a weight means the same in every layer. The last linear layer reads the mean over the map,
-    which equals a 1 x 1 convolution followed by the mean. Initial weights: normal, scaled for ReLU (He et al. 2015).
-
-    Source: blocks after Lin et al. 2013, Network In Network, arXiv:1312.4400, in the form of Jiang et al. 2019,
-    Fantastic Generalization Measures, arXiv:1912.02178, whose networks normalise and have other widths.
-    """
-    if not widths:
-        raise DgpruneError("nin needs at least one width, that of its first block; got ().")
-    layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
-    with seeded(seed):
-        for number, (entering, width) in enumerate(pairwise((3, *widths)), start=1):
-            for place, (inputs, size) in enumerate(((entering, 3), (width, 1), (width, 1)), start=1):
-                conv = nn.Conv2d(inputs, width, size, stride=2 if size == 3 else 1, padding=size // 2)
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-                layers[f"conv{number}_{place}"], layers[f"relu{number}_{place}"] = conv, nn.ReLU()
-            layers[f"dropout{number}"] = nn.Dropout(dropout)
-        return finish(layers, widths[-1], classes)
 
 
 @public
