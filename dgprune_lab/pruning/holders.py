@@ -171,13 +171,13 @@ def _held(model: nn.Module, wanted: Wanted) -> Iterator[tuple[str, str]]:
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             copied = attribute in _TABLES or isinstance(value, (*_PLAIN, *_NAMES_ONLY, Tensor))
-            if not copied and _Search(wanted).reaches(value):
+            if not copied and _reaches(value, wanted):
                 kind, advice = _described(value)
                 where = f"layer {name!r}" if name else "the network"
                 yield f"the attribute {attribute!r} of {where} is {kind}", advice
     for kind in {kind: None for module in model.modules() for kind in type(module).__mro__}:
         for attribute, value in () if kind.__module__.startswith(_LIBRARIES) else vars(kind).items():
-            if not attribute.startswith("__") and _Search(wanted).reaches(value):
+            if not attribute.startswith("__") and _reaches(value, wanted):
                 what = "uses layers or tensors of its surroundings (a closure, a global variable, its class)"
                 yield f"{attribute} of {kind.__name__} {what}", "Register them as attributes of the network."
 
@@ -187,7 +187,7 @@ def _described(value: Any) -> tuple[str, str]:
     kind = type(value).__name__
     if isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
         sort = "Dict" if isinstance(value, Mapping) else "List"
-        if _Search(lambda item: isinstance(item, nn.Module)).reaches(value):
+        if _reaches(value, lambda item: isinstance(item, nn.Module)):
             return f"a plain {kind} that holds layers", f"Use a torch.nn.Module{sort}."
         advice = f"Use a torch.nn.Parameter{sort} for parameters, and register_buffer for other tensors."
         return f"a plain {kind} that holds tensors", advice
@@ -203,21 +203,15 @@ def _described(value: Any) -> tuple[str, str]:
     return f"a {kind} that holds layers", "Make it a torch.nn.Module, which registers them."
 
 
-class _Search:
-    """A bounded walk through plain Python objects, looking for modules and tensors; each object is visited once."""
-
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._seen: set[int] = set()
-
-    def reaches(self, value: Any) -> bool:
-        """Return whether a wanted module or tensor can be reached from a value."""
-        if isinstance(value, _PLAIN) or id(value) in self._seen or len(self._seen) > _MOST:
-            return False
-        self._seen.add(id(value))
-        if isinstance(value, (nn.Module, Tensor)):
-            return self._wanted(value)
-        return any(self.reaches(part) for part in _parts(value))
+def _reaches(value: Any, wanted: Wanted, seen: set[int] | None = None) -> bool:
+    """Whether a wanted module or tensor can be reached from a value by a bounded walk; each object is visited once."""
+    seen = set() if seen is None else seen
+    if isinstance(value, _PLAIN) or id(value) in seen or len(seen) > _MOST:
+        return False
+    seen.add(id(value))
+    if isinstance(value, (nn.Module, Tensor)):
+        return wanted(value)
+    return any(_reaches(part, wanted, seen) for part in _parts(value))
 
 
 def _parts(value: Any) -> Iterable[Any]:
