@@ -84,7 +84,7 @@ def margin(studies: Studies, *, images: Count | None = None, split: str = "train
         values = margins(drain(masking.outputs(study.sources, split=split, images=images)))
         draw, count = np.random.default_rng(len(values)), len(values)
         tenths = [np.percentile(values[draw.integers(0, count, count)], _TENTH) for _ in range(intervals.RESAMPLES)]
-        low, high = np.percentile(tenths, [100 * (1 - intervals.LEVEL) / 2, 100 * (1 + intervals.LEVEL) / 2])
+        low, high = np.percentile(tenths, intervals.TAILS)
         return {"value": float(np.percentile(values, _TENTH)), "low": low, "high": high, "interval": "images"}
 
     shared = {"metric": "margin", "unit": "logits", "better_direction": "higher"}

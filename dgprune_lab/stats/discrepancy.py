@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..core import Count, DgpruneError, Positive, Seed, preserved_rng, public
 from ..core import seed as seeded
-from .features import Ids, Rows, Values, constant, estimate, pair
+from .features import Ids, Rows, constant, estimate, pair
 from .half_samples import by_halves, co_moment, draws, mean_of_pairs, within
-from .intervals import Estimate, over_images
+from .intervals import Estimate, Floats, over_images
 
 Places = NDArray[np.intp]
 
@@ -45,8 +45,6 @@ def mmd(first: Rows, second: Rows, *, bandwidth: Positive, ids: tuple[Ids, Ids],
         domains are. The ends of the interval are NaN where nothing varies in either domain.
     """
     x, y = pair(first, second, ids)
-    if not 0 < bandwidth < np.inf:
-        raise DgpruneError(f"bandwidth must be above 0, in the unit of the features; got {bandwidth}.")
     across = draws(ids, seed=seed)
     sides = (x, x, within(across.first)), (y, y, within(across.second)), (x, y, across)
     own, other, between = (mean_of_pairs(_kernel(a, b, bandwidth), halves) for a, b, halves in sides)
@@ -121,7 +119,7 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: S
     return estimate(2 - 4 * error, *(float(np.clip(2 - 4 * end, -2, 2)) for end in ends))
 
 
-def _kernel(x: Values, y: Values, bandwidth: float) -> Values:
+def _kernel(x: Floats, y: Floats, bandwidth: float) -> Floats:
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
     return np.exp(-np.maximum(squares, 0) / (2 * bandwidth**2))
 
@@ -134,7 +132,7 @@ def _folds(image: Places, domain: Places, *, folds: int, generator: np.random.Ge
     return fold
 
 
-def _predicted(rows: Values, domain: Places, *, fold: Places) -> Places:
+def _predicted(rows: Floats, domain: Places, *, fold: Places) -> Places:
     """The domain that a classifier trained on the other folds predicts for each row."""
     with preserved_rng():  # scikit-learn draws from Python's generator when it is imported
         from sklearn.exceptions import ConvergenceWarning
@@ -149,7 +147,7 @@ def _predicted(rows: Values, domain: Places, *, fold: Places) -> Places:
         return np.asarray(cross_val_predict(model, rows, domain, cv=PredefinedSplit(fold)))
 
 
-def _if_varying(with_interval: Estimate, *sets: Values) -> Estimate:
+def _if_varying(with_interval: Estimate, *sets: Floats) -> Estimate:
     """Replace the interval by NaN where nothing varies in any set: a zero width would overstate certainty."""
     fixed = all(constant(rows).all() for rows in sets)
     return estimate(float(with_interval.value), np.nan, np.nan) if fixed else with_interval

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import ClassMoments, Count, DgpruneError, Seed, public
-from .intervals import LEVEL, RESAMPLES, Estimate, drawn_counts
+from .intervals import LEVEL, RESAMPLES, Estimate, Floats, drawn_counts
 
-Array = NDArray[np.float64]
 Labels = tuple[NDArray[np.integer], NDArray[np.integer]]
 Codes = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -126,7 +125,7 @@ def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor |
 
 @public
 def cohens_d(
-    first: Array, second: Array, *, labels: Labels, seed: Seed = 0, resolution: Array | float = 0.0
+    first: Floats, second: Floats, *, labels: Labels, seed: Seed = 0, resolution: Floats | float = 0.0
 ) -> Estimate:
     """Estimate `matched_d` of each filter with a 95 % bootstrap interval over the images of both domains.
 
@@ -176,8 +175,8 @@ def cohens_d(
 
 
 def _with_interval(
-    pair: list[Array], codes: Codes, shared: Tensor, *, classes: int, seed: int, resolution: Tensor
-) -> tuple[Array, Array, Array]:
+    pair: list[Floats], codes: Codes, shared: Tensor, *, classes: int, seed: int, resolution: Tensor
+) -> tuple[Floats, Floats, Floats]:
     """The values, low ends and high ends of `cohens_d` for a block of filters, (C',) each."""
     moments = [
         class_moments(torch.from_numpy(values), torch.from_numpy(code), classes=classes)
@@ -232,7 +231,7 @@ def shared_classes(first: Tensor, second: Tensor) -> Tensor:
     return shared
 
 
-def coded(first: Array, second: Array, labels: Labels) -> tuple[Codes, int]:
+def coded(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int]:
     """Return the labels of both domains, renumbered from 0 without gaps, and the number of classes."""
     for values, classes in zip((first, second), labels, strict=True):
         _check(values.shape, classes.shape, finite=bool(np.isfinite(values).all()))
@@ -257,7 +256,7 @@ def _check(values: Sequence[int], labels: Sequence[int], *, finite: bool) -> Non
         raise DgpruneError(NOT_FINITE)
 
 
-def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Iterator[tuple[slice, Array]]:
+def _resampled(gap: Floats, pair: list[Floats], *, seed: tuple[int, int]) -> Iterator[tuple[slice, Floats]]:
     """Yield J^2 times Cohen's d of one class for a block of resamples: (step, C); NaN where a resample is constant."""
     sizes = [len(values) for values in pair]
     df = sum(sizes) - 2
@@ -279,7 +278,7 @@ def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Itera
         yield slice(start, start + rows), d
 
 
-def _tail(sizes: Array) -> float:
+def _tail(sizes: Floats) -> float:
     """The share of resamples beyond each end of an expanded percentile interval, for class sizes (K, 2)."""
     from scipy.special import ndtr, stdtrit
 
@@ -287,7 +286,7 @@ def _tail(sizes: Array) -> float:
     return float(ndtr(-factor * stdtrit((sizes - 1).sum(), (1 + LEVEL) / 2)))
 
 
-def _quantiles(values: Array, tail: float) -> list[Array]:
+def _quantiles(values: Floats, tail: float) -> list[Floats]:
     """The quantiles of each column at `tail` and 1 - tail, interpolated; as np.nanquantile, which is far slower."""
     ordered, columns = np.sort(values, axis=0), np.arange(values.shape[1])
     last = (~np.isnan(values)).sum(0) - 1
