@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import BatchNorm, DgpruneError, Domain, FilterGroup, Mask, Outcomes, Provenance, provenance_of
+from ..core import BatchNorm, DgpruneError, Domain, Mask, Outcomes, Provenance, provenance_of
 from ..measurement import LATENCY_IMAGES, cost_rows, evaluating, latency_row, timings
 from ..pruning import device_of, prove_copies, refuse_other_types
 from ..study import Study, mask_provenance, remaining_cost
+from ._contract import Rows
 from ._removal import mask_cells
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,7 +88,8 @@ def choice_of(study: Study, name: str, chosen: Mask | nn.Module | None, *, batch
         prove_copies(chosen, example)
         mask = _recorded(everything, chosen)
         return Choice(name=name, study=study, network=chosen, mask=mask, full=mask is everything, batchnorm="as_is")
-    if chosen is not None and {k: len(v) for k, v in chosen.keep.items()} != dict(map(_size, study.graph.groups)):
+    sizes = {group.name: group.filters for group in study.graph.groups}
+    if chosen is not None and {name: len(keep) for name, keep in chosen.keep.items()} != sizes:
         raise DgpruneError(f"{name} is a mask of another network than this study's; make it from study.score(...).")
     full = chosen is None
     return Choice(name=name, study=study, network=None, mask=chosen or everything, full=full, batchnorm=batchnorm)
@@ -115,7 +115,3 @@ def _recorded(everything: Mask, network: nn.Module) -> Mask | None:
     requested = 1 - math.prod(1 - inner["ratio_requested"] for inner in rounds)
     keep = Mask.by_hand(graph, removed=removed).keep
     return replace(mask, keep=keep, ratio_requested=requested, nested=mask.nested and len(rounds) == 1)
-
-
-def _size(group: FilterGroup) -> tuple[str, int]:
-    return group.name, group.filters

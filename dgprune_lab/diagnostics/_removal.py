@@ -7,9 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import (
@@ -27,6 +25,7 @@ from ..core import (
 )
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
+from ..stats import Floats
 from ..study import Study, batchnorm_cell, mask_columns, mask_provenance
 
 _MOST = 10_000
@@ -67,7 +66,7 @@ class Case:
     predicted: Tensor = field(repr=False)
 
     @property
-    def correct(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    def correct(self) -> tuple[Floats, Floats] | None:
         """Two (N,) arrays, before and after removal: 1 where the image is classified correctly; None without labels."""
         labels = self.before.labels
         if labels is None:

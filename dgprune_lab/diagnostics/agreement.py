@@ -13,7 +13,7 @@ from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import ALL, chance_spread, correlations, over_filters, overlaps
 from ..study import Study
-from ._contract import diagnostic
+from ._contract import Rows, diagnostic
 from ._removal import check_names
 
 EXTRA = ("other", "group", "scorer_target_aware", "other_target_aware")
@@ -80,7 +80,7 @@ def agreement(
     return tidy(rows, extra=EXTRA)
 
 
-def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> list[dict[str, Any]]:
+def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> Rows:
     """The rows of `agreement` for one pair of scores and their masks, without the bootstrap."""
     first, second = scores
     scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}

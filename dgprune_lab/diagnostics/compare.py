@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from ..core import STAGES, BatchNorm, Count, Domain, Mask, Outcomes, tidy, yield
 from ..measurement import CLASS, metric_rows, outcome_rows, worst_rows
 from ..stats import intervals
 from ..study import Study
-from ._choices import Choice, Rows, choice_of
-from ._contract import Steps, diagnostic
+from ._choices import Choice, choice_of
+from ._contract import Rows, Steps, diagnostic
 from ._removal import mask_cells
 from .drop import LEAST
 from .flips import flip_rows, flipped
@@ -85,8 +84,9 @@ def _steps(pair: list[Choice], *, split: str, images: int | None) -> Steps:
                 measured += 1
                 yield measured, total
                 cells = {**choice.cells(domain=domain, split=split), "choice": choice.name}
-                metrics = [*outcome_rows(outcomes[-1]), *_more(outcomes[-1], domain)]
-                measures = [{**cells, "images": len(outcomes[-1]), **row} for row in metrics]
+                more = metric_rows(outcomes[-1], domain, metrics=("per_class", "calibration_error"))
+                found = [*outcome_rows(outcomes[-1]), *more]
+                measures = [{**cells, "images": len(outcomes[-1]), **row} for row in found]
                 errors += [row["value"] for row in measures if row["metric"] == "calibration_error"]
                 rows += measures
             rows += _between(pair, outcomes, domain=domain, split=split, errors=errors)
@@ -94,10 +94,6 @@ def _steps(pair: list[Choice], *, split: str, images: int | None) -> Steps:
         rows += worst_rows([row for row in rows if row["choice"] == choice.name])
         rows += [{**row, "choice": choice.name} for row in choice.size_rows()]
     return tidy([*rows, *_filters(pair)], extra=EXTRA).astype({"class": "Int64"})
-
-
-def _more(outcomes: Outcomes, domain: Domain) -> Iterator[dict[str, Any]]:
-    return metric_rows(outcomes, domain, metrics=("per_class", "calibration_error"))
 
 
 def _between(pair: list[Choice], outcomes: list[Outcomes], *, domain: Domain, split: str, errors: list[float]) -> Rows:

@@ -6,20 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, Seed, tidy
 from ..scorers import Scorer
-from ..stats import intervals
+from ..stats import Floats, intervals
 from ..study import Study
-from ._contract import Steps, diagnostic
+from ._contract import Rows, Steps, diagnostic
 from ._removal import Case, Removal, removal_cases
 
 By = Literal["domain", "class", "layer"]
 EXTRA = ("network", "group", "class", "class_name")
 LEAST = 5  # images of a class; with fewer its accuracy is left empty
-
-Floats = NDArray[np.float64]
 
 
 @diagnostic(
@@ -93,12 +90,12 @@ def drop(
     return tidy(drop_rows(cases, classes=by == "class"), extra=EXTRA).astype({"class": "Int64"})
 
 
-def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> list[dict[str, Any]]:
+def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> Rows:
     """The rows of `drop` for these cases, in their order; all masks of a network and domain share one bootstrap."""
     together: dict[tuple[str, str, int], list[int]] = {}
     for k, case in enumerate(cases):
         together.setdefault((case.study.name, case.domain.name, len(case.before)), []).append(k)
-    rows: list[list[dict[str, Any]]] = [[] for _ in cases]
+    rows: list[Rows] = [[] for _ in cases]
     for places in together.values():
         for k, row in _domain_rows([cases[place] for place in places], classes):
             rows[places[k]].append(row)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..core import SEEN, DgpruneError, Seen, provenance_of, roles_of, tidy
-from ..study import GCNet, Study, batchnorm_cell
+from ..core import DgpruneError, provenance_of, tidy
+from ..study import GCNet, Study, batchnorm_cell, pooled
 from ..study import gc_net as measure
 from ._contract import diagnostic
 
@@ -56,18 +56,13 @@ def gc_net(
             f"this network has {count:,} connections, more than the {_ROWS:,} rows that a table may have; take "
             "dg.gc_net(study), whose parameters hold them and which charts.gc_net draws as well."
         )
-    cells = [provenance_of(network).columns(d.name, split, roles=roles_of(study.domains)) for d in study.sources]
     shared = {
+        **pooled(study, split, images=None, provenance=provenance_of(network)),
         "scorer": "gc_net",
         "domain": ", ".join(network.images),
-        "role": "source",
-        "split": split,
+        "images": sum(map(sum, network.images.values())),
         "training_seed": study.training_seed,
         "batchnorm": batchnorm_cell(study, "as_is"),
-        "images": sum(map(sum, network.images.values())),
-        "target_aware": cells[0]["target_aware"],
-        # Of several sources, the most that a stage has seen of any.
-        **{column: max((cell[column] for cell in cells), key=get_args(Seen).index) for column in SEEN},
     }
     rows = [*_pair_rows(network), *(_connection_rows(network) if connections else ())]
     return tidy(({**shared, **row} for row in rows), extra=EXTRA)

@@ -7,18 +7,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import NotNegative, tidy
 from ..scorers import GroupView, Scorer, combined, risk_variance, scorer, share, squared_over_mean, terms
-from ..stats import ALL, correlations, over_filters
+from ..stats import ALL, Floats, correlations, over_filters
 from ..study import Study, batchnorm_cell
-from ._contract import diagnostic
+from ._contract import Rows, diagnostic
 
 Form = Literal["additive", "joint", "signed"]
 EXTRA = ("against", "filters", "count")
-Floats = NDArray[np.float64]
 _ROUNDING = 1e-9  # of the largest: below it an effect, which is squared, is the rounding of float32
 
 
@@ -52,7 +50,7 @@ def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: s
     alive = removed["additive"] > _ROUNDING * removed["additive"].max()
     shared: dict[str, Any] = {"batchnorm": batchnorm_cell(study, "as_is")}
     shared |= {"split": split, "images": sum(len(domain.rows(split)) for domain in study.sources)}
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for form in forms:
         for against in dict.fromkeys(("additive", form)):
             for filters, chosen in (("all", np.ones_like(alive)), ("with an effect", alive)):

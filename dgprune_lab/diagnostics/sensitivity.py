@@ -15,14 +15,12 @@ from ..scorers import Scorer
 from ..stats import ALL, LEAST, correlations, filled, intervals, over_filters
 from ..study import Study, batchnorm_cell
 from ._attributions import Attributions, attribution_steps
-from ._contract import Steps, diagnostic
+from ._contract import Rows, Steps, diagnostic
 from ._removal import check_names
 from .agreement import target_aware
 
 EXTRA = ("method", "group", "filter", "other", "q_value")
 IMAGES = 500
-
-Rows = list[dict[str, Any]]
 
 
 @diagnostic(
@@ -120,7 +118,7 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
     keys = [{"group": name, "filter": k} for name, pair in data.values.items() for k in range(pair[0].shape[1])]
     rows: Rows = []
 
-    def add(side: int, estimate: Iterable[Iterable[float]], **more: Any) -> list[dict[str, Any]]:
+    def add(side: int, estimate: Iterable[Iterable[float]], **more: Any) -> Rows:
         numbers = zip(keys, *estimate, strict=True)
         return [{**cells[side], **key, "value": v, "low": low, "high": high, **more} for key, v, low, high in numbers]
 

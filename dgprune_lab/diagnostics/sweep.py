@@ -30,7 +30,7 @@ from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
 from ..study import Study, remaining_cost
-from ._contract import Steps, diagnostic
+from ._contract import Rows, Steps, diagnostic
 from ._removal import check_names, check_number, mask_cells
 from ._workers import shared_out
 
@@ -96,7 +96,7 @@ def sweep(
         ]
         options = {"split": split, "batchnorm": batchnorm, "images": images}
         outcomes = yield from _outcomes(study, [mask for _, mask in masks], options=options, executor=executor)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for domain in study.domains:
         cells = [
             {**mask_cells(study, mask, batchnorm=batchnorm, domain=domain, split=split), "seed": s} for s, mask in masks
