@@ -73,7 +73,9 @@ def sensitivity(
     Args:
         method: attribution method. "gradient_x_activation" and "activation" take one pass over the images for all
             layers; the others take 20 passes per layer ("integrated_gradients", "conductance") or one pass per filter
-            ("ablation").
+            ("ablation"). "integrated_gradients" and "conductance" attribute to a group's output before its ReLU (behind
+            its BatchNorm, if there is one), and behind it they would be other numbers; "gradient_x_activation" and
+            "ablation" are the same before and behind a ReLU, and "activation" is what the next layer takes.
         between: names of two domains; None for the first source and the first target (or second source).
         layers: names of groups; None for all.
         scorers: scorers whose removal order is compared with the effect sizes.
