@@ -162,8 +162,7 @@ def cohens_d(
     Raises:
         DgpruneError: no class has two images in both domains, the shapes do not fit, or a value is not finite.
     """
-    codes, classes = coded(first, second, labels)
-    shared = shared_classes(*(torch.from_numpy(np.bincount(code, minlength=classes)) for code in codes))
+    codes, classes, shared = coded(first, second, labels)
     estimates, resolved = np.empty((3, first.shape[1])), np.broadcast_to(resolution, first.shape[1:]).copy()
     width = max(1, BYTES // (8 * (6 * RESAMPLES + 5 * (len(first) + len(second)))))
     for start in range(0, first.shape[1], width):
@@ -182,8 +181,8 @@ def _with_interval(
         class_moments(torch.from_numpy(values), torch.from_numpy(code), classes=classes)
         for values, code in zip(pair, codes, strict=True)
     ]
-    gaps, spreads = (tensor.numpy() for tensor in _per_class(moments[0], moments[1], shared, resolution=resolution))
-    value = matched_d(moments[0], moments[1], resolution=resolution).numpy()
+    each, pooled = _per_class(moments[0], moments[1], shared, resolution=resolution)
+    value, gaps, spreads = (tensor.numpy() for tensor in (each.nanmean(0), each, pooled))
     (total, count), sizes = np.zeros((2, RESAMPLES, len(value))), []
     for k, label in enumerate(shared.tolist()):
         rows = [values[code == label] for values, code in zip(pair, codes, strict=True)]
@@ -231,8 +230,8 @@ def shared_classes(first: Tensor, second: Tensor) -> Tensor:
     return shared
 
 
-def coded(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int]:
-    """Return the labels of both domains, renumbered from 0 without gaps, and the number of classes."""
+def coded(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int, Tensor]:
+    """Return the labels of both domains, numbered from 0 without gaps, the number of classes, and `shared_classes`."""
     for values, classes in zip((first, second), labels, strict=True):
         _check(values.shape, classes.shape, finite=bool(np.isfinite(values).all()))
     if first.shape[1] != second.shape[1]:
@@ -241,8 +240,9 @@ def coded(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int]:
             "network for both."
         )
     unique, codes = np.unique(np.concatenate(labels), return_inverse=True)
-    codes = codes.astype(np.int64)
-    return (codes[: len(first)], codes[len(first) :]), len(unique)
+    pair, classes = np.split(codes.astype(np.int64), [len(first)]), len(unique)
+    shared = shared_classes(*(torch.from_numpy(np.bincount(part, minlength=classes)) for part in pair))
+    return (pair[0], pair[1]), classes, shared
 
 
 def _check(values: Sequence[int], labels: Sequence[int], *, finite: bool) -> None:
@@ -266,8 +266,8 @@ def _resampled(gap: Floats, pair: list[Floats], *, seed: tuple[int, int]) -> Ite
     step = max(1, _STEP // (8 * max(*sizes, len(gap))))
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        given = zip(streams, (rows, rows), sizes, strict=True)
-        counts = [drawn_counts(*options).astype(np.float64) for options in given]
+        drawn = (drawn_counts(stream, rows, size) for stream, size in zip(streams, sizes, strict=True))
+        counts = [count.astype(np.float64) for count in drawn]
         first, second = (count @ values / len(values) for count, values in zip(counts, pair, strict=True))
         spread = counts[0] @ squares[0] + counts[1] @ squares[1] - sizes[0] * first**2 - sizes[1] * second**2
         shift = gap + second - first

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from ..core import public
-from .effect_sizes import BYTES, Labels, coded, shared_classes
+from .effect_sizes import BYTES, Labels, coded
 from .intervals import LEVEL, Estimate, Floats
 
 
@@ -99,10 +98,9 @@ def _areas(first: Floats, second: Floats, labels: Labels) -> tuple[Floats, Float
     """The mean AUROC, and the two weights of `_variance`, (C,) each."""
     from scipy.stats import rankdata
 
-    codes, classes = coded(first, second, labels)
-    shared = shared_classes(*(torch.from_numpy(np.bincount(code, minlength=classes)) for code in codes)).tolist()
+    codes, _, shared = coded(first, second, labels)
     area, plain, extra = np.zeros((3, first.shape[1]))
-    for k in shared:
+    for k in shared.tolist():
         rows, others = (np.flatnonzero(code == k) for code in codes)
         n, m = len(rows), len(others)
         width, total = max(1, BYTES // (10 * 8 * (n + m))), n + m
