@@ -69,8 +69,9 @@ class Choice:
     def latency_row(self, split: str) -> dict[str, Any]:
         """Measure the latency on images of the first domain."""
         domain, device = self.study.domains[0], self.study.device
-        small = self.network if self.network is not None else self.study.network(self.mask, batchnorm="as_is")
-        small = small.to(device) if self.network is None else small
+        small = self.network
+        if small is None:
+            small = self.study.network(self.mask, batchnorm="as_is").to(device)
         example = domain.take(domain.rows(split, LATENCY_IMAGES), device=device_of(small)).images
         return {**self.cells(), **latency_row(list(timings(small, example)), len(example))}
 

@@ -48,14 +48,11 @@ class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
 
     def _checked(self, result: pd.DataFrame | Steps) -> Steps:
         frame = (yield from result) if isinstance(result, Generator) else result
+        wanted = f"diagnostic {self.name!r} must return a table from tidy(); it"
         if not isinstance(frame, pd.DataFrame):
-            raise DgpruneError(
-                f"diagnostic {self.name!r} must return a table from tidy(); it returned {type(frame).__name__}."
-            )
+            raise DgpruneError(f"{wanted} returned {type(frame).__name__}.")
         if missing := [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]:
-            raise DgpruneError(
-                f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}."
-            )
+            raise DgpruneError(f"{wanted} lacks {', '.join(missing)}.")
         if self.cite:
             frame.attrs["cite"] = self.cite  # for `dg.cite`
         return frame

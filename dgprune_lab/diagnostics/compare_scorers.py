@@ -90,9 +90,8 @@ def compare_scorers(
         raise DgpruneError("compare_scorers needs at least one scorer, scorers=['l1'], and one ratio, ratios=[0.5].")
     check_names(scorers)
     named = [resolve(item) for item in scorers if not isinstance(item, Scores)]
-    if not isinstance(against, Scores) and (name := resolve(against).name) in [
-        item.name for item in named if item.draws
-    ]:
+    drawing = [item.name for item in named if item.draws]
+    if not isinstance(against, Scores) and (name := resolve(against).name) in drawing:
         raise DgpruneError(
             f"scorers holds {name!r}, and against is {name!r} too: both would draw the same masks, so the difference "
             "would be 0 by construction. Leave it out of scorers; its accuracy is a row of the table anyway."

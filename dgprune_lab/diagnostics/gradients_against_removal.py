@@ -40,9 +40,8 @@ def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: s
     """
 
     def values(item: Scorer, **options: Any) -> Floats:
-        return torch.cat(
-            list(study.score(item, options={"beta": beta, **options}, split=split).values.values())
-        ).numpy()
+        scores = study.score(item, options={"beta": beta, **options}, split=split)
+        return torch.cat(list(scores.values.values())).numpy()
 
     forms: tuple[Form, ...] = get_args(Form)
     scores = {form: values(risk_variance, mode=form) for form in forms}
@@ -55,15 +54,10 @@ def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: s
         for against in dict.fromkeys(("additive", form)):
             for filters, chosen in (("all", np.ones_like(alive)), ("with an effect", alive)):
                 value, low, high = _spearman(scores[form][chosen], removed[against][chosen])
-                cells = {
-                    "scorer": f"risk_variance[mode={form}]",
-                    "against": "its own" if against == form else against,
-                    "filters": filters,
-                    "count": int(chosen.sum()),
-                    "interval": "filters",
-                }
-                cells |= {"metric": "rank_correlation", "unit": "correlation"}
-                rows.append({**shared, **cells, "value": value, "low": low, "high": high})
+                named = {"scorer": f"risk_variance[mode={form}]", "against": "its own" if against == form else against}
+                over = {"filters": filters, "count": int(chosen.sum()), "interval": "filters"}
+                cells = {"metric": "rank_correlation", "unit": "correlation", "value": value, "low": low, "high": high}
+                rows.append({**shared, **named, **over, **cells})
     cells = {"scorer": "risk_variance[mode=additive]", "metric": "variance_share", "unit": "share"}
     rows.append({**shared, **cells, "value": _share(study, beta=beta, split=split)})
     return tidy(rows, extra=EXTRA)

@@ -105,18 +105,11 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
     d, area, q = data.estimates(seed=seed)
     provenance, roles = data.provenance(study), roles_of(study.domains)
     shared = {"method": data.method, "split": data.split, "interval": "images", "seed": seed}
-    shared["batchnorm"] = batchnorm_cell(study, "as_is")
-    cells = [
-        {
-            **shared,
-            "training_seed": study.training_seed,
-            "domain": domain.name,
-            "role": domain.role,
-            "images": len(images),
-            **provenance.columns(domain.name, data.split, roles=roles),
-        }
-        for domain, images in zip(data.pair, data.rows, strict=True)
-    ]
+    shared |= {"batchnorm": batchnorm_cell(study, "as_is"), "training_seed": study.training_seed}
+    cells = []
+    for domain, images in zip(data.pair, data.rows, strict=True):
+        about = {"domain": domain.name, "role": domain.role, "images": len(images)}
+        cells.append({**shared, **about, **provenance.columns(domain.name, data.split, roles=roles)})
     keys = [{"group": name, "filter": k} for name, pair in data.values.items() for k in range(pair[0].shape[1])]
     rows: Rows = []
 
@@ -149,11 +142,8 @@ def _scorer_rows(
             cells = {**shared, "group": name, "metric": "score", "unit": "score"}
             rows += [{**cells, "filter": k, "value": value} for k, value in enumerate(item.values[name].tolist())]
         order = {name: -item.values[name] for name in effects}
-        shared |= {
-            "target_aware": target_aware(study, item, provenance=provenance),
-            "group": ALL,
-            "unit": "correlation",
-        }
+        aware = target_aware(study, item, provenance=provenance)
+        shared |= {"target_aware": aware, "group": ALL, "unit": "correlation"}
         for metric, chosen in (("rank_correlation", None), ("rank_correlation_active", active)):
             pair = [
                 {name: part if chosen is None else part[chosen[name]] for name, part in values.items()}
