@@ -14,7 +14,7 @@ from ..core import BatchNorm, DgpruneError, Domain, Mask, Outcomes, Provenance, 
 from ..measurement import LATENCY_IMAGES, cost_rows, evaluating, latency_row, timings
 from ..pruning import device_of, prove_copies, refuse_other_types
 from ..study import Study, mask_provenance, remaining_cost
-from ._contract import Rows
+from ._contract import Row, Rows
 from ._removal import mask_cells
 
 
@@ -51,7 +51,7 @@ class Choice:
         mask, setting = (None, None) if self.full else (self.mask, self.batchnorm)
         return (yield from self.study.steps(mask, domain=domain.name, split=split, images=images, batchnorm=setting))
 
-    def cells(self, *, domain: Domain | None = None, split: str | None = None) -> dict[str, Any]:
+    def cells(self, *, domain: Domain | None = None, split: str | None = None) -> Row:
         """The columns of a row about this network."""
         mask, setting = None if self.full else self.mask, self.batchnorm
         cells = mask_cells(self.study, mask, batchnorm=setting, domain=domain, split=split, provenance=self.provenance)
@@ -66,7 +66,7 @@ class Choice:
             rows = [{"metric": name, "value": value, "unit": unit} for name, value, unit in remaining_cost(self.mask)]
         return [{**self.cells(), **row} for row in rows]
 
-    def latency_row(self, split: str) -> dict[str, Any]:
+    def latency_row(self, split: str) -> Row:
         """Measure the latency on images of the first domain."""
         domain, device = self.study.domains[0], self.study.device
         small = self.network

@@ -27,6 +27,7 @@ from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import Floats
 from ..study import Study, batchnorm_cell, mask_columns, mask_provenance
+from ._contract import Row
 
 _MOST = 10_000
 
@@ -74,7 +75,7 @@ class Case:
         before, after = (predicted == labels for predicted in (self.before.predicted, self.predicted))
         return before.double().cpu().numpy(), after.double().cpu().numpy()
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Row:
         """The columns that all rows of this case share."""
         cells = mask_cells(
             self.study, self.mask, batchnorm=self.removal.batchnorm, domain=self.domain, split=self.removal.split
@@ -92,12 +93,12 @@ def mask_cells(
     domain: Domain | None = None,
     split: str | None = None,
     provenance: Provenance | None = None,
-) -> dict[str, Any]:
+) -> Row:
     """Return the columns of a row about a pruned network (the full network if `mask` is None), on a domain if given.
 
     `provenance` replaces the provenance of the network.
     """
-    cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
+    cells: Row = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
     cells["batchnorm"] = batchnorm_cell(study, "as_is" if mask is None else batchnorm)
     if mask is not None:
         cells = {**mask_columns(mask), "seed": mask.options.get("seed"), "batchnorm": cells["batchnorm"]}

@@ -28,7 +28,7 @@ from ..measurement import LATENCY_IMAGES, latency_row, outcome_rows, timings, wo
 from ..pruning import allocate, prune
 from ..scorers import Scorer
 from ..study import Study, mask_provenance, remaining_cost, scoring
-from ._contract import Rows
+from ._contract import Row, Rows
 from ._removal import mask_cells
 
 Limit = Literal["filters", "parameters", "macs", "kilobytes", "milliseconds"]
@@ -194,7 +194,7 @@ class Search:
         ]
         return [*rows, *(worst_rows(rows) if len(self.sources) > 1 else ()), *costs]
 
-    def _cells(self, mask: Mask | None, domain: Domain | None = None) -> dict[str, Any]:
+    def _cells(self, mask: Mask | None, domain: Domain | None = None) -> Row:
         """The columns of a row about a candidate; None for the full network."""
         provenance = self.study.provenance
         if mask is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import nn
 
@@ -12,7 +10,7 @@ from ..measurement import CLASS, metric_rows, outcome_rows, worst_rows
 from ..stats import intervals
 from ..study import Study
 from ._choices import Choice, choice_of
-from ._contract import Rows, Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import mask_cells
 from .drop import LEAST
 from .flips import flip_rows, flipped
@@ -106,7 +104,7 @@ def _between(pair: list[Choice], outcomes: list[Outcomes], *, domain: Domain, sp
     right, labels = np.stack([first.correct.numpy(), second.correct.numpy()]).astype(np.float64), first.labels.numpy()
     for number in (None, *range(domain.classes)):
         mine, other = right if number is None else right[:, labels == number]
-        about: dict[str, Any] = {"metric": "difference", "unit": "share"}
+        about: Row = {"metric": "difference", "unit": "share"}
         if number is not None:
             name = domain.class_label(number) if domain.class_names else None
             about |= {"metric": "class_difference", "class": number, "class_name": name, "images": len(mine)}
@@ -128,7 +126,7 @@ def _filters(pair: list[Choice]) -> Rows:
     return [{**shared, "group": name, "value": value} for name, value in {None: sum(differ.values()), **differ}.items()]
 
 
-def _both(pair: list[Choice], *, domain: Domain | None = None, split: str | None = None) -> dict[str, Any]:
+def _both(pair: list[Choice], *, domain: Domain | None = None, split: str | None = None) -> Row:
     """The columns of a row about both networks: what either has seen, and no ratio."""
     study, (first, second), provenance = pair[0].study, pair, pair[0].provenance
     for stage in STAGES:

@@ -30,7 +30,7 @@ from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import Floats, crossed_difference, intervals
 from ..study import Study
-from ._contract import Rows, Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import Removal, check_names, mask_cells
 
 EXTRA = ("against", "network", "draws")
@@ -237,7 +237,7 @@ def _correct(outcomes: Outcomes) -> Floats:
     return outcomes.correct.double().cpu().numpy()
 
 
-def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
+def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> Row:
     """The row of an accuracy, from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
     shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
     low, high = intervals.over_images(correct.mean(0))

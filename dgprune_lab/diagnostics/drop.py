@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, See
 from ..scorers import Scorer
 from ..stats import Floats, intervals
 from ..study import Study
-from ._contract import Rows, Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import Case, Removal, removal_cases
 
 By = Literal["domain", "class", "layer"]
@@ -102,7 +102,7 @@ def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> Rows:
     return [row for case_rows in rows for row in case_rows]
 
 
-def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, Row]]:
     """Yield (index of the case, row) for the cases of one network and domain."""
     pairs = [pair for case in cases if (pair := case.correct) is not None]
     labels, domain = cases[0].before.labels, cases[0].domain

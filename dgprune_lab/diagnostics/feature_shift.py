@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
 from ..study import Study, mask_provenance
-from ._contract import Rows, Steps, diagnostic, translated
+from ._contract import Row, Rows, Steps, diagnostic, translated
 from ._features import Features, features_steps
 from ._removal import mask_cells
 
@@ -187,14 +187,14 @@ def map_rows(
     return rows
 
 
-def _numbers(estimate: Estimate) -> dict[str, Any]:
+def _numbers(estimate: Estimate) -> Row:
     value, low, high = map(float, estimate)
     return {"value": value, "low": low, "high": high, "interval": "images"}
 
 
 def _cells(
     study: Study, features: Features, *, mask: Mask | None, domain: str | None, provenance: Provenance | None = None
-) -> dict[str, Any]:
+) -> Row:
     """The columns that all rows about a mask (and a domain, if given) share; `provenance` replaces the mask's."""
     about = None if domain is None else study.domain(domain)
     cells = mask_cells(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import pandas as pd
 from ..core import DgpruneError, provenance_of, tidy
 from ..study import GCNet, Study, batchnorm_cell, pooled
 from ..study import gc_net as measure
-from ._contract import diagnostic
+from ._contract import Row, diagnostic
 
 EXTRA = ("group", "layer", "filter", "output")
 _ROWS = 250_000
@@ -68,7 +67,7 @@ def gc_net(
     return tidy(({**shared, **row} for row in rows), extra=EXTRA)
 
 
-def _pair_rows(network: GCNet) -> Iterator[dict[str, Any]]:
+def _pair_rows(network: GCNet) -> Iterator[Row]:
     for pair in network.pairs:
         spread, key = network.spread[pair.name], {"group": pair.group, "layer": pair.layer}
         ends = {"low": spread.low, "high": spread.high, "interval": "connections"}
@@ -85,7 +84,7 @@ def _pair_rows(network: GCNet) -> Iterator[dict[str, Any]]:
             yield {**key, "metric": metric, "value": value, "unit": unit, **(ends if metric == "rho_mean" else {})}
 
 
-def _connection_rows(network: GCNet) -> Iterator[dict[str, Any]]:
+def _connection_rows(network: GCNet) -> Iterator[Row]:
     for pair in network.pairs:
         key = {"group": pair.group, "layer": pair.layer, "metric": "rho", "unit": "correlation"}
         for (output, number), value in np.ndenumerate(network.rho(pair.name).detach().cpu().numpy()):

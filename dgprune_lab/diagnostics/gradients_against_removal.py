@@ -13,7 +13,7 @@ from ..core import NotNegative, tidy
 from ..scorers import GroupView, Scorer, combined, risk_variance, scorer, share, squared_over_mean, terms
 from ..stats import ALL, Floats, correlations, over_filters
 from ..study import Study, batchnorm_cell
-from ._contract import Rows, diagnostic
+from ._contract import Row, Rows, diagnostic
 
 Form = Literal["additive", "joint", "signed"]
 EXTRA = ("against", "filters", "count")
@@ -47,7 +47,7 @@ def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: s
     scores = {form: values(risk_variance, mode=form) for form in forms}
     removed = {form: values(_removed(form)) for form in forms}
     alive = removed["additive"] > _ROUNDING * removed["additive"].max()
-    shared: dict[str, Any] = {"batchnorm": batchnorm_cell(study, "as_is")}
+    shared: Row = {"batchnorm": batchnorm_cell(study, "as_is")}
     shared |= {"split": split, "images": sum(len(domain.rows(split)) for domain in study.sources)}
     rows: Rows = []
     for form in forms:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,7 +74,7 @@ def _check_alike(runs: list[PruningRun]) -> None:
             )
 
 
-def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
+def _run_rows(number: int, run: PruningRun) -> Iterator[Row]:
     """Yield the rows about one run, with its settings."""
     cells = {"run": number, "remove": run.settings["remove"], "how": run.settings["how"]}
     cells |= {"rate": run.rate, "settings": _describe(run), "treatment": _treatment(run)}
@@ -107,7 +106,7 @@ def _describe(run: PruningRun) -> str:
     )
 
 
-def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
+def _correlations(rows: Rows) -> Iterator[Row]:
     """Yield correlations of the sources' mean stability with each domain's accuracy and each source's gap.
 
     Over the runs of each rate, and over all runs.
@@ -131,7 +130,7 @@ def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
                 yield from ({**shared, "within": name, **row} for row in _both(x, y))
 
 
-def _both(x: Floats, y: Floats) -> Iterator[dict[str, Any]]:
+def _both(x: Floats, y: Floats) -> Iterator[Row]:
     """Yield Pearson's and Kendall's correlation over these runs, with bootstrap intervals over runs."""
     count = len(x)
     shared: Row = {"interval": "runs", "unit": "correlation", "runs": count}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from ..core import DgpruneError, Domain, Seen, roles_of, tidy
 from ..scorers import cosine
 from ..stats import Floats
 from ..study import Study, batchnorm_cell
-from ._contract import Rows, diagnostic
+from ._contract import Row, Rows, diagnostic
 
 EXTRA = ("group", "filter", "other", "row", "column")
 
@@ -49,7 +48,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
             f"the maps of layer {layer!r} are 1 x 1, so there is nothing to draw; take an earlier layer."
         )
 
-    def cells(domain: Domain, *compared: Domain) -> dict[str, Any]:
+    def cells(domain: Domain, *compared: Domain) -> Row:
         """The columns that all rows about a domain (compared with others) share."""
         reads: dict[str, Seen] = {f"{item.name}/{split}": "images" for item in (domain, *compared)}
         seen = study.provenance.adding("scorer", reads).columns(domain.name, split, roles=roles_of(study.domains))
