@@ -25,7 +25,6 @@ from ..core import (
 )
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
-from ..stats import Floats
 from ..study import Study, batchnorm_cell, mask_columns, mask_provenance
 from ._contract import Row
 
@@ -65,15 +64,6 @@ class Case:
     group: str | None
     before: Outcomes = field(repr=False)
     predicted: Tensor = field(repr=False)
-
-    @property
-    def correct(self) -> tuple[Floats, Floats] | None:
-        """Two (N,) arrays, before and after removal: 1 where the image is classified correctly; None without labels."""
-        labels = self.before.labels
-        if labels is None:
-            return None
-        before, after = (predicted == labels for predicted in (self.before.predicted, self.predicted))
-        return before.double().cpu().numpy(), after.double().cpu().numpy()
 
     def columns(self) -> Row:
         """The columns that all rows of this case share."""

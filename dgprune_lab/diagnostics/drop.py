@@ -104,11 +104,12 @@ def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> Rows:
 
 def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, Row]]:
     """Yield (index of the case, row) for the cases of one network and domain."""
-    pairs = [pair for case in cases if (pair := case.correct) is not None]
-    labels, domain = cases[0].before.labels, cases[0].domain
-    if labels is None:
+    full, domain = cases[0].before, cases[0].domain
+    labels, right = full.labels, full.correct
+    if labels is None or right is None:
         return
-    before, after = pairs[0][0], np.stack([right for _, right in pairs], axis=1)
+    before = right.double().cpu().numpy()
+    after = np.stack([(case.predicted == labels).double().cpu().numpy() for case in cases], axis=1)
     columns, truth = [case.columns() for case in cases], labels.cpu().numpy()
     for label in (None, *(range(domain.classes) if classes else ())):
         rows = np.arange(len(truth)) if label is None else np.flatnonzero(truth == label)
