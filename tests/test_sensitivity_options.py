@@ -212,7 +212,7 @@ def test_a_network_in_training_mode_gives_the_same_values(method: Method) -> Non
 
 def test_help_says_that_paths_end_before_the_relu() -> None:
     """Integrated gradients and conductance are those of the BatchNorm's output; one gradient is the same behind it."""
-    text = " ".join(pydoc.render_doc(dg.diagnostics.sensitivity, renderer=pydoc.plaintext).split())
+    text = " ".join(pydoc.plain(pydoc.render_doc(dg.diagnostics.sensitivity)).split())
     assert '"integrated_gradients" and "conductance" attribute to a group\'s output before its ReLU' in text
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in norm_net()]  # Captum needs one per call
     model = randomise(nn.Sequential(*layers), dtype=torch.float32).eval()

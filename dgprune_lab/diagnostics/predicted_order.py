@@ -33,7 +33,8 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     """
     if "network" not in frame.columns:
         raise DgpruneError("the table has no column network; give one of prunability or generalization_measures.")
-    better = frame.get("better_direction", pd.Series(None, index=frame.index, dtype=object))
+    missing = pd.Series(None, index=frame.index, dtype=object)
+    better = frame["better_direction"] if "better_direction" in frame.columns else missing
     frame = frame.assign(better_direction=better.mask(frame["metric"] == "prunability", "lower"))
     frame = frame.dropna(subset="better_direction")
     names = list(dict.fromkeys(frame["network"].dropna()))
