@@ -124,7 +124,11 @@ def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Pro
     total, numbers = passes(curvature, setting) * curvature.batches + curvature.images, itertools.count(1)
 
     def counted(steps: Generator[None, None, Any], what: str) -> Generator[_Progress, None, Any]:
-        return translated(steps, lambda _: (number := next(numbers), max(number, total), what))
+        def progress(_: None) -> _Progress:
+            done = next(numbers)
+            return done, max(done, total), what
+
+        return translated(steps, progress)
 
     before = finite_losses((yield from counted(curvature.losses(), "loss")), name=name)
     squares = yield from counted(curvature.squared_gradients(), "gradient of each image")
