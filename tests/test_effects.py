@@ -17,13 +17,14 @@ import dgprune_lab as dg
 from dgprune_lab.core.statistics import ClassMoments
 from dgprune_lab.stats import effect_sizes as effects
 from dgprune_lab.stats import rank_tests
-from dgprune_lab.stats.effect_sizes import Array, Labels, class_moments, cohens_d, filled, matched_d, merged
+from dgprune_lab.stats.effect_sizes import Labels, class_moments, cohens_d, filled, matched_d, merged
+from dgprune_lab.stats.intervals import Floats
 from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
 
 
 def draw(
     kind: str, *, images: int, filters: int, shift: float = 0.0, classes: int = 10, seed: int = 0
-) -> tuple[Array, Array, Labels]:
+) -> tuple[Floats, Floats, Labels]:
     """Two domains that are halves of one draw, the second with a shift; each class has a level of its own."""
     generator = np.random.default_rng(seed)
     both = generator.standard_normal((2, classes * images, filters))
@@ -43,11 +44,11 @@ def same(*classes: int, images: int) -> Labels:
     return labels, labels
 
 
-def moments(values: Array, labels: NDArray[np.integer], classes: int) -> ClassMoments:
+def moments(values: Floats, labels: NDArray[np.integer], classes: int) -> ClassMoments:
     return class_moments(torch.from_numpy(values), torch.from_numpy(labels), classes=classes)
 
 
-def slow_d(first: Array, second: Array, labels: Labels) -> list[float]:
+def slow_d(first: Floats, second: Floats, labels: Labels) -> list[float]:
     """One filter and one class at a time."""
     values = []
     for x, y in zip(first.T, second.T, strict=True):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pydoc
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from captum import attr
 from material import domain, fingerprint, images, norm_net, randomise
 from numpy.typing import NDArray
 from planted import flat, linear_net
@@ -206,6 +208,30 @@ def test_a_network_in_training_mode_gives_the_same_values(method: Method) -> Non
     assert fingerprint(model) == before and all(module.training for module in model.modules())
     for layer in graph.names:
         assert torch.equal(result[layer], expected[layer]) and result[layer].abs().max() > 0.01
+
+
+def test_help_says_that_paths_end_before_the_relu() -> None:
+    """Integrated gradients and conductance are those of the BatchNorm's output; one gradient is the same behind it."""
+    text = " ".join(pydoc.plain(pydoc.render_doc(dg.diagnostics.sensitivity)).split())
+    assert '"integrated_gradients" and "conductance" attribute to a group\'s output before its ReLU' in text
+    layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in norm_net()]  # Captum needs one per call
+    model = randomise(nn.Sequential(*layers), dtype=torch.float32).eval()
+    batch = domain("a", count=30).take(torch.arange(10))
+    by = Attributor(model, dg.read_groups(model, batch.images[:2]), example=batch.images[:2])
+    kinds: dict[Method, Any] = {
+        "gradient_x_activation": attr.LayerGradientXActivation,
+        "integrated_gradients": attr.LayerIntegratedGradients,
+        "conductance": attr.LayerConductance,
+    }
+    for method, kind in kinds.items():
+        steps = {} if method == "gradient_x_activation" else {"n_steps": STEPS}
+        found = by.values(batch, method=method, layers=["0"])["0"]
+        before, behind = (
+            kind(model, layer).attribute(batch.images, target=batch.labels, **steps).detach().flatten(2).sum(2)
+            for layer in (model[1], model[2])
+        )
+        torch.testing.assert_close(found, before, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(found, behind, rtol=1e-3, atol=1e-3) == (method == "gradient_x_activation"), method
 
 
 def test_paths_hold_all_their_steps_at_once() -> None:

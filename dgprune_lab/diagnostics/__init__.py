@@ -30,18 +30,10 @@ from .shift_change import shift_change
 from .stability import stability
 from .after_finetuning import after_finetuning
 
-__all__ = [
-    "AttributionMaps",
-    "Diagnostic",
-    "Found",
-    "after_finetuning",
-    "against_scorers",
-    "agreement",
-    "attribution_maps",
-    "compare",
-]
-__all__ += ["compare_networks", "compare_scorers", "data_access", "diagnostic", "distance_from_initialisation"]
-__all__ += ["drop", "feature_shift", "find", "flatness", "flips", "gc_net", "generalization_measures", "hessian_trace"]
-__all__ += ["gradients_against_removal", "grid", "instability", "l2_norm", "map_agreement", "margin", "mean_map"]
-__all__ += ["parameter_count", "predicted_order", "prunability", "pruning_events", "random_perturbation", "run_ends"]
-__all__ += ["sam_sharpness", "sensitivity", "sharpness", "shift_change", "stability", "sweep", "trade_off"]
+__all__ = ["AttributionMaps", "Diagnostic", "Found", "after_finetuning", "against_scorers", "agreement"]
+__all__ += ["attribution_maps", "compare", "compare_networks", "compare_scorers", "data_access", "diagnostic"]
+__all__ += ["distance_from_initialisation", "drop", "feature_shift", "find", "flatness", "flips", "gc_net"]
+__all__ += ["generalization_measures", "gradients_against_removal", "grid", "hessian_trace", "instability", "l2_norm"]
+__all__ += ["map_agreement", "margin", "mean_map", "parameter_count", "predicted_order", "prunability"]
+__all__ += ["pruning_events", "random_perturbation", "run_ends", "sam_sharpness", "sensitivity", "sharpness"]
+__all__ += ["shift_change", "stability", "sweep", "trade_off"]

@@ -13,10 +13,8 @@ from torch import Tensor
 from ..core import DgpruneError, Domain, Provenance, Seen
 from ..measurement import TOGETHER, Attributor, Method
 from ..pruning import shared_copy
-from ..stats import Estimate, auroc, class_moments, cohens_d, p_values, q_values, resolution
+from ..stats import Estimate, Floats, auroc, class_moments, cohens_d, p_values, q_values, resolution
 from ..study import Study
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import BatchNorm, DgpruneError, Domain, FilterGroup, Mask, Outcomes, Provenance, provenance_of
+from ..core import BatchNorm, DgpruneError, Domain, Mask, Outcomes, Provenance, provenance_of
 from ..measurement import LATENCY_IMAGES, cost_rows, evaluating, latency_row, timings
 from ..pruning import device_of, prove_copies, refuse_other_types
 from ..study import Study, mask_provenance, remaining_cost
+from ._contract import Row, Rows
 from ._removal import mask_cells
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,7 +51,7 @@ class Choice:
         mask, setting = (None, None) if self.full else (self.mask, self.batchnorm)
         return (yield from self.study.steps(mask, domain=domain.name, split=split, images=images, batchnorm=setting))
 
-    def cells(self, *, domain: Domain | None = None, split: str | None = None) -> dict[str, Any]:
+    def cells(self, *, domain: Domain | None = None, split: str | None = None) -> Row:
         """The columns of a row about this network."""
         mask, setting = None if self.full else self.mask, self.batchnorm
         cells = mask_cells(self.study, mask, batchnorm=setting, domain=domain, split=split, provenance=self.provenance)
@@ -67,11 +66,12 @@ class Choice:
             rows = [{"metric": name, "value": value, "unit": unit} for name, value, unit in remaining_cost(self.mask)]
         return [{**self.cells(), **row} for row in rows]
 
-    def latency_row(self, split: str) -> dict[str, Any]:
+    def latency_row(self, split: str) -> Row:
         """Measure the latency on images of the first domain."""
         domain, device = self.study.domains[0], self.study.device
-        small = self.network if self.network is not None else self.study.network(self.mask, batchnorm="as_is")
-        small = small.to(device) if self.network is None else small
+        small = self.network
+        if small is None:
+            small = self.study.network(self.mask, batchnorm="as_is").to(device)
         example = domain.take(domain.rows(split, LATENCY_IMAGES), device=device_of(small)).images
         return {**self.cells(), **latency_row(list(timings(small, example)), len(example))}
 
@@ -89,7 +89,8 @@ def choice_of(study: Study, name: str, chosen: Mask | nn.Module | None, *, batch
         prove_copies(chosen, example)
         mask = _recorded(everything, chosen)
         return Choice(name=name, study=study, network=chosen, mask=mask, full=mask is everything, batchnorm="as_is")
-    if chosen is not None and {k: len(v) for k, v in chosen.keep.items()} != dict(map(_size, study.graph.groups)):
+    sizes = {group.name: group.filters for group in study.graph.groups}
+    if chosen is not None and {name: len(keep) for name, keep in chosen.keep.items()} != sizes:
         raise DgpruneError(f"{name} is a mask of another network than this study's; make it from study.score(...).")
     full = chosen is None
     return Choice(name=name, study=study, network=None, mask=chosen or everything, full=full, batchnorm=batchnorm)
@@ -115,7 +116,3 @@ def _recorded(everything: Mask, network: nn.Module) -> Mask | None:
     requested = 1 - math.prod(1 - inner["ratio_requested"] for inner in rounds)
     keep = Mask.by_hand(graph, removed=removed).keep
     return replace(mask, keep=keep, ratio_requested=requested, nested=mask.nested and len(rounds) == 1)
-
-
-def _size(group: FilterGroup) -> tuple[str, int]:
-    return group.name, group.filters

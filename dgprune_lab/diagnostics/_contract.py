@@ -5,13 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Generator
-from typing import ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
 from ..core import COLUMNS, DgpruneError, Stepwise, public
 
 Parameters = ParamSpec("Parameters")
+Step = TypeVar("Step")
+Shown = TypeVar("Shown")
+Result = TypeVar("Result")
+
+Row = dict[str, Any]
+Rows = list[Row]
+"""The rows of a table, from which `tidy` makes it."""
 Steps = Generator[tuple[int, int] | tuple[int, int, str], None, pd.DataFrame]
 """A generator that yields (done, total), and a label where there is one, and returns the table."""
 
@@ -41,17 +48,24 @@ class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
 
     def _checked(self, result: pd.DataFrame | Steps) -> Steps:
         frame = (yield from result) if isinstance(result, Generator) else result
+        wanted = f"diagnostic {self.name!r} must return a table from tidy(); it"
         if not isinstance(frame, pd.DataFrame):
-            raise DgpruneError(
-                f"diagnostic {self.name!r} must return a table from tidy(); it returned {type(frame).__name__}."
-            )
+            raise DgpruneError(f"{wanted} returned {type(frame).__name__}.")
         if missing := [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]:
-            raise DgpruneError(
-                f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}."
-            )
+            raise DgpruneError(f"{wanted} lacks {', '.join(missing)}.")
         if self.cite:
             frame.attrs["cite"] = self.cite  # for `dg.cite`
         return frame
+
+
+def translated(steps: Generator[Step, None, Result], to: Callable[[Step], Shown]) -> Generator[Shown, None, Result]:
+    """Run a generator, passing each step that it yields through a function."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield to(step)
 
 
 @public

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import BatchNorm, DgpruneError, Mask, yielding
-from ..stats import FEWEST, standardised
+from ..stats import FEWEST, Floats, standardised
 from ..study import Study
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

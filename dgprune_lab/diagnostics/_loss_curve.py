@@ -8,13 +8,11 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import DgpruneError, note
-from ..stats import intervals
+from ..stats import Floats, intervals
 
-Floats = NDArray[np.float64]
 Measure = Callable[[float, float], Generator[object, None, Tensor]]
 _HUGE, _LARGEST = 1e12, 1e30  # a sum of larger numbers could overflow float32
 _MOST = 10_000

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pandas as pd
 
 from ..core import DgpruneError, tidy
 from ..study import Study, batchnorm_cell, labelled_studies, network_names, pooled
+from ._contract import Row
 
 Studies = Study | Sequence[Study]
-Row = dict[str, Any]
 
 EXTRA = ("network", "better_direction", "tolerance", "training_loss")
 

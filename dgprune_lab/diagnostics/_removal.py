@@ -7,9 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import (
@@ -28,6 +26,7 @@ from ..core import (
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..study import Study, batchnorm_cell, mask_columns, mask_provenance
+from ._contract import Row
 
 _MOST = 10_000
 
@@ -66,16 +65,7 @@ class Case:
     before: Outcomes = field(repr=False)
     predicted: Tensor = field(repr=False)
 
-    @property
-    def correct(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Two (N,) arrays, before and after removal: 1 where the image is classified correctly; None without labels."""
-        labels = self.before.labels
-        if labels is None:
-            return None
-        before, after = (predicted == labels for predicted in (self.before.predicted, self.predicted))
-        return before.double().cpu().numpy(), after.double().cpu().numpy()
-
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Row:
         """The columns that all rows of this case share."""
         cells = mask_cells(
             self.study, self.mask, batchnorm=self.removal.batchnorm, domain=self.domain, split=self.removal.split
@@ -93,12 +83,12 @@ def mask_cells(
     domain: Domain | None = None,
     split: str | None = None,
     provenance: Provenance | None = None,
-) -> dict[str, Any]:
+) -> Row:
     """Return the columns of a row about a pruned network (the full network if `mask` is None), on a domain if given.
 
     `provenance` replaces the provenance of the network.
     """
-    cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
+    cells: Row = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
     cells["batchnorm"] = batchnorm_cell(study, "as_is" if mask is None else batchnorm)
     if mask is not None:
         cells = {**mask_columns(mask), "seed": mask.options.get("seed"), "batchnorm": cells["batchnorm"]}

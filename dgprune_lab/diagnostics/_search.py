@@ -28,6 +28,7 @@ from ..measurement import LATENCY_IMAGES, latency_row, outcome_rows, timings, wo
 from ..pruning import allocate, prune
 from ..scorers import Scorer
 from ..study import Study, mask_provenance, remaining_cost, scoring
+from ._contract import Row, Rows
 from ._removal import mask_cells
 
 Limit = Literal["filters", "parameters", "macs", "kilobytes", "milliseconds"]
@@ -130,7 +131,7 @@ class Search:
     calibration: int
     masks: list[Mask] = field(default_factory=list)
     first: int = 0
-    rows: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    rows: dict[int, Rows] = field(default_factory=dict)
     accuracy: dict[int, float] = field(default_factory=dict)
     meets: dict[int, bool] = field(default_factory=dict)
 
@@ -183,7 +184,7 @@ class Search:
             monotone=all(after <= before for before, after in pairwise(tried)),
         )
 
-    def _rows(self, mask: Mask | None, outcomes: Sequence[Outcomes]) -> list[dict[str, Any]]:
+    def _rows(self, mask: Mask | None, outcomes: Sequence[Outcomes]) -> Rows:
         rows = []
         for domain, each in zip(self.sources, outcomes, strict=True):
             rows += [{**self._cells(mask, domain), "images": len(each), **row} for row in outcome_rows(each)]
@@ -193,7 +194,7 @@ class Search:
         ]
         return [*rows, *(worst_rows(rows) if len(self.sources) > 1 else ()), *costs]
 
-    def _cells(self, mask: Mask | None, domain: Domain | None = None) -> dict[str, Any]:
+    def _cells(self, mask: Mask | None, domain: Domain | None = None) -> Row:
         """The columns of a row about a candidate; None for the full network."""
         provenance = self.study.provenance
         if mask is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import drain
 from ..measurement import WeightMasking
 from ..pruning import shared_copy
+from ..stats import Floats
 from ..study import Study
 
 SEARCHED = (1e-9, 1e6)
@@ -89,7 +88,7 @@ def largest_noise(noise: WeightNoise, *, limit: float) -> float:
     return inside
 
 
-def margins(outputs: Sequence[tuple[Tensor, Tensor]]) -> NDArray[np.float64]:
+def margins(outputs: Sequence[tuple[Tensor, Tensor]]) -> Floats:
     """Return (N,) the logit of the true class minus the largest other logit, from (logits, labels) of each batch."""
     batches = []
     for logits, labels in outputs:

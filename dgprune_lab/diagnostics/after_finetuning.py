@@ -24,11 +24,10 @@ from ..core import (
 from ..scorers import Scorer, resolve
 from ..stats import PAIRED, difference_row, with_holm
 from ..study import Study
-from ..training import DENSE, TrainingOptions, Tuned, finish, prune_and_tune, rounds_of, scorer_name
-from ._contract import Steps, diagnostic
+from ..training import DENSE, TrainingOptions, finish, prune_and_tune, rounds_of, scorer_name
+from ._contract import Row, Rows, Steps, diagnostic
 
 Choice = str | Scorer | None
-Row = dict[str, Any]
 Key = tuple[int, str, float]
 """(index of the study, name of the scorer, ratio) of a run."""
 _End = Mapping[str, Row]
@@ -91,27 +90,19 @@ def after_finetuning(
         raise DgpruneError("after_finetuning needs at least one scorer in scorers and one ratio in ratios.")
     items = _by_name([*scorers, baseline])
 
+    tuning: Any = {"rounds": rounds, "epochs": epochs, "options": options, "batchnorm": batchnorm, "measure": "end"}
+    tuning |= {"scope": scope, "budget": budget, "seed": seed}
+    tuning |= {"split": split, "score_split": score_split, "images": images}
+
     def start(key: Key) -> Any:
-        return prune_and_tune.steps(
-            listed[key[0]],
-            items[key[1]],
-            ratio=key[2],
-            rounds=rounds,
-            epochs=epochs,
-            options=options,
-            batchnorm=batchnorm,
-            scope=scope,
-            budget=budget,
-            seed=seed,
-            split=split,
-            score_split=score_split,
-            images=images,
-            measure="end",
-        )
+        number, name, ratio = key
+        return prune_and_tune.steps(listed[number], items[name], ratio=ratio, **tuning)
 
     def steps() -> Steps:
         ends = yield from _runs(keys, start, rounds=rounds, epochs=epochs)
-        rows = [row | _named(listed[number]) for (number, *_), end in ends.items() for row in end.values()]
+        # A network's name stands where no training seed tells it from the others.
+        names = [{"network": study.name} if study.training_seed is None else {} for study in listed]
+        rows = [row | names[number] for (number, *_), end in ends.items() for row in end.values()]
         return tidy([*rows, *_differences(listed, ends, baseline=scorer_name(baseline))], extra=EXTRA)
 
     keys = [(number, name, ratio) for ratio in dict.fromkeys(ratios) for number in range(len(listed)) for name in items]
@@ -138,7 +129,8 @@ def _runs(
                     result = finish(start(key))
                 if not result.finished:
                     break
-                end = _end(result)
+                frame = result.table.loc[result.table["metric"] == "accuracy", list(COLUMNS)]
+                end = {str(row["domain"]): row for row in cast("Rows", frame.to_dict("records"))}
             if name == DENSE:
                 dense[number, count] = end
             cells = {"ratio_requested": ratio, "rounds": count, "epochs": epochs}
@@ -147,17 +139,6 @@ def _runs(
     if len(ends) < len(keys):
         note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
     return ends
-
-
-def _named(study: Study) -> Row:
-    """The network's name where no training seed tells it from the others."""
-    return {"network": study.name} if study.training_seed is None else {}
-
-
-def _end(result: Tuned) -> _End:
-    frame = result.table.loc[result.table["metric"] == "accuracy", list(COLUMNS)]
-    rows = cast("list[Row]", frame.to_dict("records"))
-    return {str(row["domain"]): row for row in rows}
 
 
 def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
@@ -188,13 +169,13 @@ def _alike(studies: list[Study]) -> list[Study]:
     return studies
 
 
-def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline: str) -> list[Row]:
+def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline: str) -> Rows:
     """The rows of differences, one per scorer, ratio and domain; p_holm adjusts over the ratios of the same scorer."""
     if len(studies) < 2:
         note("with one study there are no differences over training seeds; pass several, as dg.training_seeds() gives.")
     numbers, names, ratios = (list(dict.fromkeys(column)) for column in zip(*ends, strict=True)) if ends else ([],) * 3
     seeds = [study.name if study.training_seed is None else str(study.training_seed) for study in studies]
-    rows: list[Row] = []
+    rows: Rows = []
     for name in (name for name in names if name != baseline):
         for domain in (domain.name for domain in studies[0].domains):
             tests = []

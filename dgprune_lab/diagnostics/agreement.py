@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import ALL, chance_spread, correlations, over_filters, overlaps
 from ..study import Study
-from ._contract import diagnostic
+from ._contract import Row, Rows, diagnostic
 from ._removal import check_names
 
 EXTRA = ("other", "group", "scorer_target_aware", "other_target_aware")
@@ -80,7 +79,7 @@ def agreement(
     return tidy(rows, extra=EXTRA)
 
 
-def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> list[dict[str, Any]]:
+def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> Rows:
     """The rows of `agreement` for one pair of scores and their masks, without the bootstrap."""
     first, second = scores
     scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}
@@ -116,7 +115,7 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
     return rows
 
 
-def _ends(value: float, spread: float, *, least: float) -> dict[str, Any]:
+def _ends(value: float, spread: float, *, least: float) -> Row:
     """Return the columns of the 95 % range under chance: value +- spread, within `least` and 1."""
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 from torch import nn
 
@@ -12,8 +9,8 @@ from ..core import STAGES, BatchNorm, Count, Domain, Mask, Outcomes, tidy, yield
 from ..measurement import CLASS, metric_rows, outcome_rows, worst_rows
 from ..stats import intervals
 from ..study import Study
-from ._choices import Choice, Rows, choice_of
-from ._contract import Steps, diagnostic
+from ._choices import Choice, choice_of
+from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import mask_cells
 from .drop import LEAST
 from .flips import flip_rows, flipped
@@ -85,8 +82,9 @@ def _steps(pair: list[Choice], *, split: str, images: int | None) -> Steps:
                 measured += 1
                 yield measured, total
                 cells = {**choice.cells(domain=domain, split=split), "choice": choice.name}
-                metrics = [*outcome_rows(outcomes[-1]), *_more(outcomes[-1], domain)]
-                measures = [{**cells, "images": len(outcomes[-1]), **row} for row in metrics]
+                more = metric_rows(outcomes[-1], domain, metrics=("per_class", "calibration_error"))
+                found = [*outcome_rows(outcomes[-1]), *more]
+                measures = [{**cells, "images": len(outcomes[-1]), **row} for row in found]
                 errors += [row["value"] for row in measures if row["metric"] == "calibration_error"]
                 rows += measures
             rows += _between(pair, outcomes, domain=domain, split=split, errors=errors)
@@ -94,10 +92,6 @@ def _steps(pair: list[Choice], *, split: str, images: int | None) -> Steps:
         rows += worst_rows([row for row in rows if row["choice"] == choice.name])
         rows += [{**row, "choice": choice.name} for row in choice.size_rows()]
     return tidy([*rows, *_filters(pair)], extra=EXTRA).astype({"class": "Int64"})
-
-
-def _more(outcomes: Outcomes, domain: Domain) -> Iterator[dict[str, Any]]:
-    return metric_rows(outcomes, domain, metrics=("per_class", "calibration_error"))
 
 
 def _between(pair: list[Choice], outcomes: list[Outcomes], *, domain: Domain, split: str, errors: list[float]) -> Rows:
@@ -110,7 +104,7 @@ def _between(pair: list[Choice], outcomes: list[Outcomes], *, domain: Domain, sp
     right, labels = np.stack([first.correct.numpy(), second.correct.numpy()]).astype(np.float64), first.labels.numpy()
     for number in (None, *range(domain.classes)):
         mine, other = right if number is None else right[:, labels == number]
-        about: dict[str, Any] = {"metric": "difference", "unit": "share"}
+        about: Row = {"metric": "difference", "unit": "share"}
         if number is not None:
             name = domain.class_label(number) if domain.class_names else None
             about |= {"metric": "class_difference", "class": number, "class_name": name, "images": len(mine)}
@@ -132,7 +126,7 @@ def _filters(pair: list[Choice]) -> Rows:
     return [{**shared, "group": name, "value": value} for name, value in {None: sum(differ.values()), **differ}.items()]
 
 
-def _both(pair: list[Choice], *, domain: Domain | None = None, split: str | None = None) -> dict[str, Any]:
+def _both(pair: list[Choice], *, domain: Domain | None = None, split: str | None = None) -> Row:
     """The columns of a row about both networks: what either has seen, and no ratio."""
     study, (first, second), provenance = pair[0].study, pair, pair[0].provenance
     for stage in STAGES:

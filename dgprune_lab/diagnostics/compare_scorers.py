@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ..core import (
     BatchNorm,
@@ -17,6 +16,7 @@ from ..core import (
     DgpruneError,
     Domain,
     Mask,
+    Outcomes,
     Provenance,
     Ratio,
     Repeats,
@@ -28,13 +28,12 @@ from ..core import (
 )
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
-from ..stats import crossed_difference, intervals
+from ..stats import Floats, crossed_difference, intervals
 from ..study import Study
-from ._contract import Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import Removal, check_names, mask_cells
 
 EXTRA = ("against", "network", "draws")
-Floats = NDArray[np.float64]
 
 
 @diagnostic(
@@ -91,9 +90,8 @@ def compare_scorers(
         raise DgpruneError("compare_scorers needs at least one scorer, scorers=['l1'], and one ratio, ratios=[0.5].")
     check_names(scorers)
     named = [resolve(item) for item in scorers if not isinstance(item, Scores)]
-    if not isinstance(against, Scores) and (name := resolve(against).name) in [
-        item.name for item in named if item.draws
-    ]:
+    drawing = [item.name for item in named if item.draws]
+    if not isinstance(against, Scores) and (name := resolve(against).name) in drawing:
         raise DgpruneError(
             f"scorers holds {name!r}, and against is {name!r} too: both would draw the same masks, so the difference "
             "would be 0 by construction. Leave it out of scorers; its accuracy is a row of the table anyway."
@@ -117,7 +115,8 @@ def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -
     """The table of `compare_scorers`; the first scorer of `removal` is the reference scorer."""
     domains = [domain for domain in study.domains if domain.labels is not None]
     scores = [_draws(study, item, draws=draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
-    rows: list[dict[str, Any]] = []
+    options: Any = {"batchnorm": removal.batchnorm, "split": removal.split, "images": removal.images}
+    rows: Rows = []
     done, total = 0, len(removal.ratios) * len(scores) * len(domains)
     for ratio in removal.ratios:
         masks = [
@@ -127,7 +126,7 @@ def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -
         for domain in domains:
             baseline: Floats | None = None
             for drawn in masks:
-                correct = np.stack([_correct(study, mask, domain=domain, removal=removal) for mask in drawn])
+                correct = np.stack([_correct(study.outcomes(mask, domain=domain.name, **options)) for mask in drawn])
                 done += 1
                 yield done, total
                 cells = _cells(study, drawn[0], domain=domain, removal=removal, correct=correct)
@@ -176,15 +175,14 @@ def compare_networks(
     chosen = common if domains is None else [domains] if isinstance(domains, str) else list(domains)
     if absent := [name for name in chosen if name not in common]:
         raise unknown("domain with labels in common", absent[0], common)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for name in [name for name in common if name in chosen]:
         first = None
         for study in studies:
             if not _same_images(study.domain(name), studies[0].domain(name), split=split):
                 raise DgpruneError(f"the studies hold different images as {name!r}; give all the same Domain.")
             outcomes = study.outcomes(None, domain=name, split=split)
-            assert outcomes.labels is not None  # those of a domain in common
-            correct = (outcomes.predicted == outcomes.labels).double().cpu().numpy()
+            correct = _correct(outcomes)
             cells = _cells(study, None, domain=study.domain(name), removal=Removal(split=split), correct=correct[None])
             rows.append(cells)
             if first is None:
@@ -233,15 +231,13 @@ def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent
     return kept
 
 
-def _correct(study: Study, mask: Mask, *, domain: Domain, removal: Removal) -> Floats:
-    """(N,), 1 for each image that the pruned network classifies correctly, else 0."""
-    outcomes = study.outcomes(
-        mask, domain=domain.name, batchnorm=removal.batchnorm, split=removal.split, images=removal.images
-    )
-    return (outcomes.predicted == outcomes.labels).double().cpu().numpy()
+def _correct(outcomes: Outcomes) -> Floats:
+    """(N,), 1 for each image that was classified correctly, else 0; for a domain with labels."""
+    assert outcomes.correct is not None
+    return outcomes.correct.double().cpu().numpy()
 
 
-def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
+def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> Row:
     """The row of an accuracy, from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
     shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
     low, high = intervals.over_images(correct.mean(0))

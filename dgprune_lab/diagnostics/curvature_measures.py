@@ -7,14 +7,13 @@ import math
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ..core import Count, DgpruneError, Positive, Repeats, Seed, drain, note
 from ..measurement import Curvature
-from ..stats import intervals
+from ..stats import Floats, intervals
 from ..study import Study
-from ._contract import diagnostic
-from ._measures import EXTRA, Row, Studies, of_images
+from ._contract import Row, diagnostic
+from ._measures import EXTRA, Studies, of_images
 
 PER_SQUARE = "nats per squared weight"
 _LARGEST = 1e30  # a sum of larger numbers could overflow float32
@@ -96,7 +95,7 @@ def hessian_trace(
     return of_images(studies, shared, row=row, split=split, images=images)
 
 
-def trace_cells(estimates: NDArray[np.float64]) -> Row:
+def trace_cells(estimates: Floats) -> Row:
     """Return the columns of a row from independent estimates of a trace."""
     value, low, high = intervals.over_seeds(list(estimates))
     return {"value": value} if len(estimates) < 2 else {"value": value, "low": low, "high": high, "interval": "draws"}

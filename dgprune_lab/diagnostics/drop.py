@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, Seed, tidy
 from ..scorers import Scorer
-from ..stats import intervals
+from ..stats import Floats, intervals
 from ..study import Study
-from ._contract import Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import Case, Removal, removal_cases
 
 By = Literal["domain", "class", "layer"]
 EXTRA = ("network", "group", "class", "class_name")
 LEAST = 5  # images of a class; with fewer its accuracy is left empty
-
-Floats = NDArray[np.float64]
 
 
 @diagnostic(
@@ -93,25 +90,26 @@ def drop(
     return tidy(drop_rows(cases, classes=by == "class"), extra=EXTRA).astype({"class": "Int64"})
 
 
-def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> list[dict[str, Any]]:
+def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> Rows:
     """The rows of `drop` for these cases, in their order; all masks of a network and domain share one bootstrap."""
     together: dict[tuple[str, str, int], list[int]] = {}
     for k, case in enumerate(cases):
         together.setdefault((case.study.name, case.domain.name, len(case.before)), []).append(k)
-    rows: list[list[dict[str, Any]]] = [[] for _ in cases]
+    rows: list[Rows] = [[] for _ in cases]
     for places in together.values():
         for k, row in _domain_rows([cases[place] for place in places], classes):
             rows[places[k]].append(row)
     return [row for case_rows in rows for row in case_rows]
 
 
-def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, Row]]:
     """Yield (index of the case, row) for the cases of one network and domain."""
-    pairs = [pair for case in cases if (pair := case.correct) is not None]
-    labels, domain = cases[0].before.labels, cases[0].domain
-    if labels is None:
+    full, domain = cases[0].before, cases[0].domain
+    labels, right = full.labels, full.correct
+    if labels is None or right is None:
         return
-    before, after = pairs[0][0], np.stack([right for _, right in pairs], axis=1)
+    before = right.double().cpu().numpy()
+    after = np.stack([(case.predicted == labels).double().cpu().numpy() for case in cases], axis=1)
     columns, truth = [case.columns() for case in cases], labels.cpu().numpy()
     for label in (None, *(range(domain.classes) if classes else ())):
         rows = np.arange(len(truth)) if label is None else np.flatnonzero(truth == label)

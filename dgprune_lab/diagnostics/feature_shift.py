@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import combinations
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
 from ..study import Study, mask_provenance
-from ._contract import Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic, translated
 from ._features import Features, features_steps
 from ._removal import mask_cells
 
@@ -24,12 +24,6 @@ NEIGHBOURS = 15
 MIN_DIST = 0.5  # looser than usual: clouds wide enough for single images to be distinguished and picked
 IMAGES = 250
 _TRUSTED = 1500  # rows of a map whose neighbours are compared: it takes all pairs of them
-
-Floats = NDArray[np.float64]
-Rows = list[dict[str, Any]]
-Step = TypeVar("Step")
-Mapped = TypeVar("Mapped")
-Result = TypeVar("Result")
 
 
 @diagnostic(
@@ -103,7 +97,7 @@ def feature_shift(
     def layer_steps(name: str) -> Generator[float, None, Rows]:
         """Return the rows of one layer; yields the fraction done, a third each for features, numbers and map."""
         steps = features_steps(study, name, masks=masks, batchnorm=batchnorm, images=images, split=split)
-        features = yield from _mapped(steps, lambda share: share / 3)
+        features = yield from translated(steps, lambda share: share / 3)
         rows: Rows = []
         for k in range(len(features.masks)):
             rows += number_rows(study, features, which=k, seed=seed)
@@ -113,12 +107,12 @@ def feature_shift(
         places = features.linear()
         if embedding == "umap":
             fit = fit_steps(features.stacked, seed=seed, neighbours=neighbours, min_dist=MIN_DIST)
-            places = (yield from _mapped(fit, lambda state: (2 + state[1]) / 3)).astype(np.float64)
+            places = (yield from translated(fit, lambda state: (2 + state[1]) / 3)).astype(np.float64)
         return rows + map_rows(study, features, places=places, kind=embedding, neighbours=neighbours, seed=seed)
 
     rows: Rows = []
     for k, name in enumerate(names):
-        rows += yield from _mapped(layer_steps(name), lambda share, k=k: (int(100 * (k + share)), 100 * len(names)))
+        rows += yield from translated(layer_steps(name), lambda share, k=k: (int(100 * (k + share)), 100 * len(names)))
     return tidy(rows, extra=EXTRA).astype({"image": "Int64", "class": "Int64"})
 
 
@@ -163,7 +157,9 @@ def _bandwidth(features: Features, *, announce: bool) -> float | None:
         return None
 
 
-def map_rows(study: Study, features: Features, *, places: Floats, kind: Embedding, neighbours: int, seed: int) -> Rows:
+def map_rows(
+    study: Study, features: Features, *, places: NDArray[np.float64], kind: Embedding, neighbours: int, seed: int
+) -> Rows:
     """Return the rows of a map of all features: the coordinates of each image, and the trustworthiness of the map."""
     rows: Rows = []
     positions, joint, scorer = iter(places), study.provenance, None
@@ -191,14 +187,14 @@ def map_rows(study: Study, features: Features, *, places: Floats, kind: Embeddin
     return rows
 
 
-def _numbers(estimate: Estimate) -> dict[str, Any]:
+def _numbers(estimate: Estimate) -> Row:
     value, low, high = map(float, estimate)
     return {"value": value, "low": low, "high": high, "interval": "images"}
 
 
 def _cells(
     study: Study, features: Features, *, mask: Mask | None, domain: str | None, provenance: Provenance | None = None
-) -> dict[str, Any]:
+) -> Row:
     """The columns that all rows about a mask (and a domain, if given) share; `provenance` replaces the mask's."""
     about = None if domain is None else study.domain(domain)
     cells = mask_cells(
@@ -206,13 +202,3 @@ def _cells(
     )
     images = sum(map(len, features.rows.values())) if domain is None else len(features.rows[domain])
     return {**cells, "group": features.layer, "images": images}
-
-
-def _mapped(steps: Generator[Step, None, Result], to: Callable[[Step], Mapped]) -> Generator[Mapped, None, Result]:
-    """Run a generator, passing each step that it yields through a function."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield to(step)

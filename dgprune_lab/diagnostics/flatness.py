@@ -14,10 +14,9 @@ from ..core import Count, DgpruneError, Mask, Repeats, Seed, tidy, yielding
 from ..measurement import Curvature, lanczos_vectors
 from ..pruning import masked
 from ..study import Study, batchnorm_cell, labelled_studies, mask_columns, mask_provenance, pooled
-from ._contract import Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic, translated
 from .curvature_measures import PER_SQUARE, finite_losses, over_images, trace_cells
 
-Row = dict[str, Any]
 _Progress = tuple[int, int, str]
 
 EXTRA = ("network", "rank", "step", "weight_norm", "training_loss")
@@ -45,7 +44,7 @@ class Surroundings:
     curvature: Curvature
     vectors: Tensor
     shared: Row
-    rows: list[Row]
+    rows: Rows
 
 
 @diagnostic(
@@ -109,7 +108,7 @@ def flatness(
 
 
 def _steps(studies: Mapping[str, Study], setting: Setting, *, mask: Mask | None) -> Steps:
-    rows: list[Row] = []
+    rows: Rows = []
     for name, study in studies.items():
         around = yield from surroundings(study, setting, name=name)
         rows += around.rows
@@ -122,11 +121,19 @@ def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Pro
     """Measure one network; yields (done, total, what is measured) between batches, total being an estimate."""
     curvature = Curvature(study.model, study.sources, split=setting.split, images=setting.images, device=study.device)
     curvature.check_top(setting.top)
-    counter = _Counter(passes(curvature, setting) * curvature.batches + curvature.images)
-    before = finite_losses((yield from counter.run(curvature.losses(), "loss")), name=name)
-    squares = yield from counter.run(curvature.squared_gradients(), "gradient of each image")
-    trace = yield from counter.run(curvature.trace(draws=setting.draws, seed=setting.seed), "trace")
-    values, vectors = yield from counter.run(curvature.top(setting.top, seed=setting.seed), "eigenvalues")
+    total, numbers = passes(curvature, setting) * curvature.batches + curvature.images, itertools.count(1)
+
+    def counted(steps: Generator[None, None, Any], what: str) -> Generator[_Progress, None, Any]:
+        def progress(_: None) -> _Progress:
+            done = next(numbers)
+            return done, max(done, total), what
+
+        return translated(steps, progress)
+
+    before = finite_losses((yield from counted(curvature.losses(), "loss")), name=name)
+    squares = yield from counted(curvature.squared_gradients(), "gradient of each image")
+    trace = yield from counted(curvature.trace(draws=setting.draws, seed=setting.seed), "trace")
+    values, vectors = yield from counted(curvature.top(setting.top, seed=setting.seed), "eigenvalues")
     shared: Row = {
         "network": name,
         "training_seed": study.training_seed,
@@ -138,13 +145,13 @@ def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Pro
     covariance = {"metric": "gradient_covariance_trace", "unit": "squared nats per squared weight"}
     seeded: Row = {**shared, "seed": setting.seed}
     eigenvalue = {**seeded, "metric": "hessian_eigenvalue", "unit": PER_SQUARE}
-    rows: list[Row] = [{**eigenvalue, "rank": k + 1, "value": float(value)} for k, value in enumerate(values)]
+    rows: Rows = [{**eigenvalue, "rank": k + 1, "value": float(value)} for k, value in enumerate(values)]
     rows.append({**eigenvalue, "metric": "hessian_top_sum", "rank": setting.top, "value": float(values.sum())})
     rows.append({**seeded, "metric": "hessian_trace", "unit": PER_SQUARE, **trace_cells(trace)})
     rows.append({**shared, **covariance, **over_images(squares)})
     for rank, step in itertools.product(range(1, setting.top + 1), setting.steps):
         move = vectors[:, rank - 1] * (step * shared["weight_norm"])
-        losses = yield from counter.run(curvature.losses(move), "loss along the eigenvectors")
+        losses = yield from counted(curvature.losses(move), "loss along the eigenvectors")
         cells = {"metric": "loss", "unit": "nats", "rank": rank, "step": step}
         rows.append({**seeded, **cells, **over_images(losses)})
     return Surroundings(setting=setting, curvature=curvature, vectors=vectors, shared=shared, rows=rows)
@@ -156,7 +163,7 @@ def passes(curvature: Curvature, setting: Setting) -> int:
     return 2 + products + len(setting.steps) * setting.top
 
 
-def pruned_rows(study: Study, around: Surroundings, mask: Mask) -> Generator[None, None, list[Row]]:
+def pruned_rows(study: Study, around: Surroundings, mask: Mask) -> Generator[None, None, Rows]:
     """Return the rows about the network pruned by a mask; yields between batches."""
     moved = around.curvature.displacement(masked(study.model, mask))
     losses = yield from around.curvature.losses(moved)
@@ -166,26 +173,10 @@ def pruned_rows(study: Study, around: Surroundings, mask: Mask) -> Generator[Non
     provenance = mask_provenance(study.provenance, mask, batchnorm="as_is", study=study)
     split, images = around.shared["split"], around.setting.images
     shared = {**around.shared, **mask_columns(mask), **pooled(study, split, images=images, provenance=provenance)}
-    found: list[Row] = [
+    found: Rows = [
         {"metric": "pruned_loss", "unit": "nats", **over_images(losses)},
         {"metric": "pruned_distance", "unit": NORMS, "value": distance},
         {"metric": "pruned_off_plane", "unit": NORMS, "value": off},
         *({"metric": "pruned_step", "unit": NORMS, "rank": k + 1, "value": float(v)} for k, v in enumerate(steps)),
     ]
     return [{**shared, **row} for row in found]
-
-
-class _Counter:
-    """Counts the steps of several generators, of which about `total` are expected."""
-
-    def __init__(self, total: int) -> None:
-        self._done, self._total = 0, total
-
-    def run(self, steps: Generator[None, None, Any], what: str) -> Generator[_Progress, None, Any]:
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
-            self._done += 1
-            yield self._done, max(self._done, self._total), what

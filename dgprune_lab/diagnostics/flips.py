@@ -12,7 +12,7 @@ from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, See
 from ..scorers import Scorer
 from ..stats import intervals
 from ..study import Study
-from ._contract import Steps, diagnostic
+from ._contract import Rows, Steps, diagnostic
 from ._removal import Removal, removal_cases
 
 EXTRA = ("network", "group")
@@ -75,7 +75,7 @@ def flipped(before: Outcomes, predicted: Tensor) -> dict[str, Tensor]:
     return {"right_to_wrong": right & ~still, "wrong_to_right": ~right & still, **changed}
 
 
-def flip_rows(kinds: Mapping[str, Tensor], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+def flip_rows(kinds: Mapping[str, Tensor], shared: Mapping[str, Any]) -> Rows:
     """The rows of `flips` for what `flipped` returned: shares, then counts."""
     shared = {**shared, "interval": "images"}
     flags = np.stack([flag.double().cpu().numpy() for flag in kinds.values()], axis=1)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from ..core import SEEN, DgpruneError, Seen, provenance_of, roles_of, tidy
-from ..study import GCNet, Study, batchnorm_cell
+from ..core import DgpruneError, provenance_of, tidy
+from ..study import GCNet, Study, batchnorm_cell, pooled
 from ..study import gc_net as measure
-from ._contract import diagnostic
+from ._contract import Row, diagnostic
 
 EXTRA = ("group", "layer", "filter", "output")
 _ROWS = 250_000
@@ -56,24 +55,19 @@ def gc_net(
             f"this network has {count:,} connections, more than the {_ROWS:,} rows that a table may have; take "
             "dg.gc_net(study), whose parameters hold them and which charts.gc_net draws as well."
         )
-    cells = [provenance_of(network).columns(d.name, split, roles=roles_of(study.domains)) for d in study.sources]
     shared = {
+        **pooled(study, split, images=None, provenance=provenance_of(network)),
         "scorer": "gc_net",
         "domain": ", ".join(network.images),
-        "role": "source",
-        "split": split,
+        "images": sum(map(sum, network.images.values())),
         "training_seed": study.training_seed,
         "batchnorm": batchnorm_cell(study, "as_is"),
-        "images": sum(map(sum, network.images.values())),
-        "target_aware": cells[0]["target_aware"],
-        # Of several sources, the most that a stage has seen of any.
-        **{column: max((cell[column] for cell in cells), key=get_args(Seen).index) for column in SEEN},
     }
     rows = [*_pair_rows(network), *(_connection_rows(network) if connections else ())]
     return tidy(({**shared, **row} for row in rows), extra=EXTRA)
 
 
-def _pair_rows(network: GCNet) -> Iterator[dict[str, Any]]:
+def _pair_rows(network: GCNet) -> Iterator[Row]:
     for pair in network.pairs:
         spread, key = network.spread[pair.name], {"group": pair.group, "layer": pair.layer}
         ends = {"low": spread.low, "high": spread.high, "interval": "connections"}
@@ -90,7 +84,7 @@ def _pair_rows(network: GCNet) -> Iterator[dict[str, Any]]:
             yield {**key, "metric": metric, "value": value, "unit": unit, **(ends if metric == "rho_mean" else {})}
 
 
-def _connection_rows(network: GCNet) -> Iterator[dict[str, Any]]:
+def _connection_rows(network: GCNet) -> Iterator[Row]:
     for pair in network.pairs:
         key = {"group": pair.group, "layer": pair.layer, "metric": "rho", "unit": "correlation"}
         for (output, number), value in np.ndenumerate(network.rho(pair.name).detach().cpu().numpy()):

@@ -16,9 +16,9 @@ from ..models.networks import build
 from ..pruning import shared_copy
 from ..stats import intervals
 from ..study import Study
-from ._contract import diagnostic
+from ._contract import Row, Rows, diagnostic
 from ._loss_curve import LossCurve, check_full_loss
-from ._measures import EXTRA, Row, Studies, of_images, of_weights
+from ._measures import EXTRA, Studies, of_images, of_weights
 from ._weight_noise import SEARCHED, WeightNoise, largest_noise, margins
 from .curvature_measures import hessian_trace, sam_sharpness
 from .prunability import prunability as prunability_of
@@ -84,7 +84,7 @@ def margin(studies: Studies, *, images: Count | None = None, split: str = "train
         values = margins(drain(masking.outputs(study.sources, split=split, images=images)))
         draw, count = np.random.default_rng(len(values)), len(values)
         tenths = [np.percentile(values[draw.integers(0, count, count)], _TENTH) for _ in range(intervals.RESAMPLES)]
-        low, high = np.percentile(tenths, [100 * (1 - intervals.LEVEL) / 2, 100 * (1 + intervals.LEVEL) / 2])
+        low, high = np.percentile(tenths, intervals.TAILS)
         return {"value": float(np.percentile(values, _TENTH)), "low": low, "high": high, "interval": "images"}
 
     shared = {"metric": "margin", "unit": "logits", "better_direction": "higher"}
@@ -234,9 +234,9 @@ def generalization_measures(
     losses = measured.assign(metric="training_loss", value=measured["training_loss"], unit="nats", **empty)
     chosen = [make() for name, make in simpler.items() if measures is None or name in measures]
     columns = tidy([], extra=EXTRA).columns
-    rows: list[Row] = []
+    rows: Rows = []
     for table in [measured, *chosen, losses]:
-        records = cast("list[Row]", table[columns.intersection(table.columns)].to_dict("records"))
+        records = cast("Rows", table[columns.intersection(table.columns)].to_dict("records"))
         rows += [{name: value for name, value in row.items() if pd.notna(value)} for row in records]
     return tidy(rows, extra=EXTRA)
 

@@ -7,18 +7,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import NotNegative, tidy
 from ..scorers import GroupView, Scorer, combined, risk_variance, scorer, share, squared_over_mean, terms
-from ..stats import ALL, correlations, over_filters
+from ..stats import ALL, Floats, correlations, over_filters
 from ..study import Study, batchnorm_cell
-from ._contract import diagnostic
+from ._contract import Row, Rows, diagnostic
 
 Form = Literal["additive", "joint", "signed"]
 EXTRA = ("against", "filters", "count")
-Floats = NDArray[np.float64]
 _ROUNDING = 1e-9  # of the largest: below it an effect, which is squared, is the rounding of float32
 
 
@@ -42,30 +40,24 @@ def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: s
     """
 
     def values(item: Scorer, **options: Any) -> Floats:
-        return torch.cat(
-            list(study.score(item, options={"beta": beta, **options}, split=split).values.values())
-        ).numpy()
+        scores = study.score(item, options={"beta": beta, **options}, split=split)
+        return torch.cat(list(scores.values.values())).numpy()
 
     forms: tuple[Form, ...] = get_args(Form)
     scores = {form: values(risk_variance, mode=form) for form in forms}
     removed = {form: values(_removed(form)) for form in forms}
     alive = removed["additive"] > _ROUNDING * removed["additive"].max()
-    shared: dict[str, Any] = {"batchnorm": batchnorm_cell(study, "as_is")}
+    shared: Row = {"batchnorm": batchnorm_cell(study, "as_is")}
     shared |= {"split": split, "images": sum(len(domain.rows(split)) for domain in study.sources)}
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for form in forms:
         for against in dict.fromkeys(("additive", form)):
             for filters, chosen in (("all", np.ones_like(alive)), ("with an effect", alive)):
                 value, low, high = _spearman(scores[form][chosen], removed[against][chosen])
-                cells = {
-                    "scorer": f"risk_variance[mode={form}]",
-                    "against": "its own" if against == form else against,
-                    "filters": filters,
-                    "count": int(chosen.sum()),
-                    "interval": "filters",
-                }
-                cells |= {"metric": "rank_correlation", "unit": "correlation"}
-                rows.append({**shared, **cells, "value": value, "low": low, "high": high})
+                named = {"scorer": f"risk_variance[mode={form}]", "against": "its own" if against == form else against}
+                over = {"filters": filters, "count": int(chosen.sum()), "interval": "filters"}
+                cells = {"metric": "rank_correlation", "unit": "correlation", "value": value, "low": low, "high": high}
+                rows.append({**shared, **named, **over, **cells})
     cells = {"scorer": "risk_variance[mode=additive]", "metric": "variance_share", "unit": "share"}
     rows.append({**shared, **cells, "value": _share(study, beta=beta, split=split)})
     return tidy(rows, extra=EXTRA)

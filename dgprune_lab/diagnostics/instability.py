@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ..core import DgpruneError, is_missing, note, tidy
+from ..core import DgpruneError, most_seen, note, tidy
 from ..measurement import has_batchnorm
-from ..stats import CORRELATIONS, POOLED, correlation_over_runs, rate_words
+from ..stats import CORRELATIONS, POOLED, Floats, correlation_over_runs, rate_words
 from ..training import PruningRun
-from ._contract import diagnostic
+from ._contract import Row, Rows, diagnostic
 
 EXTRA = ("run", "treatment", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
 CONTROLS = ("nothing removed", "removed before training")
 LEAST = 8
 """A correlation over fewer runs than this gets a warning."""
-
-Floats = NDArray[np.float64]
-Rows = list[dict[str, Any]]
 
 
 @diagnostic(
@@ -79,7 +74,7 @@ def _check_alike(runs: list[PruningRun]) -> None:
             )
 
 
-def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
+def _run_rows(number: int, run: PruningRun) -> Iterator[Row]:
     """Yield the rows about one run, with its settings."""
     cells = {"run": number, "remove": run.settings["remove"], "how": run.settings["how"]}
     cells |= {"rate": run.rate, "settings": _describe(run), "treatment": _treatment(run)}
@@ -111,7 +106,7 @@ def _describe(run: PruningRun) -> str:
     )
 
 
-def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
+def _correlations(rows: Rows) -> Iterator[Row]:
     """Yield correlations of the sources' mean stability with each domain's accuracy and each source's gap.
 
     Over the runs of each rate, and over all runs.
@@ -125,8 +120,7 @@ def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
             of_domain = [r for r in ends if r["domain"] == domain]
             shared = {"domain": domain, "of_metric": metric, "stage": "last"}
             shared |= {name: of_domain[0][name] for name in ("split", "role")}
-            aware = [None if is_missing(r["target_aware"]) else bool(r["target_aware"]) for r in of_domain]
-            shared["target_aware"] = True if True in aware else None if None in aware else False
+            shared["target_aware"] = most_seen(of_domain)["target_aware"]
             known = [r for r in of_domain if not pd.isna(stable[r["run"]])]
             for within in (POOLED, *(rates if len(rates) > 1 else ())):
                 chosen = [r for r in known if within in (POOLED, r["rate"])]
@@ -136,16 +130,13 @@ def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
                 yield from ({**shared, "within": name, **row} for row in _both(x, y))
 
 
-def _both(x: Floats, y: Floats) -> Iterator[dict[str, Any]]:
+def _both(x: Floats, y: Floats) -> Iterator[Row]:
     """Yield Pearson's and Kendall's correlation over these runs, with bootstrap intervals over runs."""
     count = len(x)
-    shared = {"interval": "runs", "unit": "correlation", "runs": count}
-    shared["warning"] = _warning(count) if count < LEAST else None
+    shared: Row = {"interval": "runs", "unit": "correlation", "runs": count}
+    if count < LEAST:
+        number = f"{count} run" if count == 1 else f"{count} runs"
+        shared["warning"] = f"only {number}: a correlation over fewer than {LEAST} says next to nothing."
     for name in CORRELATIONS:
         value, low, high = correlation_over_runs(name, x, y)
         yield {**shared, "metric": name, "value": value, "low": low, "high": high}
-
-
-def _warning(count: int) -> str:
-    runs = f"{count} run" + ("" if count == 1 else "s")
-    return f"only {runs}: a correlation over fewer than {LEAST} says next to nothing."

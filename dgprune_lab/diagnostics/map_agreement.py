@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core import Columns, Count, DgpruneError, Ratio, public
+from ..stats import Floats
 
-Floats = NDArray[np.float64]
 Map = Annotated[pd.DataFrame, Columns(("metric", "value", "ratio_requested", "domain", "image", "class"))]
 
 

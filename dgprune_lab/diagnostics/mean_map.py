@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import DgpruneError, Domain, Seen, roles_of, tidy
 from ..scorers import cosine
+from ..stats import Floats
 from ..study import Study, batchnorm_cell
-from ._contract import diagnostic
+from ._contract import Row, Rows, diagnostic
 
 EXTRA = ("group", "filter", "other", "row", "column")
 
@@ -49,14 +48,14 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
             f"the maps of layer {layer!r} are 1 x 1, so there is nothing to draw; take an earlier layer."
         )
 
-    def cells(domain: Domain, *compared: Domain) -> dict[str, Any]:
+    def cells(domain: Domain, *compared: Domain) -> Row:
         """The columns that all rows about a domain (compared with others) share."""
         reads: dict[str, Seen] = {f"{item.name}/{split}": "images" for item in (domain, *compared)}
         seen = study.provenance.adding("scorer", reads).columns(domain.name, split, roles=roles_of(study.domains))
         about = {"domain": domain.name, "role": domain.role, "split": split, "images": len(domain.rows(split))}
         return {**about, **seen, "group": layer, "batchnorm": batchnorm_cell(study, "as_is")}
 
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for domain in study.domains:
         shared = {**cells(domain), "metric": "mean_map", "unit": "response"}
         for number, values in zip(numbers, square_maps(maps[domain.name][numbers]), strict=True):
@@ -69,7 +68,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
     return tidy(rows, extra=EXTRA).astype(dict.fromkeys(("filter", "row", "column"), "Int64"))
 
 
-def square_maps(maps: Tensor) -> list[NDArray[np.float64]]:
+def square_maps(maps: Tensor) -> list[Floats]:
     """Return maps as arrays (H, W); a flattened map becomes a square if it can, otherwise a single row."""
     side = round(math.sqrt(maps.shape[1])) if maps.ndim == 2 else 0
     shape = maps.shape[1:] if maps.ndim == 3 else (side, side) if side**2 == maps.shape[1] else (1, maps.shape[1])

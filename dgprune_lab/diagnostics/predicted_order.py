@@ -52,12 +52,9 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
                 f"an order is predicted from one row per network and measure; {measure!r} has {counts[0]} of "
                 f"{names[0]!r} and {counts[1]} of {names[1]!r}."
             )
-        first, second = (rows[rows["network"] == name].iloc[0].to_dict() for name in names)
-        line = dict(zip(keys, cast("tuple[Any, ...]", key), strict=True)) | {
-            names[0]: first["value"],
-            names[1]: second["value"],
-        }
-        line |= _prediction(first, second)
+        pair = [rows[rows["network"] == name].iloc[0].to_dict() for name in names]
+        line = dict(zip(keys, cast("tuple[Any, ...]", key), strict=True))
+        line |= {row["network"]: row["value"] for row in pair} | _prediction(*pair)
         if measured is not None:
             neither = line["predicts"] == "neither"
             line["verdict"] = "none" if neither else "right" if line["predicts"] == measured else "wrong"

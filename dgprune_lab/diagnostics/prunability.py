@@ -16,13 +16,12 @@ from ..pruning import allocate, shared_copy
 from ..scorers import Scorer
 from ..stats import unlike
 from ..study import Study, batchnorm_cell, labelled_studies, pooled
-from ._contract import Steps, diagnostic
+from ._contract import Rows, Steps, diagnostic
 from ._loss_curve import LossCurve, grid_of, tolerances_of
 
 Granularity = Literal["weight", "filter"]
 Search = Literal["grid", "fast"]
 AnyScorer = str | Scorer | Scores | WeightScores
-Row = dict[str, Any]
 
 _READ_OFF = ("smallest", "contiguous_end", "bracket_low", "monotone", "isolated_feasible")
 EXTRA = ("network", "granularity", "search", "fraction_kept", "tolerance", "training_loss", *_READ_OFF, "evaluations")
@@ -140,7 +139,7 @@ def _steps(
     studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequence[float], search: Search, refuse: float | None
 ) -> Steps:
     """Measure all curves and return the table; yields (evaluations done, largest possible number) between batches."""
-    rows: list[Row] = []
+    rows: Rows = []
     losses: dict[str, float] = {}
     done = 0
     for name, study in studies.items():
@@ -241,7 +240,7 @@ def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
 
 def curve_rows(
     study: Study, curve: LossCurve, *, setting: Setting, search: Search, tolerances: Sequence[float]
-) -> list[Row]:
+) -> Rows:
     """Return the rows of one network, from its measured curve: the losses, and the prunability for each tolerance."""
     shares, means = curve.points
     scorer: Any = setting.scorer
@@ -263,7 +262,7 @@ def curve_rows(
     grid, ends, intervals = search == "grid", {}, [(None, None)] * len(tolerances)
     if curve.refuse is None:
         ends, intervals = curve.intervals(), curve.resampled(tolerances, smallest=grid)
-    rows: list[Row] = []
+    rows: Rows = []
     for share, mean in zip(shares, means, strict=True):
         if share in curve.refused:
             continue

@@ -15,14 +15,12 @@ from ..scorers import Scorer
 from ..stats import ALL, LEAST, correlations, filled, intervals, over_filters
 from ..study import Study, batchnorm_cell
 from ._attributions import Attributions, attribution_steps
-from ._contract import Steps, diagnostic
+from ._contract import Rows, Steps, diagnostic
 from ._removal import check_names
 from .agreement import target_aware
 
 EXTRA = ("method", "group", "filter", "other", "q_value")
 IMAGES = 500
-
-Rows = list[dict[str, Any]]
 
 
 @diagnostic(
@@ -75,7 +73,9 @@ def sensitivity(
     Args:
         method: attribution method. "gradient_x_activation" and "activation" take one pass over the images for all
             layers; the others take 20 passes per layer ("integrated_gradients", "conductance") or one pass per filter
-            ("ablation").
+            ("ablation"). "integrated_gradients" and "conductance" attribute to a group's output before its ReLU (behind
+            its BatchNorm, if there is one), and behind it they would be other numbers; "gradient_x_activation" and
+            "ablation" are the same before and behind a ReLU, and "activation" is what the next layer takes.
         between: names of two domains; None for the first source and the first target (or second source).
         layers: names of groups; None for all.
         scorers: scorers whose removal order is compared with the effect sizes.
@@ -105,22 +105,15 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
     d, area, q = data.estimates(seed=seed)
     provenance, roles = data.provenance(study), roles_of(study.domains)
     shared = {"method": data.method, "split": data.split, "interval": "images", "seed": seed}
-    shared["batchnorm"] = batchnorm_cell(study, "as_is")
-    cells = [
-        {
-            **shared,
-            "training_seed": study.training_seed,
-            "domain": domain.name,
-            "role": domain.role,
-            "images": len(images),
-            **provenance.columns(domain.name, data.split, roles=roles),
-        }
-        for domain, images in zip(data.pair, data.rows, strict=True)
-    ]
+    shared |= {"batchnorm": batchnorm_cell(study, "as_is"), "training_seed": study.training_seed}
+    cells = []
+    for domain, images in zip(data.pair, data.rows, strict=True):
+        about = {"domain": domain.name, "role": domain.role, "images": len(images)}
+        cells.append({**shared, **about, **provenance.columns(domain.name, data.split, roles=roles)})
     keys = [{"group": name, "filter": k} for name, pair in data.values.items() for k in range(pair[0].shape[1])]
     rows: Rows = []
 
-    def add(side: int, estimate: Iterable[Iterable[float]], **more: Any) -> list[dict[str, Any]]:
+    def add(side: int, estimate: Iterable[Iterable[float]], **more: Any) -> Rows:
         numbers = zip(keys, *estimate, strict=True)
         return [{**cells[side], **key, "value": v, "low": low, "high": high, **more} for key, v, low, high in numbers]
 
@@ -149,11 +142,8 @@ def _scorer_rows(
             cells = {**shared, "group": name, "metric": "score", "unit": "score"}
             rows += [{**cells, "filter": k, "value": value} for k, value in enumerate(item.values[name].tolist())]
         order = {name: -item.values[name] for name in effects}
-        shared |= {
-            "target_aware": target_aware(study, item, provenance=provenance),
-            "group": ALL,
-            "unit": "correlation",
-        }
+        aware = target_aware(study, item, provenance=provenance)
+        shared |= {"target_aware": aware, "group": ALL, "unit": "correlation"}
         for metric, chosen in (("rank_correlation", None), ("rank_correlation_active", active)):
             pair = [
                 {name: part if chosen is None else part[chosen[name]] for name, part in values.items()}

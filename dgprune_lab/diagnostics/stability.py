@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import ALL, Floats, Values, correlations, overlaps, random_matchings, weighted
 from ..study import Study, network_names
-from ._contract import diagnostic
+from ._contract import Row, diagnostic
 from ._filter_matching import Match, matched, pooled_outputs
 from ._removal import Removal, check_names
 from .agreement import target_aware
@@ -224,7 +224,7 @@ def _aligned(values: Values, matches: Mapping[str, Match] | None) -> Values:
     return values if matches is None else {name: numbers[matches[name].other] for name, numbers in values.items()}
 
 
-def _rows(pairs: Sequence[_Pair], *, name: str | None = None, interval: str | None = None) -> Iterator[dict[str, Any]]:
+def _rows(pairs: Sequence[_Pair], *, name: str | None = None, interval: str | None = None) -> Iterator[Row]:
     """The rows of one pair, or of the mean over several pairs with their range as the named interval."""
     first = pairs[0]
     shared = {"scorer": first.scorer, "pair": name, "images": first.images, "target_aware": first.target_aware}

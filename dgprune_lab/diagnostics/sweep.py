@@ -30,7 +30,7 @@ from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
 from ..study import Study, remaining_cost
-from ._contract import Steps, diagnostic
+from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import check_names, check_number, mask_cells
 from ._workers import shared_out
 
@@ -96,7 +96,7 @@ def sweep(
         ]
         options = {"split": split, "batchnorm": batchnorm, "images": images}
         outcomes = yield from _outcomes(study, [mask for _, mask in masks], options=options, executor=executor)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for domain in study.domains:
         cells = [
             {**mask_cells(study, mask, batchnorm=batchnorm, domain=domain, split=split), "seed": s} for s, mask in masks
@@ -138,7 +138,7 @@ def _scores(
             yield from ((seed, study.score(item, seed=seed)) for seed in seeds)
 
 
-def _rows(cells: Sequence[dict[str, Any]], outcomes: Sequence[Outcomes]) -> Iterator[dict[str, Any]]:
+def _rows(cells: Sequence[Row], outcomes: Sequence[Outcomes]) -> Iterator[Row]:
     """Yield the rows of accuracy and loss of each mask on one domain (none without labels), with one bootstrap."""
     correct = [outcome.correct.double().numpy() for outcome in outcomes if outcome.correct is not None]
     if not correct:

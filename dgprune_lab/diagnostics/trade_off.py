@@ -9,8 +9,8 @@ from torch import nn
 from ..core import BatchNorm, Count, DgpruneError, Mask, Outcomes, tidy, yielding
 from ..measurement import outcome_rows, worst_rows
 from ..study import Study
-from ._choices import Choice, Rows, choice_of
-from ._contract import Steps, diagnostic
+from ._choices import Choice, choice_of
+from ._contract import Rows, Steps, diagnostic
 
 EXTRA = ("network", "kind")
 

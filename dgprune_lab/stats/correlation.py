@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .intervals import LEVEL, RESAMPLES
+from .intervals import LEVEL, RESAMPLES, TAILS, Floats
 
-Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
 """A correlation, and the low and high end of its 95 % interval; NaN where there is none."""
 
@@ -24,16 +22,15 @@ def tau_b(x: Floats, y: Floats) -> float:
     >>> round(tau_b(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])), 3)
     0.333
     """
-    a, b = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-    norm = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / norm) if norm else math.nan
+    return _cosine(np.sign(x[:, None] - x), np.sign(y[:, None] - y))
 
 
 def pearson(x: Floats, y: Floats) -> float:
     """Return Pearson's correlation; NaN where x or y does not vary. Like `tau_b`, without scipy's p-value."""
-    if not len(x):
-        return math.nan
-    a, b = x - x.mean(), y - y.mean()
+    return _cosine(x - x.mean(), y - y.mean()) if len(x) else math.nan
+
+
+def _cosine(a: Floats, b: Floats) -> float:
     norm = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / norm) if norm > 1e-15 else math.nan
 
@@ -66,8 +63,7 @@ def correlation_over_runs(name: str, x: Floats, y: Floats) -> Interval:
         return math.nan, math.nan, math.nan
     draws = np.random.default_rng(count).integers(0, count, size=(RESAMPLES, count))
     resampled = np.array([statistic(x[draw], y[draw]) for draw in draws])
-    tail = (1 - LEVEL) / 2 * 100
-    low, high = np.percentile(resampled[~np.isnan(resampled)], [tail, 100 - tail])
+    low, high = np.percentile(resampled[~np.isnan(resampled)], TAILS)
     return value, float(low), float(high)
 
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import ClassMoments, Count, DgpruneError, Seed, public
-from .intervals import LEVEL, RESAMPLES, Estimate, drawn_counts
+from .intervals import LEVEL, RESAMPLES, Estimate, Floats, drawn_counts
 
-Array = NDArray[np.float64]
 Labels = tuple[NDArray[np.integer], NDArray[np.integer]]
 Codes = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -126,7 +125,7 @@ def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor |
 
 @public
 def cohens_d(
-    first: Array, second: Array, *, labels: Labels, seed: Seed = 0, resolution: Array | float = 0.0
+    first: Floats, second: Floats, *, labels: Labels, seed: Seed = 0, resolution: Floats | float = 0.0
 ) -> Estimate:
     """Estimate `matched_d` of each filter with a 95 % bootstrap interval over the images of both domains.
 
@@ -163,8 +162,7 @@ def cohens_d(
     Raises:
         DgpruneError: no class has two images in both domains, the shapes do not fit, or a value is not finite.
     """
-    codes, classes = coded(first, second, labels)
-    shared = shared_classes(*(torch.from_numpy(np.bincount(code, minlength=classes)) for code in codes))
+    codes, classes, shared = coded(first, second, labels)
     estimates, resolved = np.empty((3, first.shape[1])), np.broadcast_to(resolution, first.shape[1:]).copy()
     width = max(1, BYTES // (8 * (6 * RESAMPLES + 5 * (len(first) + len(second)))))
     for start in range(0, first.shape[1], width):
@@ -176,15 +174,15 @@ def cohens_d(
 
 
 def _with_interval(
-    pair: list[Array], codes: Codes, shared: Tensor, *, classes: int, seed: int, resolution: Tensor
-) -> tuple[Array, Array, Array]:
+    pair: list[Floats], codes: Codes, shared: Tensor, *, classes: int, seed: int, resolution: Tensor
+) -> tuple[Floats, Floats, Floats]:
     """The values, low ends and high ends of `cohens_d` for a block of filters, (C',) each."""
     moments = [
         class_moments(torch.from_numpy(values), torch.from_numpy(code), classes=classes)
         for values, code in zip(pair, codes, strict=True)
     ]
-    gaps, spreads = (tensor.numpy() for tensor in _per_class(moments[0], moments[1], shared, resolution=resolution))
-    value = matched_d(moments[0], moments[1], resolution=resolution).numpy()
+    each, pooled = _per_class(moments[0], moments[1], shared, resolution=resolution)
+    value, gaps, spreads = (tensor.numpy() for tensor in (each.nanmean(0), each, pooled))
     (total, count), sizes = np.zeros((2, RESAMPLES, len(value))), []
     for k, label in enumerate(shared.tolist()):
         rows = [values[code == label] for values, code in zip(pair, codes, strict=True)]
@@ -232,8 +230,8 @@ def shared_classes(first: Tensor, second: Tensor) -> Tensor:
     return shared
 
 
-def coded(first: Array, second: Array, labels: Labels) -> tuple[Codes, int]:
-    """Return the labels of both domains, renumbered from 0 without gaps, and the number of classes."""
+def coded(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int, Tensor]:
+    """Return the labels of both domains, numbered from 0 without gaps, the number of classes, and `shared_classes`."""
     for values, classes in zip((first, second), labels, strict=True):
         _check(values.shape, classes.shape, finite=bool(np.isfinite(values).all()))
     if first.shape[1] != second.shape[1]:
@@ -242,8 +240,9 @@ def coded(first: Array, second: Array, labels: Labels) -> tuple[Codes, int]:
             "network for both."
         )
     unique, codes = np.unique(np.concatenate(labels), return_inverse=True)
-    codes = codes.astype(np.int64)
-    return (codes[: len(first)], codes[len(first) :]), len(unique)
+    pair, classes = np.split(codes.astype(np.int64), [len(first)]), len(unique)
+    shared = shared_classes(*(torch.from_numpy(np.bincount(part, minlength=classes)) for part in pair))
+    return (pair[0], pair[1]), classes, shared
 
 
 def _check(values: Sequence[int], labels: Sequence[int], *, finite: bool) -> None:
@@ -257,7 +256,7 @@ def _check(values: Sequence[int], labels: Sequence[int], *, finite: bool) -> Non
         raise DgpruneError(NOT_FINITE)
 
 
-def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Iterator[tuple[slice, Array]]:
+def _resampled(gap: Floats, pair: list[Floats], *, seed: tuple[int, int]) -> Iterator[tuple[slice, Floats]]:
     """Yield J^2 times Cohen's d of one class for a block of resamples: (step, C); NaN where a resample is constant."""
     sizes = [len(values) for values in pair]
     df = sum(sizes) - 2
@@ -267,8 +266,8 @@ def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Itera
     step = max(1, _STEP // (8 * max(*sizes, len(gap))))
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        given = zip(streams, (rows, rows), sizes, strict=True)
-        counts = [drawn_counts(*options).astype(np.float64) for options in given]
+        drawn = (drawn_counts(stream, rows, size) for stream, size in zip(streams, sizes, strict=True))
+        counts = [count.astype(np.float64) for count in drawn]
         first, second = (count @ values / len(values) for count, values in zip(counts, pair, strict=True))
         spread = counts[0] @ squares[0] + counts[1] @ squares[1] - sizes[0] * first**2 - sizes[1] * second**2
         shift = gap + second - first
@@ -279,7 +278,7 @@ def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Itera
         yield slice(start, start + rows), d
 
 
-def _tail(sizes: Array) -> float:
+def _tail(sizes: Floats) -> float:
     """The share of resamples beyond each end of an expanded percentile interval, for class sizes (K, 2)."""
     from scipy.special import ndtr, stdtrit
 
@@ -287,7 +286,7 @@ def _tail(sizes: Array) -> float:
     return float(ndtr(-factor * stdtrit((sizes - 1).sum(), (1 + LEVEL) / 2)))
 
 
-def _quantiles(values: Array, tail: float) -> list[Array]:
+def _quantiles(values: Floats, tail: float) -> list[Floats]:
     """The quantiles of each column at `tail` and 1 - tail, interpolated; as np.nanquantile, which is far slower."""
     ordered, columns = np.sort(values, axis=0), np.arange(values.shape[1])
     last = (~np.isnan(values)).sum(0) - 1

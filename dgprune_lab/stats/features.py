@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import DgpruneError, public
-from .intervals import Estimate, over_images
+from .intervals import Estimate, Floats, over_images
 
 Rows = NDArray[np.floating]
-Values = NDArray[np.float64]
 Ids = NDArray[np.generic]
 
 FEWEST = 8
@@ -20,7 +19,7 @@ _ROUNDING = 1e-5  # sums of float32 in another order differ by less
 
 
 @public
-def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]:
+def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Floats]:
     """Return every set of features, standardised by the mean and the standard deviation of a reference set.
 
     (x - mean(by)) / max(sd(by), f), column by column, with the standard deviation divided by n - 1. The floor f is a
@@ -88,7 +87,7 @@ def median_distance(rows: Rows) -> float:
     return median
 
 
-def table(rows: Rows, name: str, *, least: int = 1) -> Values:
+def table(rows: Rows, name: str, *, least: int = 1) -> Floats:
     """Return features in float64; refuse those that are not (N, D) with N >= `least`, or not finite."""
     values = np.asarray(rows, dtype=np.float64)
     if values.ndim != 2 or not values.size:
@@ -102,7 +101,7 @@ def table(rows: Rows, name: str, *, least: int = 1) -> Values:
     return values
 
 
-def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Values]:
+def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Floats, Floats]:
     """Return both domains' features in float64; refuse them if their columns differ or the ids do not fit the rows."""
     x, y = table(first, "first", least=FEWEST), table(second, "second", least=FEWEST)
     check_sizes(1, first=x, second=y)
@@ -124,7 +123,7 @@ def check_sizes(axis: int, **tables: Ids) -> None:
         raise DgpruneError(f"{name} has {rows.shape[axis]} {unit} and {other} {others.shape[axis]}; {advice}.")
 
 
-def constant(rows: Values) -> NDArray[np.bool_]:
+def constant(rows: Floats) -> NDArray[np.bool_]:
     """Return which columns are constant, up to rounding errors of float32: 1e-5 of their largest absolute value."""
     return np.ptp(rows, axis=0) <= _ROUNDING * np.abs(rows).max(0)
 
@@ -134,6 +133,6 @@ def estimate(value: float, low: float, high: float) -> Estimate:
     return Estimate(*np.array([value, low, high], dtype=np.float64))
 
 
-def mean_over_images(values: Values) -> Estimate:
+def mean_over_images(values: Floats) -> Estimate:
     """Return the mean over images of one number per image, with its bootstrap interval."""
     return estimate(float(values.mean()), *map(float, over_images(values)))

@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import seed as seeded
-from .intervals import LEVEL, Estimate
-
-Values = NDArray[np.float64]
-Ids = NDArray[np.generic]
+from .features import Ids, estimate
+from .intervals import LEVEL, Estimate, Floats
 
 HALVES = 200
 
@@ -27,8 +25,8 @@ class Draws(NamedTuple):
     column same[1][k] of an (N, M) table show the same image; such a pair is left out.
     """
 
-    first: Values
-    second: Values
+    first: Floats
+    second: Floats
     same: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
@@ -49,20 +47,20 @@ def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
     return Draws(first, second, (rows, columns))
 
 
-def within(weights: Values) -> Draws:
+def within(weights: Floats) -> Draws:
     """Return the draws for comparing one domain with itself, without the pairs of an image with itself."""
     each = np.arange(weights.shape[1])
     return Draws(weights, weights, (each, each))
 
 
-def mean_of_pairs(table: Values, draw: Draws) -> Values:
+def mean_of_pairs(table: Floats, draw: Draws) -> Floats:
     """Return the mean of an (N, M) table over pairs of different images, (1 + HALVES,); other entries are set to 0."""
     w, v, (p, q) = draw
     table[p, q] = 0
     return ((w @ table) * v).sum(1) / (w.sum(1) * v.sum(1) - (w[:, p] * v[:, q]).sum(1))
 
 
-def co_moment(a: Values, b: Values, draw: Draws) -> Values:
+def co_moment(a: Floats, b: Floats, draw: Draws) -> Floats:
     """Return the mean of (a_ij - a_il - a_kj + a_kl) (b_ij - b_il - b_kj + b_kl) / 4 of each draw, (1 + HALVES,).
 
     i and k are rows, j and l columns, and all four are different images. For a = b = X Y' this is an unbiased estimate
@@ -93,7 +91,7 @@ def co_moment(a: Values, b: Values, draw: Draws) -> Values:
     return pairs / n_pairs - threes + fours / n_fours
 
 
-def by_halves(values: Values) -> Estimate:
+def by_halves(values: Floats) -> Estimate:
     """Return the value of the first draw with the interval that contains the values of all but 5 % of the halves.
 
     A delete-half jackknife (McCarthy 1969, Shao and Wu 1989): where a statistic is nearly a mean, its values on halves
@@ -105,10 +103,10 @@ def by_halves(values: Values) -> Estimate:
     tail = (1 - LEVEL) / 2
     known = len(halves) and np.isfinite(values[0])
     ends = np.quantile(halves, [tail, 1 - tail]) if known else np.full(2, np.nan)
-    return Estimate(*np.array([values[0], *ends]))
+    return estimate(values[0], *ends)
 
 
-def _halves(order: Values) -> Values:
+def _halves(order: Floats) -> Floats:
     """(1 + HALVES, N): a row of ones, then for each row of `order` (HALVES, N) ones at its smallest half."""
     weights = np.zeros((1 + HALVES, order.shape[1]))
     weights[0] = 1

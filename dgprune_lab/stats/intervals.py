@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Seed, public
+from ..core import Seed, is_missing, most_seen, public
 
 RESAMPLES = 1000
 LEVEL = 0.95
-_TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
+TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
+PAIRED = ("seeds", "minimum_detectable_effect", "p_value", "p_holm")
+"""The columns of a row of `difference_row` that are not shared by all tables."""
 _BYTES = 64 * 2**20
+
+Floats = NDArray[np.float64]
+Row = Mapping[str, Any]
 
 
 class Estimate(NamedTuple):
     """A value with the ends of its 95 % interval; for many values at once, three arrays of one shape."""
 
-    value: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    value: Floats
+    low: Floats
+    high: Floats
 
 
-def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def over_images(values: Floats) -> tuple[Floats, Floats]:
     """Return the 95 % percentile bootstrap interval of the mean over images, for many measurements at once.
 
     All measurements on the same number of images use the same 1,000 seeded resamples, so the interval of a difference
@@ -46,7 +51,7 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     constant = (flat == flat[:1]).all(0)
     if not constant.all():
         means = resampled_means(flat[:, ~constant])
-        low[~constant], high[~constant] = np.percentile(means, _TAILS, axis=0)
+        low[~constant], high[~constant] = np.percentile(means, TAILS, axis=0)
     value, bound = flat[0, constant].astype(np.float64), _bound(len(flat))
     from_below = (value == 0) | (value == -1)
     low[constant] = np.select([value == 1, from_below], [1 - bound, value], np.nan)
@@ -55,7 +60,7 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     return low.reshape(shape), high.reshape(shape)
 
 
-def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def resampled_means(values: Floats) -> NDArray[np.float32]:
     """Return the mean of each column of (N, K) in each of the resamples that `over_images` uses: (1000, K)."""
     single, count = np.ascontiguousarray(values, dtype=np.float32), len(values)
     if count * RESAMPLES * 4 <= _BYTES:
@@ -68,15 +73,13 @@ def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> tuple[float, float]:
+def difference(after: Floats, before: Floats) -> tuple[float, float]:
     """Return low and high of mean(after - before), paired by image; symmetric about 0 where no image changed."""
     low, high = differences(after[:, None], before)
     return float(low[0]), float(high[0])
 
 
-def differences(
-    after: NDArray[np.float64], before: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def differences(after: Floats, before: Floats) -> tuple[Floats, Floats]:
     """Return `difference` for many measurements at once: after (N, K), before (N,); low and high, (K,) each."""
     changes = after.astype(np.float64) - before.astype(np.float64)[:, None]
     low, high = over_images(changes)
@@ -86,9 +89,7 @@ def differences(
 
 
 @public
-def crossed_difference(
-    first: NDArray[np.float64], second: NDArray[np.float64], *, seed: Seed = 0
-) -> tuple[float, float, float]:
+def crossed_difference(first: Floats, second: Floats, *, seed: Seed = 0) -> tuple[float, float, float]:
     """Estimate mean(first) - mean(second) with a 95 % interval over images and repeats.
 
     Rows are repeats (draws of a random scorer; one row where nothing is random), columns are images, the same in both
@@ -118,9 +119,7 @@ def crossed_difference(
     return value, float(low), float(high)
 
 
-def relative_drops(
-    after: NDArray[np.float64], before: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def relative_drops(after: Floats, before: Floats) -> tuple[Floats, Floats]:
     """Return the 95 % percentile bootstrap interval of (mean(before) - mean(after)) / mean(before), paired by image.
 
     Both means of a resample are over the same images; a resample in which `before` has no correct image is left out.
@@ -139,14 +138,14 @@ def relative_drops(
         return np.full(after.shape[1], np.nan), np.full(after.shape[1], np.nan)
     means = resampled_means(np.concatenate([after, before[:, None]], axis=1)).astype(np.float64)
     means = means[means[:, -1] > 0]
-    low, high = np.percentile(1 - means[:, :-1] / means[:, -1:], _TAILS, axis=0)
+    low, high = np.percentile(1 - means[:, :-1] / means[:, -1:], TAILS, axis=0)
     unchanged, lost, bound = (after == before[:, None]).all(0), (after == 0).all(0), _bound(count) / base
     low[unchanged], high[unchanged] = -bound, bound
     low[lost], high[lost] = 1 - bound, 1.0
     return low, high
 
 
-def at_chance(right: NDArray[np.float64], *, classes: int) -> bool:
+def at_chance(right: Floats, *, classes: int) -> bool:
     """Return whether an accuracy is not significantly above chance: its 95 % interval begins at 1 / classes or below.
 
     Args:
@@ -217,6 +216,42 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(order) - rank) * p_values[k]))
         adjusted[k] = highest
     return adjusted
+
+
+def difference_row(pairs: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
+    """Return the row of the mean of value - baseline's value over training seeds, with its 95 % t interval.
+
+    Args:
+        pairs: (name, row, the baseline's row) of each training seed.
+
+    Returns:
+        The first row with the metric "difference", `PAIRED` without `p_holm`, the mean `ratio_achieved`, and the most
+        that either side has seen.
+    """
+    rows: list[Any] = [row for _, row, _ in pairs]
+    gaps = [row["value"] - other["value"] for _, row, other in pairs]
+    mean, low, high = over_seeds(gaps)
+    achieved = [row.get("ratio_achieved") for row in rows]
+    return {
+        **rows[0],
+        "ratio_achieved": None if any(map(is_missing, achieved)) else sum(achieved) / len(achieved),
+        "training_seed": None,
+        "metric": "difference",
+        "value": mean,
+        "low": low,
+        "high": high,
+        "interval": "seeds",
+        "seeds": ", ".join(name for name, _, _ in pairs),
+        "minimum_detectable_effect": minimum_detectable_effect(gaps),
+        "p_value": paired_p(gaps),
+        **most_seen([side for _, *both in pairs for side in both]),
+    }
+
+
+def with_holm(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return rows of `difference_row` with `p_holm`, adjusted for testing all of them."""
+    adjusted = holm([row["p_value"] for row in rows])
+    return [{**row, "p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _bound(count: int) -> float:

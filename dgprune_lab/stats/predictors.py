@@ -8,17 +8,16 @@ returns estimate and resamples. The pair of a network with its own copy never co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core import DgpruneError
-from .intervals import drawn_counts
+from .intervals import Floats, drawn_counts
 from .rank_agreement import LEAST, weighted_ranks
 
-Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Whole = NDArray[np.intp]
 _NONE = 1e-9
@@ -64,9 +63,8 @@ def kendall(measure: Floats, outcome: Floats, *, grid: Grid, draws: Floats) -> t
     of them is 0. For one draw of every cell tau-b is that of `scipy.stats.kendalltau`.
     """
     a, b, known = _signs(measure, outcome)
-    both, first, second, count = (
-        _drawn(grid.between(part), draws) for part in (a * b, np.abs(a) * known, np.abs(b) * known, known)
-    )
+    sums = (grid.between(part) for part in (a * b, np.abs(a) * known, np.abs(b) * known, known))
+    both, first, second, count = (((draws @ between) * draws).sum(1) for between in sums)
     return _ratio(both, count), _ratio(both, np.sqrt(first * second))
 
 
@@ -110,7 +108,8 @@ def conditional_mutual_information(
     sums = grid.between(np.stack([untied, a * untied, b * untied, a * b])).astype(np.float32)
     singles = draws.astype(np.float32)  # exact: all sums are whole numbers far below 2^24
     lowest = np.full(len(draws), np.inf)
-    for chosen in _subsets(grid.levels.shape[1], most):
+    hyperparameters = range(grid.levels.shape[1])
+    for chosen in chain.from_iterable(combinations(hyperparameters, size) for size in range(most + 1)):
         blocks, weights = _blocks(sums, grid.codes(chosen), singles)
         n, m, o, both = blocks
         joint = sum(
@@ -217,11 +216,6 @@ def _signs(measure: Floats, outcome: Floats) -> tuple[Floats, Floats, Floats]:
     return np.sign(first[:, None] - first) * pairs, np.sign(second[:, None] - second) * pairs, pairs
 
 
-def _drawn(between: Floats, draws: Floats) -> Floats:
-    """(R,) sums over all pairs of drawn networks."""
-    return ((draws @ between) * draws).sum(1)
-
-
 def _blocks(sums: Singles, codes: Whole, draws: Singles) -> tuple[Floats, Floats]:
     """(F, R, U) sums over the pairs of drawn networks between groups of cells, for F forms, and how often each counts.
 
@@ -238,11 +232,6 @@ def _blocks(sums: Singles, codes: Whole, draws: Singles) -> tuple[Floats, Floats
         blocks.append(np.add.reduceat(inner, later, axis=2))
         weights += [1.0, *[2.0] * (len(later) - 1)]
     return np.concatenate(blocks, axis=2).astype(np.float64), np.array(weights)
-
-
-def _subsets(count: int, most: int) -> Iterator[tuple[int, ...]]:
-    for size in range(min(most, count) + 1):
-        yield from combinations(range(count), size)
 
 
 def _n_log_n(counts: Floats, weights: Floats) -> Floats:

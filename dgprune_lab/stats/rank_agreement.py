@@ -11,18 +11,16 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import Count, Scope, Seed, public
 from ..core import seed as seeded
-from .intervals import RESAMPLES
+from .intervals import RESAMPLES, Floats
 
 ALL = "all"
 LEAST = 3  # a layer of fewer filters has no order to correlate
 _BYTES = 32 * 2**20
 
-Floats = NDArray[np.float64]
 Values = Mapping[str, Tensor]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from ..core import public
-from .effect_sizes import BYTES, Array, Labels, coded, shared_classes
-from .intervals import LEVEL, Estimate
+from .effect_sizes import BYTES, Labels, coded
+from .intervals import LEVEL, Estimate, Floats
 
 
 @public
-def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
+def auroc(first: Floats, second: Floats, *, labels: Labels) -> Estimate:
     """Estimate how often, among pairs of one class, the second domain's image has the larger number: .5 is chance.
 
     A = mean over classes k of P(second > first) + P(second = first) / 2 within the class, over the classes that
@@ -57,7 +56,7 @@ def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
 
 
 @public
-def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
+def p_values(first: Floats, second: Floats, *, labels: Labels) -> Floats:
     """Return for each filter the two-sided p-value of `auroc` = .5: (C,); 1 where all images of each class are equal.
 
     z = (A - .5) / sqrt(sum_k V_k / K^2), V_k = (n + 1) / (12 n_1 n_2) corrected for ties, by the normal approximation:
@@ -74,7 +73,7 @@ def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
 
 
 @public
-def q_values(p: Array) -> Array:
+def q_values(p: Floats) -> Floats:
     """Return p-values adjusted so that, of the filters with q <= .05, at most 5 % are expected to be false discoveries.
 
     With the m p-values sorted ascending, q_(i) is the least of p_(j) m / j over j >= i (Benjamini and Hochberg 1995,
@@ -95,14 +94,13 @@ def q_values(p: Array) -> Array:
     return adjusted
 
 
-def _areas(first: Array, second: Array, labels: Labels) -> tuple[Array, Array, Array]:
+def _areas(first: Floats, second: Floats, labels: Labels) -> tuple[Floats, Floats, Floats]:
     """The mean AUROC, and the two weights of `_variance`, (C,) each."""
     from scipy.stats import rankdata
 
-    codes, classes = coded(first, second, labels)
-    shared = shared_classes(*(torch.from_numpy(np.bincount(code, minlength=classes)) for code in codes)).tolist()
+    codes, _, shared = coded(first, second, labels)
     area, plain, extra = np.zeros((3, first.shape[1]))
-    for k in shared:
+    for k in shared.tolist():
         rows, others = (np.flatnonzero(code == k) for code in codes)
         n, m = len(rows), len(others)
         width, total = max(1, BYTES // (10 * 8 * (n + m))), n + m
@@ -116,7 +114,7 @@ def _areas(first: Array, second: Array, labels: Labels) -> tuple[Array, Array, A
     return area / len(shared), plain / len(shared) ** 2, extra / len(shared) ** 2
 
 
-def _variance(theta: Array, plain: Array, extra: Array) -> Array:
+def _variance(theta: Floats, plain: Floats, extra: Floats) -> Floats:
     """Hanley and McNeil's variance of the mean AUROC over classes; at .5, the variance of the rank test with ties."""
     inner = (1 - theta) / (2 - theta) + theta / (1 + theta)
     return theta * (1 - theta) * (plain + extra * inner)
