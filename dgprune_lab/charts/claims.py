@@ -78,7 +78,6 @@ def _size(row: Mapping[Any, Any], name: str) -> float | None:
 
 
 def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
-    """Draw the claims of one unit."""
     x = alt.X("estimate:Q", scale=alt.Scale(zero=True), title=unit, axis=signed_axis(tickCount=6, **ZERO_LINE))
     y = alt.Y("place:O", axis=None)
     base = rows_of(f"claims_{k}", rows)
