@@ -45,8 +45,6 @@ _WORDS = {
     "tau_difference": "Tau-a minus that of",
     "partial_correlation": "Partial rank correlation given",
 }
-
-
 _HOW = (
     "indexof(statistic, 'information') >= 0 ? 'Never below 0; it has no direction.' : "
     "indexof(statistic, 'minus') >= 0 ? 'Above 0: predicts better than the other.' : 'Above 0: predicts correctly.'"
