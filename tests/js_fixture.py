@@ -32,7 +32,8 @@ def fixture() -> dict[str, Any]:
     labels = [
         {"value": value, "label": "n" * k} for k, value in enumerate((97.0, 98.5, 50.0, 51.0, 52.0, 99.9, 0.5, 1.0), 3)
     ]
-    points_near = [(5.0, 97.0), (20.0, 90.0), (50.0, 85.0), (10.0, 50.0), (10.0, 46.0)]
+    steep = [(8.0 + height / 100, float(height)) for height in range(26, 78, 2)]  # nothing is free near 50 %
+    points_near = [(5.0, 97.0), (20.0, 90.0), (50.0, 85.0), (10.0, 50.0), (10.0, 46.0), *steep]
     around = {"width": 300, "lines": [98.5, 50.0, 10.0], "texts": [12.0], "points": points_near}
     pinned_curves = make_curve(*(make_frame("l1", ratio) for ratio in (0.5, 0.65, 0.75, 0.9)))["lines"]["curves"]
     pinned = pinned_rows(pinned_curves, letter="b")

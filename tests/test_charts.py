@@ -14,7 +14,7 @@ from altair.utils.schemapi import SchemaBase
 from dgprune_lab import charts
 from dgprune_lab.charts.curve_names import obstacles, place_names
 from dgprune_lab.charts.drop import span_rows
-from dgprune_lab.charts.marks import layered, rows_of, signed_axis, spread, ticks_around_zero
+from dgprune_lab.charts.marks import LABEL_HEIGHT, layered, rows_of, signed_axis, spread, ticks_around_zero
 from dgprune_lab.charts.size_and_cost import amount, size_row
 from dgprune_lab.charts.sweep import sweep_data, sweep_points
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, LONG_DASH, TARGET_AWARE
@@ -329,6 +329,14 @@ def test_names_inside_cover_no_name_and_no_line() -> None:
     bands = obstacles(data_of(charts.sweep(table())), gap=gap)["points"]
     row = data_of(charts.sweep(table()))["curves"][0]
     assert {(row["removed"], row[end]) for end in ("value", "low", "high")} <= set(bands)
+
+
+def test_names_stay_near_the_start_of_curves_that_cross_the_left_half_steeply() -> None:
+    steep = pd.concat([table(ratios=(0.0,)), table(ratios=(0.1, 0.2, 0.3)).assign(value=0.1, low=0.08, high=0.12)])
+    data, gap = data_of(charts.sweep(steep)), 100 * LABEL_HEIGHT / 300
+    start = {row["domain"]: row["value"] for row in data["full"]}
+    assert all(abs(row["value"] - start[row["domain"]]) <= 5 * gap for row in data["names"])
+    assert all(abs(a["value"] - b["value"]) >= gap - 1e-9 for a, b in combinations(data["names"], 2))
 
 
 def test_the_plot_of_chart_a_takes_most_of_its_width() -> None:

@@ -38,36 +38,8 @@ from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
 from .projector import present_theme, theme
 
-__all__ = ["DomainStyle", "after_finetuning", "agreement", "claims", "compare", "domain_styles", "drop"]
-__all__ += [
-    "differences",
-    "double_descent",
-    "drop_curve",
-    "experiment",
-    "feature_shift",
-    "find",
-    "flatness",
-    "flips",
-    "gc_net",
-    "generalization_measures",
-    "images",
-    "instability",
-    "layers",
-    "leave_one_out",
-]
-__all__ += [
-    "mean_map",
-    "overlays",
-    "predictor_scatter",
-    "predictors",
-    "prunability",
-    "sensitivity",
-    "shift_by_ratio",
-    "size_and_cost",
-    "stability",
-    "svg",
-    "sweep",
-    "tally",
-    "trade_off",
-]
-__all__ += ["theme", "training", "treatments"]
+__all__ = ["DomainStyle", "after_finetuning", "agreement", "claims", "compare", "differences", "domain_styles"]
+__all__ += ["double_descent", "drop", "drop_curve", "experiment", "feature_shift", "find", "flatness", "flips"]
+__all__ += ["gc_net", "generalization_measures", "images", "instability", "layers", "leave_one_out", "mean_map"]
+__all__ += ["overlays", "predictor_scatter", "predictors", "prunability", "sensitivity", "shift_by_ratio"]
+__all__ += ["size_and_cost", "stability", "svg", "sweep", "tally", "theme", "trade_off", "training", "treatments"]

@@ -25,11 +25,10 @@ from ..core import (
 )
 from .differences import difference_panel
 from .drop import change_of
-from .marks import check_table
+from .marks import check_table, fitted
 from .theme import Rows, beside, domain_styles_of, percent, point_of, records, role_label, shortened, titled
 
 DIFFERENCE = "difference"
-_LETTERS = 34
 
 
 @public
@@ -55,8 +54,16 @@ def after_finetuning(frame: Tidy, *, width: Side = 210) -> alt.HConcatChart:
         )
     baseline, styles = _baseline(frame, used), domain_styles_of(frame)
     panels = []
+    fields = {
+        "label": "Scorer",
+        "seeds": "Training seeds",
+        "smallest": ("minimum detectable effect", ".2f"),
+        "p": ("p (Holm)", ".3f"),
+    }
     for k, name in enumerate(dict.fromkeys(str(row["domain"]) for row in used)):
-        panel = _panel(difference_rows(frame, domain=name), place=k, baseline=baseline, width=width)
+        rows = difference_rows(frame, domain=name)
+        below = [f"Points of accuracy against {baseline}", *detectable_lines(rows)]
+        panel = difference_panel(rows, place=k, title=below, width=width, fields=fields)
         role = role_label(styles[name].role)
         title = alt.Title(text=shortened(name, most=20 if role else 30) + role, color=styles[name].colour)
         panels.append(panel.properties(title=title))
@@ -74,7 +81,7 @@ def difference_rows(frame: pd.DataFrame, *, domain: str) -> Rows:
         mark = exposure_label(with_scorer_exposure(exposure, scorer_exposure([row])))
         ratio = f", {100 * row['ratio_requested']:g} %" if several else ""
         name, p = str(row["scorer"]), None if is_missing(row["p_holm"]) else row["p_holm"]
-        label = shortened(name, most=max(8, _LETTERS - len(mark + ratio))) + ratio + mark
+        label = fitted(name, ratio + mark)
         smallest = percent(row["minimum_detectable_effect"], row["unit"])
         about = {"label": label, "scorer": name, "smallest": smallest, "p": p, "seeds": str(row["seeds"])}
         rows.append({**about, **change_of(row), **point_of(style, exposure=exposure)})
@@ -103,15 +110,3 @@ def _baseline(frame: pd.DataFrame, used: Rows) -> str:
     compared = {str(row["scorer"]) for row in used}
     rest = [str(row["scorer"]) for row in records(frame) if str(row["scorer"]) not in compared]
     return shortened(rest[0], most=18) if rest else "the baseline"
-
-
-def _panel(rows: Rows, *, place: int, baseline: str, width: int) -> alt.LayerChart:
-    """Draw the panel of one domain."""
-    fields = {
-        "label": "Scorer",
-        "seeds": "Training seeds",
-        "smallest": ("minimum detectable effect", ".2f"),
-        "p": ("p (Holm)", ".3f"),
-    }
-    title = [f"Points of accuracy against {baseline}", *detectable_lines(rows)]
-    return difference_panel(rows, place=place, title=title, width=width, fields=fields)

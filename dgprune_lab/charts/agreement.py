@@ -17,8 +17,9 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Tidy, is_missing, public, scorer_exposure
-from .marks import check_table, layered, mixed, of_field, row_labels, row_numbers, rows_of, tooltip
-from .theme import TARGET_AWARE, Rows, beside, check_held, ink_on, interval_of, marked, records, with_minus
+from .marks import FILL, check_table, layered, of_field, row_labels, row_numbers, rows_of, tooltip
+from .pixels.heat import ink_on, mixed
+from .theme import TARGET_AWARE, Rows, beside, check_held, interval_of, marked, records, with_minus
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
 ROW = 24
@@ -145,7 +146,7 @@ def _map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
     fields = {"scorer": "Scorer", "other": "and", "text": "Agreement", "interval": "95 %", "chance": "by chance"}
     base = rows_of(name, rows).encode(x=x, y=y)
     chart = layered(
-        base.mark_rect().encode(fill=alt.Fill("fill:N", scale=None), tooltip=tooltip(fields)),
+        base.mark_rect().encode(fill=FILL, tooltip=tooltip(fields)),
         base.mark_text(fontSize=11).encode(text=alt.Text("text:N"), fill=alt.Fill("ink:N", scale=None)),
     )
     return chart.properties(width=side, height=side, title=_title(name, frame))

@@ -18,6 +18,7 @@ from .marks import LEFT, RIGHT, ZERO_LINE, layered, of_field, rows_of, signed_ax
 from .theme import Rows, beside, percent
 
 COLUMNS = ("claim", "paper", "estimate", "low", "high", "minimum_detectable_effect", "unit", "seeds", "verdict")
+_TOLD = ("claim", "paper", "published", "verdict", "seeds", "note")
 _LETTERS, _LINE = 62, 14
 _WORDS = {"share": "points", "%": "points", "percent": "points"}
 HOW = [
@@ -67,9 +68,6 @@ def claim_rows(table: pd.DataFrame) -> Rows:
     return rows
 
 
-_TOLD = ("claim", "paper", "published", "verdict", "seeds", "note")
-
-
 def _size(row: Mapping[Any, Any], name: str) -> float | None:
     value: Any = row.get(name)
     if is_missing(value):
@@ -78,7 +76,6 @@ def _size(row: Mapping[Any, Any], name: str) -> float | None:
 
 
 def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
-    """Draw the claims of one unit."""
     x = alt.X("estimate:Q", scale=alt.Scale(zero=True), title=unit, axis=signed_axis(tickCount=6, **ZERO_LINE))
     y = alt.Y("place:O", axis=None)
     base = rows_of(f"claims_{k}", rows)
@@ -98,12 +95,11 @@ def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
     words = base.mark_text(
         style="words", align="right", dx=-9, dy=up, lineBreak="\n", lineHeight=_LINE, baseline="middle"
     )
-    tick = base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "bound"))
     return layered(
         base.mark_bar(style="track", height=12).encode(**at, x=of_field(x, "least"), x2=alt.X2("most:Q")),
         base.mark_rule(strokeWidth=2.2, style="kept").encode(**at, x=of_field(x, "low"), x2=alt.X2("high:Q")),
         base.mark_point(filled=True, size=62, style="kept", opacity=1).encode(**at, x=x, tooltip=tips),
-        tick,
+        base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "bound")),
         words.encode(**at, x=LEFT, text=alt.Text("lines:N")),
         base.mark_text(style="strong", align="left", dx=10, fontWeight=600).encode(
             **at, x=RIGHT, text=alt.Text("verdict:N")

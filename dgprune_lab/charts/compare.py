@@ -23,7 +23,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Side, Tidy, public
-from .compare_rows import BOTH, compare_data
+from .compare_rows import BOTH, FLIPS, compare_data
 from .marks import (
     LEFT,
     ZERO,
@@ -44,7 +44,6 @@ BELOW = [
     "95 % intervals over images, each by itself: about one in 20 misses 0 though nothing differs.",
     "Calibration error: how far confidence lies from accuracy, on average. Above 0: b is better.",
 ]
-_DIFFER = "Filters that only one of the two keeps"
 _PLOTS = {
     "differences": "Accuracy of a − b (points)",
     "calibration": "Calibration error of a − b (points)",
@@ -73,17 +72,12 @@ def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Side = 
     return chart
 
 
-def compare_chart(data: Mapping[str, Rows], *, width: int = 560, labels: int = 100) -> alt.HConcatChart:
+def compare_chart(data: Mapping[str, Rows], *, width: int, labels: int) -> alt.HConcatChart:
     """Return the chart over these data; rows may be swapped later. `labels` is the room for names, in pixels."""
     side = (width - 16 - labels - 2 * _NUMBER - _SPACING) // 2
     lines: list[Any] = [_words(data["words"], width=width, labels=labels)]
     for pair in (("differences", "calibration"), ("turned_wrong", "turned_right")):
-        plots = [
-            (_change if "turned" not in name else _flip)(name, data, first=name == pair[0], width=side).properties(
-                width=side, height=alt.Step(_ROW)
-            )
-            for name in pair
-        ]
+        plots = [_dots(name, data, first=name == pair[0], width=side) for name in pair]
         if data[pair[0]]:
             lines.append(alt.hconcat(*plots, spacing=_SPACING))
     strips = [name for name in data if name.startswith("classes_") and not name.endswith("_span")]
@@ -108,37 +102,27 @@ def _words(rows: Rows, *, width: int, labels: int) -> alt.Chart:
     return text.properties(width=width - labels - 20, height=LINE * max(len(rows), 1))
 
 
-def _change(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
-    """Draw a difference per domain with its interval around 0."""
+def _dots(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
+    """Draw a difference, or the share of the images that flip, per domain with its interval and its number."""
     base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
-    axis = signed_axis(values=span_ticks(f"{name}_span", width=width), tickCount=3)  # so many, however narrow
-    x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=axis)
-    tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
+    if name in FLIPS:
+        span, zero = "flips_span", []
+        scale, axis = alt.Scale(nice=False, zero=True), alt.Axis(tickCount=max(2, width // 40), labelFlush=False)
+        x = alt.X("value:Q", scale=scale, title=_PLOTS[name], axis=axis)
+        fields = {"label": "Domain", "text": "images", "value": ("% of the images", ".1f")}
+        tips = tooltip(fields, ends=".1f", looked=True)
+    else:
+        span, zero = f"{name}_span", [base.mark_rule(**ZERO).encode(x=alt.XDatum(0))]
+        axis = signed_axis(values=span_ticks(span, width=width), tickCount=3)  # so many, however narrow
+        x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=axis)
+        tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
     return layered(
-        rows_of(f"{name}_span", data[f"{name}_span"]).mark_point(opacity=0).encode(x=x),
-        base.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
+        rows_of(span, data[span]).mark_point(opacity=0).encode(x=x),
+        *zero,
         *([_names(base, y=y)] if first else []),
         *interval_marks(base, x, at={"y": y}, tips=tips),
         row_numbers(base, y=y),
-    )
-
-
-def _flip(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
-    """Draw the share of the images that flip, per domain, with the number of images."""
-    base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
-    x = alt.X(
-        "value:Q",
-        scale=alt.Scale(nice=False, zero=True),
-        title=_PLOTS[name],
-        axis=alt.Axis(tickCount=max(2, width // 40), labelFlush=False),
-    )
-    fields = {"label": "Domain", "text": "images", "value": ("% of the images", ".1f")}
-    return layered(
-        rows_of("flips_span", data["flips_span"]).mark_point(opacity=0).encode(x=x),
-        *([_names(base, y=y)] if first else []),
-        *interval_marks(base, x, at={"y": y}, tips=tooltip(fields, ends=".1f", looked=True)),
-        row_numbers(base, y=y),
-    )
+    ).properties(width=width, height=alt.Step(_ROW))
 
 
 def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.LayerChart:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from ..core import Exposure, exposure_label, exposure_of, is_missing, rounded, scorer_exposure
+from ..core import exposure_label, exposure_of, is_missing, rounded, scorer_exposure
 from .drop import change_of, span_rows
 from .marks import check_alike, step_above
 from .size_and_cost import amount
-from .theme import Data, Rows, domain_styles_of, interval_of, percent, point_of, records, shortened
+from .theme import Data, DomainStyle, Rows, domain_styles_of, grouped, interval_of, point_of, records, shortened
 from .trade_off_rows import LINE
 
 BOTH = "a - b"
@@ -49,14 +49,14 @@ def word_rows(frame: pd.DataFrame, *, names: tuple[str, str] | None = None) -> R
         lowest.append({row["role"]: row for row in rows if row["metric"] == "worst_domain_accuracy"})
     for role in lowest[0]:
         texts = [
-            f"{choice} {rounded(percent(of[role]['value'], of[role]['unit']), 1):.1f} % ({of[role]['domain']})"
+            f"{choice} {rounded(interval_of(of[role])['value'], 1):.1f} % ({of[role]['domain']})"
             for choice, of in zip("ab", lowest, strict=True)
         ]
         lines.append(f"Lowest {role} accuracy: {', '.join(texts)}")
     labelled = {row["domain"] for row in records(frame, metric="right_to_wrong")}
     for row in records(frame, metric="changed"):
         if row["domain"] not in labelled:
-            changed = rounded(percent(row["value"], row["unit"]), 1)
+            changed = rounded(interval_of(row)["value"], 1)
             lines.append(f"{row['domain']}, without labels: {changed:.1f} % of the predictions differ")
     classes = {row["class"] for row in records(frame, metric="class_difference")}
     if len(classes) > _MOST_CLASSES:
@@ -72,9 +72,9 @@ def _described(rows: Rows, name: str) -> str:
         return ""
     first, left = rows[0], {row["metric"]: row["value"] for row in rows}
     scorer = "by hand" if is_missing(first["scorer"]) else str(first["scorer"])
-    ratio, text = first["ratio_achieved"], shortened(name, most=60)
+    ratio = first["ratio_achieved"]
     if name:
-        pass
+        text = shortened(name, most=60)
     elif is_missing(ratio):
         text = "a network that dg.prune did not make"
     elif ratio == 0:
@@ -88,19 +88,21 @@ def _described(rows: Rows, name: str) -> str:
 
 def _by_domain(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
     """A difference per domain, in points."""
+    used = [row for row in both if row["metric"] == metric]
+    for alike in grouped(used, lambda row: row["domain"]).values():
+        check_alike(alike)
     styles, rows = domain_styles_of(frame), Rows()
-    for row in (row for row in both if row["metric"] == metric):
-        check_alike([other for other in both if other["metric"] == metric and other["domain"] == row["domain"]])
-        domain, exposure = str(row["domain"]), exposure_of(row)
-        point = point_of(styles[domain], exposure=exposure)
-        rows.append({"place": len(rows), "domain": domain, **_label(domain, exposure), **change_of(row), **point})
+    for row in used:
+        rows.append({"place": len(rows), "domain": str(row["domain"]), **change_of(row), **_look(row, styles)})
     return rows
 
 
-def _label(domain: str, exposure: Exposure) -> dict[str, str]:
-    """The name of a domain with its mark, and `lines`, the same in two lines."""
+def _look(row: Mapping[str, Any], styles: Mapping[str, DomainStyle]) -> dict[str, Any]:
+    """The point of a domain, its name with the mark of what was looked at, and `lines`, the same in two lines."""
+    domain, exposure = str(row["domain"]), exposure_of(row)
     name, mark = shortened(domain, most=_LETTERS), exposure_label(exposure)
-    return {"label": f"{domain}{mark}", "lines": f"{name}\n{mark.strip()}" if mark else name}
+    words = {"label": f"{domain}{mark}", "lines": f"{name}\n{mark.strip()}" if mark else name}
+    return {**words, **point_of(styles[domain], exposure=exposure)}
 
 
 def _flips(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
@@ -108,10 +110,9 @@ def _flips(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
     counts = {row["domain"]: row["value"] for row in both if row["metric"] == f"{metric}_count"}
     styles, rows = domain_styles_of(frame), Rows()
     for row in (row for row in both if row["metric"] == metric):
-        domain, exposure = str(row["domain"]), exposure_of(row)
-        about = {"place": len(rows), "domain": domain, **_label(domain, exposure)}
-        about["text"] = f"{counts[row['domain']]:,.0f} of {row['images']:,}"
-        rows.append({**about, **interval_of(row), **point_of(styles[domain], exposure=exposure)})
+        text = f"{counts[row['domain']]:,.0f} of {row['images']:,}"
+        about = {"place": len(rows), "domain": str(row["domain"]), "text": text}
+        rows.append({**about, **interval_of(row), **_look(row, styles)})
     return rows
 
 
@@ -123,21 +124,17 @@ def _classes(frame: pd.DataFrame, both: Rows) -> dict[str, Rows]:
     domains: dict[str, Rows] = {str(row["domain"]): [] for row in used}
     for row in used:
         if row["class"] in shown and not is_missing(row["value"]):
-            domain, exposure = str(row["domain"]), exposure_of(row)
-            name = str(row["class"]) if is_missing(row["class_name"]) else str(row["class_name"])
+            name = str(row["class"] if is_missing(row["class_name"]) else row["class_name"])
             about = {"class": int(row["class"]), "name": shortened(name, most=12), "images": int(row["images"])}
-            point = point_of(styles[domain], exposure=exposure)
-            domains[domain].append({**about, **_label(domain, exposure), **change_of(row), **point})
+            domains[str(row["domain"])].append({**about, **change_of(row), **_look(row, styles)})
     return domains
 
 
 def _largest(rows: Sequence[dict[str, Any]]) -> set[int]:
     """The classes whose accuracy differs most on any domain."""
-    most: dict[int, float] = {}
-    for row in rows:
-        if not is_missing(row["value"]):
-            most[row["class"]] = max(abs(row["value"]), most.get(row["class"], 0.0))
-    return set(sorted(most, key=lambda number: -most[number])[:_MOST_CLASSES])
+    known = grouped((row for row in rows if not is_missing(row["value"])), lambda row: row["class"])
+    ordered = sorted(known, key=lambda number: -max(abs(row["value"]) for row in known[number]))
+    return set(ordered[:_MOST_CLASSES])
 
 
 def _layers(both: Rows) -> Rows:

@@ -16,6 +16,8 @@ LETTER, BEFORE = 6.3, 22
 """Width of a letter of a name, and of what stands before the name, in pixels."""
 CLEAR = 0.7
 """Least distance of a name from a line, in heights of a name."""
+FAR = 5
+"""Distance of a name from its `value` up to which it covers points rather than moves on, in heights of a name."""
 APART = 6.0
 """Least distance between two letters of a pin, in percent."""
 RIGHT_OF_NAMES = 55.0
@@ -28,7 +30,8 @@ def place_names(
     """Give each name, the highest first, the free height that is nearest to its `value`, in percent.
 
     Heights are at least `gap` from other names and from `texts`, clear of `lines`, and of the `points` (share removed,
-    value) that a name reaches in a plot of `width` pixels. Where nothing is free, names cover the fewest points.
+    value) that a name reaches in a plot of `width` pixels. Where nothing is free nearby, as where steep curves cross
+    the names, they cover the fewest points.
 
     >>> place = {"gap": 4, "width": 400, "lines": [98.0], "texts": [], "points": [(10.0, 95.0)]}
     >>> [row["value"] for row in place_names([{"value": 98.0, "label": "mnist"}], **place)]
@@ -42,8 +45,9 @@ def place_names(
         near = [value for removed, value in points if removed <= reach]
         inside = [y for step in steps if gap / 2 <= (y := row["value"] + step) <= 100 - gap / 2] or [row["value"]]
         clear = [y for y in inside if all(abs(y - height) >= room - 1e-9 for height, room in taken)] or inside
-        covered = {y: sum(abs(y - value) < CLEAR * gap for value in near) for y in clear}
-        height = min(clear, key=lambda y, value=row["value"]: (covered[y], round(1e6 * abs(y - value))))
+        close = [y for y in clear if abs(y - row["value"]) <= FAR * gap] or clear
+        covered = {y: sum(abs(y - value) < CLEAR * gap for value in near) for y in close}
+        height = min(close, key=lambda y, value=row["value"]: (covered[y], round(1e6 * abs(y - value))))
         taken.append((height, gap))
         placed.append({**row, "value": height})
     return placed

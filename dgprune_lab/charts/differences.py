@@ -24,12 +24,13 @@ from ..core import (
     scorer_exposure,
     strongest_exposure,
 )
-from .drop import change_of
+from .drop import change_of, ends_text
 from .marks import (
     RIGHT,
     ZERO,
     check_alike,
     check_table,
+    fitted,
     interval_marks,
     layered,
     row_numbers,
@@ -44,8 +45,8 @@ from .theme import (
     Rows,
     beside,
     domain_styles_of,
+    grouped,
     point_of,
-    points_text,
     records,
     role_label,
     shortened,
@@ -54,7 +55,6 @@ from .theme import (
 
 ROW = 30
 _SPANS = (1, 2, 5, *range(10, 101, 10))
-_LETTERS = 34
 
 
 @public
@@ -84,15 +84,14 @@ def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
             f"frame compares with several references, {', '.join(references)}; draw one: "
             f"frame[frame.against == {references[0]!r}]."
         )
-    styles = domain_styles_of(frame)
-    listed = {name: [row for row in used if str(row["domain"]) == name] for name in styles}
-    rows = {name: _rows(some, styles[name]) for name, some in listed.items() if some}
-    reach = _reach([row for listed in rows.values() for row in listed])
+    styles, listed = domain_styles_of(frame), grouped(used, lambda row: str(row["domain"]))
+    rows = {name: _rows(listed[name], style) for name, style in styles.items() if name in listed}
+    reach = _reach([row for some in rows.values() for row in some])
     title, panels = ["Points of accuracy against", shortened(references[0], most=36)], []
     for k, (name, some) in enumerate(rows.items()):
         panel = difference_panel(some, place=k, title=title, width=width, reach=reach, fields={"label": "Compared"})
         about = role_label(styles[name].role) + _mark(listed[name])
-        head = alt.Title(text=shortened(name, most=max(8, 34 - len(about))) + about, color=styles[name].colour)
+        head = alt.Title(text=fitted(name, about), color=styles[name].colour)
         panels.append(panel.properties(title=head))
     words = "Difference in accuracy, right of 0: better"
     return beside(*panels, title=titled(words, frame, change=True) or alt.Title(text=words, offset=12))
@@ -115,39 +114,26 @@ def _check_numbers(rows: Rows) -> None:
             )
 
 
-_ENDS = ("change", "low", "high")
-
-
 def _reach(rows: Rows) -> tuple[float, float]:
     """Both ends of the axis, in points: 0 and all rows lie within, and a little of the other side of 0 shows."""
-    low, high = (pick(0.0, *(row[key] for row in rows for key in _ENDS)) for pick in (min, max))
+    low, high = (pick(0.0, *(row[key] for row in rows for key in ("change", "low", "high"))) for pick in (min, max))
     below, above = (step_above(end, _SPANS) if end else 0.0 for end in (-low, high))
     least = max(below, above, _SPANS[0]) / 10
     return -max(below, least), max(above, least)
 
 
-def _ends_text(row: Mapping[str, Any]) -> str:
-    """The interval in words; empty where there is none."""
-    if row["low"] == row["high"] == row["change"]:
-        return ""
-    return f"{points_text(row['low'])} to {points_text(row['high'])}"
-
-
 def _rows(listed: Rows, style: DomainStyle) -> Rows:
     """The rows of one domain's panel, grouped by scorer or network, in the order of the table."""
-    ratios = {row["ratio_requested"] for row in listed if not is_missing(row["ratio_requested"])}
-    drawn: dict[tuple[str, Any], Rows] = {}
-    for row in listed:
-        name = str(row["network"] if is_missing(row["scorer"]) else row["scorer"])
-        drawn.setdefault((name, None if is_missing(row["ratio_requested"]) else row["ratio_requested"]), []).append(row)
-    names = list(dict.fromkeys(name for name, _ in drawn))
+    several = len({row["ratio_requested"] for row in listed if not is_missing(row["ratio_requested"])}) > 1
+    named = grouped(listed, lambda row: str(row["network"] if is_missing(row["scorer"]) else row["scorer"]))
     rows: Rows = []
-    for (name, ratio), alike in sorted(drawn.items(), key=lambda item: names.index(item[0][0])):
-        check_alike(alike)
-        mark = exposure_label(scorer_exposure(alike))
-        share = f", {100 * ratio:g} %" if len(ratios) > 1 and ratio is not None else ""
-        label = shortened(name, most=max(8, _LETTERS - len(mark + share))) + share + mark
-        rows.append({"label": label, **change_of(alike[0]), **point_of(style, exposure=exposure_of(alike[0]))})
+    for name, own in named.items():
+        drawn = grouped(own, lambda row: None if is_missing(row["ratio_requested"]) else row["ratio_requested"])
+        for ratio, alike in drawn.items():
+            check_alike(alike)
+            share = f", {100 * ratio:g} %" if several and ratio is not None else ""
+            label = fitted(name, share + exposure_label(scorer_exposure(alike)))
+            rows.append({"label": label, **change_of(alike[0]), **point_of(style, exposure=exposure_of(alike[0]))})
     return rows
 
 
@@ -165,7 +151,8 @@ def difference_panel(
     change = alt.X("change:Q", scale=scale, title=list(title), axis=axis)
     names = alt.Axis(title=None, labelLimit=240, ticks=False, domain=False) if not place else None
     label = alt.Y("label:N", sort=None, axis=names)
-    base = rows_of(f"gaps_{place}", [{**row, "ends": _ends_text(row)} for row in rows])
+    texts = [{**row, "ends": "" if row["low"] == row["high"] == row["change"] else ends_text(row)} for row in rows]
+    base = rows_of(f"gaps_{place}", texts)
     tips = tooltip({**fields, "change": ("Difference, points", "+.2f")}, ends="+.2f", looked=True)
     return layered(
         base.mark_rule(**ZERO).encode(x=alt.XDatum(0, scale=scale)),

@@ -6,7 +6,6 @@ Named data: `loss`, `prunability` and `training_loss`, one row per width: width,
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from typing import Any
 
 import altair as alt
@@ -14,15 +13,15 @@ import altair as alt
 from ..core import Side, Tidy, public
 from ..stats import intervals
 from .marks import check_table, layered, of_field, rows_of, tooltip
-from .theme import Rows, beside, records, scorer_styles
+from .theme import Rows, beside, grouped, records, scorer_styles
 
 _FLOOR = 1e-6
 _DECADES = [10.0**power for power in range(-6, 3)]
 _PANELS = (
-    # metric, split, title of the axis, whether it is a log axis
-    ("loss", "report", "Loss on new images", False),
-    ("prunability", "train", "Prunability", False),
-    ("training_loss", "train", "Training loss", True),
+    # metric, split, title of the axis, its scale and numbers
+    ("loss", "report", "Loss on new images", alt.Scale(zero=False, nice=True), alt.Axis(format="~g", tickCount=4)),
+    ("prunability", "train", "Prunability", alt.Scale(domain=[0, 1]), alt.Axis(format="%", tickCount=4)),
+    ("training_loss", "train", "Training loss", alt.Scale(type="log"), alt.Axis(format="~g", values=_DECADES)),
 )
 
 
@@ -43,37 +42,29 @@ def double_descent(frame: Tidy, *, width: Side = 460, height: Side = 130) -> alt
     """
     check_table(frame, "experiments.shipped('double_descent')", metrics=("loss", "prunability"), columns=("width",))
     scale, panels = alt.Scale(type="log", nice=False, padding=12), []
-    data = {name: _means(frame, name, split=split, logarithmic=log) for name, split, _, log in _PANELS}
+    data = {name: _means(frame, name, split=split) for name, split, *_ in _PANELS}
     ticks = sorted({row["width"] for row in data["loss"]})
     axis: dict[str, Any] = {"values": ticks, "format": "~g", "grid": False, "labelOverlap": "greedy"}
-    for name, _, title, log in _PANELS:
+    for name, _, title, limits, numbers in _PANELS:
         last = name == _PANELS[-1][0]
         x = alt.X("width:Q", scale=scale, title="Hidden units" if last else None, axis=alt.Axis(**axis, labels=last))
-        marked: dict[str, Any] = {"values": _DECADES} if log else {"tickCount": 4}
-        numbers = alt.Axis(format="%" if name == "prunability" else "~g", **marked)
-        limits = alt.Scale(type="log") if log else alt.Scale(zero=False, nice=True)
-        if name == "prunability":
-            limits = alt.Scale(domain=[0, 1])
         y = alt.Y("value:Q", title=title, scale=limits, axis=numbers)
         panels.append(_panel(name, data[name], x=x, y=y).properties(width=width, height=height))
     title = alt.Title("Double descent", subtitle="Mean over training seeds; bar: 95 % interval", anchor="start")
     return beside(alt.vconcat(*panels, spacing=14), title=title, padding=(28, 16, 8, 8))
 
 
-def _means(frame: Any, metric: str, *, split: str, logarithmic: bool) -> Rows:
+def _means(frame: Any, metric: str, *, split: str) -> Rows:
     """A row per width: the mean over training seeds with its interval; of the logarithm where the axis has one."""
-    by_width: dict[float, list[float]] = defaultdict(list)
-    for row in records(frame, metric=metric):
-        if row["split"] == split:
-            by_width[float(row["width"])].append(float(row["value"]))
+    logarithmic = metric == "training_loss"
+    used = [row for row in records(frame, metric=metric) if row["split"] == split]
     rows: Rows = []
-    for place, values in sorted(by_width.items()):
+    for place, alike in sorted(grouped(used, lambda row: float(row["width"])).items()):
+        values = [float(row["value"]) for row in alike]
         numbers = [math.log(max(value, _FLOOR)) for value in values] if logarithmic else values
         ends = [math.exp(end) if logarithmic else end for end in intervals.over_seeds(numbers)]
-        cells = {
-            name: None if math.isnan(end) else end for name, end in zip(("value", "low", "high"), ends, strict=True)
-        }
-        rows.append({"width": place, **cells, "seeds": len(values)})
+        value, low, high = (None if math.isnan(end) else end for end in ends)
+        rows.append({"width": place, "value": value, "low": low, "high": high, "seeds": len(values)})
     return rows
 
 

@@ -8,7 +8,6 @@ page that shows one ratio after another keeps the widest ends, so that its axis 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +37,7 @@ from .theme import (
     check_held,
     domain_styles_of,
     finish,
+    grouped,
     interval_of,
     point_of,
     points_text,
@@ -129,14 +129,8 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
         label = f"{row['network']}, {label}" if networks else label
         point = point_of(styles[str(row["domain"])], exposure=exposure)
         change = change_of(row)
-        ends = " to ".join(points_text(change[end]) for end in ("low", "high"))
-        about = {
-            "domain": str(row["domain"]),
-            "label": label,
-            **change,
-            "range": "" if is_missing(row["low"]) else ends,
-        }
-        rows.append({**about, "opacity": 1.0, **point})
+        ends = "" if is_missing(row["low"]) else ends_text(change)
+        rows.append({"domain": str(row["domain"]), "label": label, **change, "range": ends, "opacity": 1.0, **point})
     return rows
 
 
@@ -147,6 +141,11 @@ def change_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"change": change, **ends, "text": points_text(change)}
 
 
+def ends_text(change: Mapping[str, Any]) -> str:
+    """Return the interval of a change in points as text, such as "−2.0 to 0.5"."""
+    return f"{points_text(change['low'])} to {points_text(change['high'])}"
+
+
 def is_overall(row: Mapping[str, Any]) -> bool:
     """Whether a row is about all classes together and about pruning all layers."""
     return is_missing(row.get("class")) and is_missing(row.get("group"))
@@ -155,10 +154,9 @@ def is_overall(row: Mapping[str, Any]) -> bool:
 def at_largest_ratio(rows: Rows) -> Rows:
     """Return the rows whose ratio is the largest; refuse those that would be drawn on one another."""
     largest = max((row["ratio_requested"] for row in rows), default=None)
-    kept, drawn = [row for row in rows if row["ratio_requested"] == largest], defaultdict[Any, Rows](list)
-    for row in kept:
-        drawn[tuple(row.get(name) for name in ("network", "scorer", "domain", "group", "class"))].append(row)
-    for alike in drawn.values():
+    kept = [row for row in rows if row["ratio_requested"] == largest]
+    apart = ("network", "scorer", "domain", "group", "class")
+    for alike in grouped(kept, lambda row: tuple(row.get(name) for name in apart)).values():
         check_alike(alike)
     return kept
 

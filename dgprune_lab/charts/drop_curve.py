@@ -15,7 +15,7 @@ from ..core import Positive, Side, Tidy, exposure_label, is_missing, public, sco
 from .drop import CAPTION, OF_A_PART, POINTS, is_overall
 from .marks import ZERO, check_table, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
-from .theme import Rows, beside, records, titled
+from .theme import Rows, beside, grouped, records, titled
 
 Metric = Literal["accuracy_change", "relative_drop"]
 TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy lost (%)"}
@@ -44,12 +44,11 @@ def drop_curve(
     check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=OF_A_PART)
     overall = cast(pd.DataFrame, frame[[is_overall(row) for row in records(frame)]])
     rows = records(overall, metric=metric)
-    keys = list(dict.fromkeys(map(_key, rows))) or [("", "")]
-    networks = {network for network, _ in keys}
+    groups = grouped(rows, _key) or {("", ""): Rows()}
+    networks = {network for network, _ in groups}
     span = _span(rows)
     plots = []
-    for k, (network, scorer) in enumerate(keys):
-        used = [row for row in rows if _key(row) == (network, scorer)]
+    for k, ((network, scorer), used) in enumerate(groups.items()):
         known = pd.DataFrame([row for row in used if not is_missing(row["value"])], columns=overall.columns)
         data = sweep_data(
             sweep_points(known, metric=metric), now=None, chance=None, step=step, height=height, ends=span

@@ -33,10 +33,12 @@ from .theme import (
     Rows,
     beside,
     domain_styles_of,
+    grouped,
     interval_of,
     mark_of,
     marked,
     percent,
+    plain,
     records,
     role_label,
     shortened,
@@ -89,7 +91,7 @@ def study_chart(
     rows: Rows, *, title: alt.Title, over: str, signed: bool, size: tuple[int, int] = (150, 58)
 ) -> alt.HConcatChart:
     """Return the chart over these cells, which are differences if `signed`; a page may replace them later."""
-    name = "Removed (%)" if over == "ratio_requested" else over.replace("_", " ")
+    name = "Removed (%)" if over == "ratio_requested" else plain(over)
     x = alt.X("at:O", title=name, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", grid=False, format="~g"))
     grid = ZERO_LINE if signed else {}
     axis = (signed_axis if signed else alt.Axis)(tickCount=max(3, size[1] // 25), **grid)
@@ -143,9 +145,10 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
         p = math.nan if is_missing(row.get("p_holm")) else float(row["p_holm"])
         hollow = is_difference(row) and not p < SIGNIFICANT
         shown = marked(str(row[of]), _looked(used, of=of, name=row[of]))
+        settings = [line for words in _words(row, shared) for line in textwrap.wrap(words, _LETTERS)]
         about = {
             "row": "\n".join([shown, *_words(row, several.get(row[of], ()))]),
-            "column": "\n".join([*_title(name, role_label(styles[name].role)), *_wrapped(_words(row, shared))]),
+            "column": "\n".join([*_title(name, role_label(styles[name].role)), *settings]),
             "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
             "least": None if half is None else -half,
             "most": half,
@@ -177,7 +180,7 @@ def study_title(frame: pd.DataFrame) -> alt.Title:
     below = ["Mean over training seeds, 95 % t interval."]
     if not any(map(is_difference, records(frame))):
         metric = str(frame["metric"].iloc[0]) if len(frame) else "accuracy"
-        return alt.Title(text=f"{metric.replace('_', ' ').capitalize()} (%)", subtitle=below, offset=12)
+        return alt.Title(text=f"{plain(metric).capitalize()} (%)", subtitle=below, offset=12)
     below = [
         "Mean over pairs of training seeds, 95 % t interval.",
         "Dot outside the grey bar: its interval, by itself, does not reach 0.",
@@ -205,10 +208,8 @@ def _looked(rows: Rows, *, of: str, name: object) -> object:
 def _differing(rows: Rows, *, of: str, over: str) -> list[str]:
     """Settings by which rows differ that would otherwise be drawn on one another, in the order of the columns."""
     names = [name for name in (rows[0] if rows else {}) if name in _KEPT or name not in (*COLUMNS, *RESULTS, of, over)]
-    groups: dict[Any, Rows] = {}
-    for row in rows:
-        groups.setdefault((row[of], row["domain"], row[over]), []).append(row)
-    return [name for name in names if any(len({_text(row, name) for row in alike}) > 1 for alike in groups.values())]
+    groups = grouped(rows, lambda row: (row[of], row["domain"], row[over])).values()
+    return [name for name in names if any(len({_text(row, name) for row in alike}) > 1 for alike in groups)]
 
 
 def _title(name: str, role: str) -> list[str]:
@@ -219,11 +220,7 @@ def _title(name: str, role: str) -> list[str]:
 
 def _words(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return a setting per line, as "target mnist"."""
-    return [f"{name.replace('_', ' ')} {_text(row, name)}" for name in names if not is_missing(row[name])]
-
-
-def _wrapped(lines: Sequence[str]) -> list[str]:
-    return [part for line in lines for part in textwrap.wrap(line, _LETTERS)]
+    return [f"{plain(name)} {_text(row, name)}" for name in names if not is_missing(row[name])]
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -14,8 +14,6 @@ Named data, shares in percent; plot 0 holds the accuracies, plot k the k-th limi
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
@@ -30,6 +28,7 @@ from .theme import (
     Rows,
     beside,
     domain_styles_of,
+    ends_of,
     interval_of,
     mark_of,
     percent,
@@ -96,7 +95,7 @@ def _tried(frame: pd.DataFrame, metric: str, styles: dict[str, DomainStyle]) -> 
         style = styles[str(row["domain"])] if of_domain else _KEPT
         name = str(row["domain"]) if of_domain else ""
         about = {"evaluation": int(row["evaluation"]), "removed": 100 * row["ratio_requested"], "domain": name}
-        ends = interval_of(row) if of_domain else {key: _end(row, key) for key in ("value", "low", "high")}
+        ends = interval_of(row) if of_domain else ends_of(row)
         text = f"{rounded(ends['value'], 1):.1f} %" if of_domain else _amount(row["value"], metric)
         mark = {**mark_of(style), "looked": mark_of(style, exposure=exposure)["looked"]}
         if not row["meets"]:
@@ -104,10 +103,6 @@ def _tried(frame: pd.DataFrame, metric: str, styles: dict[str, DomainStyle]) -> 
         about |= {"label": f"{name}{exposure_label(exposure)}", "text": text, **ends, **mark, "opacity": 1.0}
         rows.append({**about, "verdict": "meets the goal" if row["meets"] else "misses the goal"})
     return rows
-
-
-def _end(row: dict[str, Any], key: str) -> float:
-    return float(row["value"] if is_missing(row[key]) else row[key])
 
 
 def _amount(value: float, metric: str) -> str:

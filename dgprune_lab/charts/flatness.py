@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..core import DgpruneError, Side, Tidy, is_missing, public
 from .marks import COLOUR, DASH, LEFT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, rows_of, tooltip
-from .theme import Data, Rows, finish, marked, records, scorer_styles, titled
+from .theme import Data, Rows, finish, grouped, marked, records, scorer_styles, titled
 
 PADDING = {"left": 64, "right": 24, "top": 84, "bottom": 42}
 _LEAST = 1e-9
@@ -61,23 +61,23 @@ def flatness(frame: Tidy, *, width: Side = 560, height: Side = 300) -> alt.Layer
 def flatness_data(frame: pd.DataFrame) -> Data:
     """Return the chart's named data from a table of one network, which may have no pruned network."""
     data: Data = {"curves": [], "names": [], "pruned": [], "words": []}
-    losses, closest = records(frame, metric="loss"), records(frame, metric="pruned_step")
+    losses, closest = (
+        grouped(records(frame, metric=metric), lambda row: row["rank"]) for metric in ("loss", "pruned_step")
+    )
     for row, style, line in zip(
         records(frame, metric="hessian_eigenvalue"), scorer_styles(), _LINES[:_DRAWN], strict=False
     ):
         rank, looks = row["rank"], {"colour": style.colour, "dash": list(style.dash), "shape": style.shape}
         name = f"eigenvector {rank:.0f}, eigenvalue {row['value']:.4g}"
         data["names"].append({"text": name, "line": line, **looks})
-        for each in losses:
-            if each["rank"] == rank:
-                ends = {end: max(each[end], _LEAST) for end in ("low", "high") if not is_missing(each[end])}
-                point = {"rank": name, "step": 100 * each["step"], "loss": max(each["value"], _LEAST)}
-                data["curves"].append({**point, **ends, **looks})
+        for each in losses.get(rank, ()):
+            ends = {end: max(each[end], _LEAST) for end in ("low", "high") if not is_missing(each[end])}
+            point = {"rank": name, "step": 100 * each["step"], "loss": max(each["value"], _LEAST)}
+            data["curves"].append({**point, **ends, **looks})
         for loss in records(frame, metric="pruned_loss"):
-            for each in closest:
-                if each["rank"] == rank:
-                    point = {"rank": name, "step": 100 * each["value"], "loss": max(loss["value"], _LEAST)}
-                    data["pruned"].append({**point, **looks})
+            for each in closest.get(rank, ()):
+                point = {"rank": name, "step": 100 * each["value"], "loss": max(loss["value"], _LEAST)}
+                data["pruned"].append({**point, **looks})
     data["words"] = [
         {"text": text, "line": line} for text, line in zip(pruned_words(frame), _LINES[_DRAWN:], strict=False)
     ]
@@ -118,16 +118,14 @@ def flatness_chart(
             x=step, y=loss, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("rank:N")
         ),
         curves.mark_point(size=22, opacity=1, filled=True).encode(
-            x=step, y=loss, fill=alt.Fill("colour:N", scale=None), shape=SHAPE, tooltip=tooltip(fields, ends=".4~g")
+            x=step, y=loss, fill=TEXT_COLOUR, shape=SHAPE, tooltip=tooltip(fields, ends=".4~g")
         ),
         pruned.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(x=step, stroke=COLOUR),
         pruned.mark_point(size=170, strokeWidth=2.4, opacity=1).encode(
             x=step, y=loss, stroke=COLOUR, shape=SHAPE, tooltip=tooltip(fields)
         ),
         names.mark_rule(strokeWidth=2, **at).encode(x=LEFT, x2=alt.X2Value(34), stroke=COLOUR, strokeDash=DASH),
-        names.mark_point(size=40, x=17, filled=True, opacity=1, **at).encode(
-            fill=alt.Fill("colour:N", scale=None), shape=SHAPE
-        ),
+        names.mark_point(size=40, x=17, filled=True, opacity=1, **at).encode(fill=TEXT_COLOUR, shape=SHAPE),
         names.mark_text(align="left", baseline="middle", dx=42, fontWeight=600, **at).encode(
             x=LEFT, text=alt.Text("text:N"), fill=TEXT_COLOUR
         ),

@@ -14,9 +14,8 @@ import altair as alt
 from ..core import DgpruneError, Side, Tidy, is_missing, public
 from ..stats import alike
 from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, row_labels, rows_of, tooltip
-from .theme import Rows, finish, records, scorer_styles, shortened
+from .theme import Rows, ends_of, finish, grouped, plain, records, scorer_styles, shortened
 
-_ENDS = ("value", "low", "high")
 _MEANING = {
     "prunability": "smallest share of the weights that keeps the loss",
     "parameter_count": "number of parameters",
@@ -61,15 +60,14 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
         raise DgpruneError("frame has no measures to draw; make it with diagnostics.generalization_measures(studies).")
     if measured is not None and measured not in names:
         raise DgpruneError(f"measured must be one of {names}; got {measured!r}.")
-    measures = list(dict.fromkeys(str(row["metric"]) for row in used))
+    measures = grouped(used, lambda row: str(row["metric"]))
     points, labels = Rows(), Rows()
-    for place, measure in enumerate(measures):
-        rows = [row for row in used if row["metric"] == measure]
+    for place, (measure, rows) in enumerate(measures.items()):
         if len({row["network"] for row in rows}) < len(rows):
             raise DgpruneError(f"frame has several rows of one network for {measure!r}; draw one setting at a time.")
         line = (place + 0.5) * _ROW
         points += _points(rows, names, line=line)
-        name = shortened(measure.replace("_", " "), most=_LETTERS) + ", share kept" * (measure in _SHARES)
+        name = shortened(plain(measure), most=_LETTERS) + ", share kept" * (measure in _SHARES)
         label = f"{name} ({rows[0]['better_direction']}: better)"
         labels.append({"line": line, "label": label, "verdict": _verdict(rows, measured=measured)})
     words = "Which network does each measure predict to generalise best?"
@@ -80,15 +78,12 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
 
 def _points(rows: Rows, names: list[str], *, line: float) -> Rows:
     """One measure of every network, relative to the largest number of the row."""
-    ends = {
-        str(row["network"]): {name: row["value"] if is_missing(row[name]) else row[name] for name in _ENDS}
-        for row in rows
-    }
-    most = max(abs(number) for numbers in ends.values() for number in numbers.values()) or 1.0
+    ends = [ends_of(row) for row in rows]
+    most = max(abs(number) for numbers in ends for number in numbers.values()) or 1.0
     points: Rows = []
-    for row, (name, numbers) in zip(rows, ends.items(), strict=True):
-        place = names.index(name)
-        about = {"measure": row["metric"], "network": name, "unit": row["unit"], "number": row["value"]}
+    for row, numbers in zip(rows, ends, strict=True):
+        place = names.index(str(row["network"]))
+        about = {"measure": row["metric"], "network": names[place], "unit": row["unit"], "number": row["value"]}
         about["meaning"] = _MEANING.get(str(row["metric"]), "")
         shares = {"share": numbers["value"] / most, "low": numbers["low"] / most, "high": numbers["high"] / most}
         at = {"line": line + _APART * (place - (len(names) - 1) / 2)}

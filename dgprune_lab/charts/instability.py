@@ -7,23 +7,23 @@ horizontal axis: stable; `legend`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
 
 from ..core import Side, Tidy, exposure_label, exposure_of, is_missing, public, strongest_exposure
-from .marks import COLOUR, check_table, layered, of_field, point_marks, rows_of, tooltip
+from .marks import COLOUR, check_table, fitted, layered, of_field, point_marks, rows_of, tooltip
 from .theme import (
     DomainStyle,
     Rows,
     beside,
     domain_styles_of,
+    grouped,
     interval_of,
     point_of,
     records,
     role_label,
-    shortened,
     titled,
     with_minus,
 )
@@ -63,10 +63,9 @@ def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Side = 240, 
     margin = max(2.0, 0.08 * (max(stable) - min(stable)))
     _side_by_side(rows, margin=margin)
     span: Rows = [{"stable": min(stable) - margin}, {"stable": max(100.0, *stable) + margin}]
-    panels, names = [], list(dict.fromkeys(row["domain"] for row in rows)) or [""]
-    for k, name in enumerate(names):
-        own = [row for row in rows if row["domain"] == name]
-        legend = legend_marks(legend_rows(rows), left=width + 22) if k == len(names) - 1 else []
+    panels, domains = [], grouped(rows, lambda row: row["domain"]) or {"": Rows()}
+    for k, (name, own) in enumerate(domains.items()):
+        legend = legend_marks(legend_rows(rows), left=width + 22) if k == len(domains) - 1 else []
         layers = [*_layers(own, span, place=k, metric=metric), *_head(name, own, styles), *legend]
         panels.append(layered(*layers).properties(width=width, height=height))
     below = _correlations(frame, metric)
@@ -84,9 +83,8 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> Rows:
         if row["stage"] != "last" or is_missing(stable.get(row["run"])):
             continue
         arm = _ARMS[row["treatment"]]
-        colour, shape = STYLES[arm]
         exposure, control = exposure_of(row), arm in ("unpruned", "before")
-        point = point_of(DomainStyle(colour=colour, dash=(1, 0), shape=shape), exposure=exposure)
+        point = point_of(STYLES[arm], exposure=exposure)
         about = {name: row[name] for name in ("domain", "treatment", "settings")} | {"run": int(row["run"]), "arm": arm}
         about |= {"stable": stable[row["run"]], "control": control, "exposure": exposure}
         rows.append({**about, **interval_of(row), **point, **({"fill": "transparent"} if control else {})})
@@ -107,11 +105,9 @@ def _head(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> list[alt.Cha
     if not rows:
         return []
     about = role_label(styles[name].role) + exposure_label(strongest_exposure(row["exposure"] for row in rows))
-    text = shortened(name, most=max(8, 34 - len(about))) + about
+    look: Any = {"style": "strong", "fontWeight": "bold", "fill": styles[name].colour}
     head = alt.Chart(alt.InlineData(values=[{}]))
-    return [
-        head.mark_text(style="strong", fontWeight="bold", align="left", x=0, y=-14, text=text, fill=styles[name].colour)
-    ]
+    return [head.mark_text(align="left", x=0, y=-14, text=fitted(name, about), **look)]
 
 
 def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
@@ -128,7 +124,6 @@ def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
 
 
 def _layers(rows: Rows, span: Rows, *, place: int, metric: str) -> list[alt.Chart]:
-    """Draw the intervals and dots of one panel."""
     scale = alt.Scale(nice=False, zero=False)
     x = alt.X("at:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=5))
     y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=True), title=TITLES[metric])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import takewhile
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import DgpruneError, is_missing
-from .theme import QUIET, Rows, records, shortened
+from .theme import QUIET, Rows, plain, records, shortened
 
 COLOUR = alt.Stroke("colour:N", scale=None)
 DASH = alt.StrokeDash("dash:N", scale=None)
@@ -113,11 +112,7 @@ def _share(chart: Any) -> None:
     for name in ("data", "mark", "encoding"):
         part = getattr(chart, name, None)
         if isinstance(part, alt.SchemaBase):
-            object.__setattr__(part, "__deepcopy__", partial(_itself, part))  # Altair's copy asks for this name
-
-
-def _itself(part: Any, memo: Any) -> Any:
-    return part
+            object.__setattr__(part, "__deepcopy__", lambda _, part=part: part)  # Altair's copy asks for this name
 
 
 def rows_of(name: str, rows: Rows) -> alt.Chart:
@@ -138,6 +133,13 @@ def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", look
         else alt.Tooltip(f"{name}:Q", title=spec[0], format=spec[1])
         for name, spec in every.items()
     ]
+
+
+def menu(name: str, options: Sequence[str], *, value: str, labels: Sequence[str] | None = None) -> Any:
+    """Return a parameter of a chart that a live page offers as a menu below the chart; `labels` are shown instead."""
+    shown: Any = alt.Undefined if labels is None else list(labels)
+    bind = alt.binding_select(options=list(options), labels=shown, name=f"{plain(name)} ")
+    return alt.param(name=name, value=value, bind=bind).param
 
 
 def of_field(channel: Any, field: str) -> Any:
@@ -265,6 +267,11 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
     return rows
 
 
+def fitted(name: str, after: str) -> str:
+    """Return a name and what stands after it; only the name is shortened, so that both have at most 34 letters."""
+    return shortened(name, most=max(8, 34 - len(after))) + after
+
+
 def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
     """Return each name with its shortened form; names that a cut at the end would make alike lose their beginning.
 
@@ -278,16 +285,6 @@ def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
         start = max(min(same - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
         forms[name] = shortened("…" * (start > 0) + name[start:], most=most)
     return forms
-
-
-def mixed(colour: str, share: float) -> str:
-    """Return a colour mixed with a pale grey: the colour at share 1, the grey at 0.
-
-    >>> mixed("#0072B2", 1.0), mixed("#0072B2", 0.0)
-    ('#0072B2', '#F6F6F4')
-    """
-    pairs = ((int(end[k : k + 2], 16) for end in ("#F6F6F4", colour)) for k in (1, 3, 5))
-    return "#" + "".join(f"{round((1 - share) * pale + share * full):02X}" for pale, full in pairs)
 
 
 def step_above(value: float, steps: Sequence[float] = STEPS) -> float:

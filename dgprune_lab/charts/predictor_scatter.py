@@ -19,8 +19,8 @@ from typing import Any
 import altair as alt
 
 from ..core import DgpruneError, NetworkTable, Side, Tidy, network_table, public, unknown
-from .marks import COLOUR, LEFT, SHAPE, TEXT_COLOUR, layered, rows_of, tooltip
-from .theme import Rows, finish, role_label, scorer_styles, shortened
+from .marks import COLOUR, LEFT, SHAPE, TEXT_COLOUR, layered, menu, rows_of, tooltip
+from .theme import Rows, finish, plain, role_label, scorer_styles, shortened
 
 MOST = 400
 """More networks make too many pairs for a page that follows the pointer."""
@@ -70,19 +70,13 @@ def predictor_scatter(
     title = alt.Title(text="Does the measure order the networks as they generalise?", offset=8)
     layers = _layers(table, places, hyperparameters=hyperparameters, height=height)
     chart = finish(layers, width=width, height=height, padding=_PADDING, title=title)
-    select = {
-        "measure": (measures, [_plain(name) for name in measures], first),
-        "outcome": (list(places.values()), list(places.values()), start),
-        "colour": (list(hyperparameters), [_plain(name) for name in hyperparameters], hyperparameters[0]),
-    }
-    parameters: list[Any] = [
-        alt.param(
-            name=name, value=value, bind=alt.binding_select(options=options, labels=labels, name=f"{name} ")
-        ).param
-        for name, (options, labels, value) in select.items()
-    ]
     brushes: Any = chart.params
-    chart.params = [*parameters, *brushes]
+    chart.params = [
+        menu("measure", measures, value=first, labels=[plain(name) for name in measures]),
+        menu("outcome", list(places.values()), value=start, labels=list(places.values())),
+        menu("colour", hyperparameters, value=hyperparameters[0], labels=[plain(name) for name in hyperparameters]),
+        *brushes,
+    ]
     return chart
 
 
@@ -91,7 +85,7 @@ def network_rows(table: NetworkTable, places: Mapping[Any, str], *, hyperparamet
     rows: Rows = []
     for network, settings in table.settings[table.settings["converged"]].iterrows():
         levels = {name: str(settings[name]) for name in hyperparameters}
-        about = ", ".join(f"{_plain(name)} {level}" for name, level in levels.items())
+        about = ", ".join(f"{plain(name)} {level}" for name, level in levels.items())
         measures = {name: _number(table.measures.at[network, name]) for name in table.measures}
         outcomes = {words: _number(table.outcomes[place].at[network]) for place, words in places.items()}
         seed = f", training seed {settings['training_seed']}"
@@ -107,7 +101,7 @@ def level_rows(table: NetworkTable, *, hyperparameters: Sequence[str]) -> Rows:
         styles = list(islice(scorer_styles(), _LEVELS))
         for k, level in enumerate(levels):
             style = {"colour": styles[k % _LEVELS].colour, "shape": styles[k % _LEVELS].shape}
-            label = shortened(f"{_plain(name)} {level}", most=_LETTERS)
+            label = shortened(f"{plain(name)} {level}", most=_LETTERS)
             rows.append({"hyperparameter": name, "key": f"{name}={level}", "label": label, "line": _LINE * k, **style})
     return rows
 
@@ -190,7 +184,7 @@ def _tau(points: alt.Chart, table: NetworkTable, words: str, *, y: int, otherwis
 
 def _place(table: NetworkTable, place: tuple[str, str]) -> str:
     """An outcome on a domain, in words."""
-    return f"{_plain(place[0])} on {place[1]}{role_label(table.rows[place].get('role'))}"
+    return f"{plain(place[0])} on {place[1]}{role_label(table.rows[place].get('role'))}"
 
 
 def _object(values: Mapping[str, Any]) -> str:
@@ -200,7 +194,3 @@ def _object(values: Mapping[str, Any]) -> str:
 
 def _number(value: Any) -> float | None:
     return float(value) if value == value and abs(value) != float("inf") else None
-
-
-def _plain(name: object) -> str:
-    return str(name).replace("_", " ")

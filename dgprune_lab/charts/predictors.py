@@ -25,12 +25,13 @@ from .marks import (
     check_table,
     interval_marks,
     layered,
+    menu,
     row_labels,
     rows_of,
     signed_axis,
     tooltip,
 )
-from .theme import Rows, domain_styles_of, finish, point_of, records, role_label, shortened, with_minus
+from .theme import Rows, domain_styles_of, finish, plain, point_of, records, role_label, shortened, with_minus
 
 _ROW, _LETTERS, _HEAD, _EDGE = 18, 28, 46, -180
 _PADDING = {"left": 190, "right": 168, "top": _HEAD, "bottom": 30}
@@ -44,8 +45,6 @@ _WORDS = {
     "tau_difference": "Tau-a minus that of",
     "partial_correlation": "Partial rank correlation given",
 }
-
-
 _HOW = (
     "indexof(statistic, 'information') >= 0 ? 'Never below 0; it has no direction.' : "
     "indexof(statistic, 'minus') >= 0 ? 'Above 0: predicts better than the other.' : 'Above 0: predicts correctly.'"
@@ -86,15 +85,11 @@ def predictors(
     title = alt.Title(text="Does the measure predict how networks generalise?", subtitle=about, offset=8)
     height = max((row["line"] for row in rows), default=0) + _ROW
     chart = finish(_layers(frame, rows, height=height), width=width, height=height, padding=_PADDING, title=title)
-    chosen = {
-        "statistic": (statistics, first),
-        "outcome": ([_plain(name) for name in outcomes], _plain(outcome or outcomes[0])),
-    }
-    parameters: list[Any] = [
-        alt.param(name=name, value=value, bind=alt.binding_select(options=options, name=f"{_plain(name)} ")).param
-        for name, (options, value) in chosen.items()
+    menus: list[Any] = [
+        menu("statistic", statistics, value=first),
+        menu("outcome", [plain(name) for name in outcomes], value=plain(outcome or outcomes[0])),
     ]
-    chart.params = parameters
+    chart.params = menus
     return chart
 
 
@@ -105,15 +100,15 @@ def judged_rows(frame: pd.DataFrame) -> Rows:
     rows: Rows = []
     for row in records(frame):
         place, own = measures.index(row["measure"]), domains.index(row["domain"])
-        given = "" if is_missing(row["given"]) else f" {_plain(row['given'])}"
+        given = "" if is_missing(row["given"]) else f" {plain(row['given'])}"
         ends = {name: None if is_missing(row[name]) else float(row[name]) for name in ("value", "low", "high")}
         whole = {name: ends["value"] if ends[name] is None else ends[name] for name in ends}
         rows.append(
             {
                 "metric": row["metric"],
                 "statistic": f"{_WORDS.get(row['metric'], row['metric'])}{given}",
-                "outcome": _plain(row["outcome"]),
-                "measure": _plain(row["measure"]),
+                "outcome": plain(row["outcome"]),
+                "measure": plain(row["measure"]),
                 "domain": row["domain"],
                 "line": (place * (len(domains) + 0.5) + own + 0.5) * _ROW,
                 "text": _text(ends, sign="" if row["unit"] == "share" else "+"),
@@ -176,7 +171,3 @@ def _text(ends: dict[str, float | None], *, sign: str = "+") -> str:
         return "no value"
     interval = "" if ends["low"] is None else f" ({ends['low']:z.2f} to {ends['high']:z.2f})"
     return with_minus(f"{ends['value']:{sign}z.2f}{interval}")
-
-
-def _plain(name: object) -> str:
-    return str(name).replace("_", " ")

@@ -127,15 +127,12 @@ def javascript_bundle(snippet: str, *, vl_version: str) -> str:
 
 
 def _converted(function: Literal["vegalite_to_svg", "javascript_bundle"], argument: Any, **options: str) -> str:
+    """Call a function of vl-convert, in a child process where address space is limited."""
     limit = _address_limit()
     if limit is None:
         import vl_convert
 
         return getattr(vl_convert, function)(argument, **options)
-    return _in_child(function, argument, options=options, limit=limit)
-
-
-def _in_child(function: str, argument: Any, *, options: Mapping[str, str], limit: int) -> str:
     request = _request(function, [argument], **options)
     child = subprocess.run(_COMMAND, input=request, capture_output=True, check=False)
     if child.returncode == 0:

@@ -65,6 +65,7 @@ from .theme import (
     check_held,
     domain_styles_of,
     finish,
+    grouped,
     interval_of,
     mark_of,
     records,
@@ -145,9 +146,7 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
     given.
     """
     styles = domain_styles_of(frame)
-    groups: dict[tuple[str, float], Rows] = {}
-    for row in records(frame, metric=metric):
-        groups.setdefault((str(row["domain"]), float(row["ratio_requested"])), []).append(row)
+    groups = grouped(records(frame, metric=metric), lambda row: (str(row["domain"]), float(row["ratio_requested"])))
     points: Rows = []
     for (domain, ratio), rows in groups.items():
         check_alike(rows)
@@ -183,8 +182,7 @@ def sweep_data(
     highest) of the vertical axis, at the ends of the lines, of at most `letters` characters.
     """
     data: Data = {name: [] for name in NAMES}
-    for domain in dict.fromkeys(row["domain"] for row in points):
-        rows = [dict(row) for row in points if row["domain"] == domain]
+    for rows in grouped(map(dict, points), lambda row: row["domain"]).values():
         data["names"] += _names_at_end(rows[-1], letters) if ends else [_name_inside(rows[0])]
         _add_domain(data, rows, now=now, step=step)
     if now is not None:

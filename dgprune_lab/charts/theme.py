@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import altair as alt
 import pandas as pd
@@ -51,6 +51,7 @@ _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right",
 
 Rows = list[dict[str, Any]]
 Data = dict[str, Rows]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,14 @@ def records(frame: pd.DataFrame, *, metric: str | None = None) -> Rows:
     return rows if metric is None else [row for row in rows if row["metric"] == metric]
 
 
+def grouped(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Key]) -> dict[Key, Rows]:
+    """Return key -> the rows that have it; keys and rows in the order of `rows`."""
+    groups: dict[Key, Rows] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
 def check_held(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: str) -> None:
     """Refuse a metric or scorer that a table with rows does not hold; its chart would be empty."""
     present = sorted(set(frame[column].dropna()))
@@ -120,8 +129,12 @@ def percent(value: float, unit: object) -> float:
 
 def interval_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return value, low and high of a row in percent; without an interval, low and high equal the value."""
-    cells = {name: row["value"] if is_missing(row[name]) else row[name] for name in ("value", "low", "high")}
-    return {name: percent(cell, row["unit"]) for name, cell in cells.items()}
+    return {name: percent(cell, row["unit"]) for name, cell in ends_of(row).items()}
+
+
+def ends_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return value, low and high of a row in its unit; without an interval, low and high equal the value."""
+    return {name: float(row["value"] if is_missing(row[name]) else row[name]) for name in ("value", "low", "high")}
 
 
 def point_of(style: DomainStyle, *, exposure: Exposure = "") -> dict[str, Any]:
@@ -142,18 +155,12 @@ def mark_of(style: DomainStyle, *, exposure: Exposure = "") -> dict[str, Any]:
 
 def config() -> alt.Config:
     """Return the house style of every chart, for a light page; a dark page overrides the inks when embedding."""
-    inks = {
-        "labelColor": AXIS_INK,
-        "titleColor": AXIS_INK,
-        "tickColor": GRID,
-        "domainColor": "#B9BEC6",
-        "gridColor": GRID,
-    }
+    inks = {"labelColor": AXIS_INK, "titleColor": AXIS_INK, "tickColor": GRID, "gridColor": GRID}
     fonts: dict[str, Any] = {"labelFont": FONT, "titleFont": FONT, "labelFontSize": 11, "titleFontSize": 11}
     space: dict[str, Any] = {"titleFontWeight": "normal", "tickSize": 4, "labelPadding": 3, "titlePadding": 6}
     title: dict[str, Any] = {"fontSize": 13, "fontWeight": 600, "anchor": "start"}
     return alt.Config(
-        axis=alt.AxisConfig(**inks, **fonts, **space),
+        axis=alt.AxisConfig(domainColor="#B9BEC6", **inks, **fonts, **space),
         background="transparent",
         font=FONT,
         title=alt.TitleConfig(font=FONT, color=INK, subtitleColor=AXIS_INK, **title),
@@ -239,6 +246,11 @@ def shortened(name: str, *, most: int) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
+def plain(name: object) -> str:
+    """Return the name of a column, a metric or a setting in words: with spaces in place of underscores."""
+    return str(name).replace("_", " ")
+
+
 def marked(name: str, looked: object) -> str:
     """Return a scorer's name, shortened, with a mark for its value of `target_aware`."""
     exposure = scorer_exposure([{"target_aware": looked}])
@@ -284,14 +296,3 @@ def points_text(change: float) -> str:
     """
     change = rounded(change, 1)
     return with_minus(f"{change:+.1f}") if change else "0.0"
-
-
-def ink_on(colour: str) -> str:
-    """Return the text colour that is legible on a colour (relative luminance, WCAG 2.1).
-
-    >>> ink_on("#f6f6f4"), ink_on("#542788")
-    ('#22272E', '#FFFFFF')
-    """
-    shares = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
-    return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.2 else "#FFFFFF"

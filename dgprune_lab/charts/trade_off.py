@@ -103,12 +103,13 @@ def trade_off_chart(
 
 def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.LayerChart:
     """Draw one plot: fronts, intervals, points, numbers, the picked network and the names of the domains."""
-    data = {name: rows_of(f"{name}_{k}", rows.get(f"{name}_{k}", [])) for name in _PARTS}
+    parts = ("points", "front", "numbers", "names", "span", "axis")
+    data = {name: rows_of(f"{name}_{k}", rows.get(f"{name}_{k}", [])) for name in parts}
     axis = alt.Axis(format="~s", tickCount=4, title=None, labelExpr="datum.value ? datum.label : '0'")
     x = alt.X("cost:Q", scale=alt.Scale(nice=False, zero=True), axis=axis)
     y = alt.Y("value:Q", scale=alt.Scale(nice=False, zero=False), title="Accuracy (%)" if first else None)
     fields = {"called": "Network", "kind": "Kind", "label": "Domain", "value": ("Accuracy %", ".1f")}
-    tips = [*tooltip(fields, ends=".1f"), *tooltip({"amount": _AMOUNT, "removed": "Removed"}, looked=True)]
+    tips = [*tooltip(fields, ends=".1f"), *tooltip({"amount": "Size or cost", "removed": "Removed"}, looked=True)]
     points = data["points"]
     picked = points.transform_filter("datum.network === picked.network")
     return layered(
@@ -142,8 +143,8 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
 
 def name_lines(base: alt.Chart) -> list[alt.Chart]:
     """Draw the rows of `names_k` above a plot: a heading, and each domain's name behind its mark."""
-    y = alt.Y("y:Q", scale=None)
-    heading, domain = (base.transform_filter(f"datum.kind === '{kind}'").encode(x=LEFT, y=y) for kind in _KINDS)
+    placed = base.encode(x=LEFT, y=alt.Y("y:Q", scale=None))
+    heading, domain = (placed.transform_filter(f"datum.kind === '{kind}'") for kind in ("role", "domain"))
     return [
         heading.mark_text(style="strong", align="left", fontWeight=600).encode(text=alt.Text("text:N")),
         domain.mark_point(size=50, xOffset=5, opacity=1).encode(stroke=COLOUR, fill=FILL, shape=SHAPE),
@@ -151,13 +152,7 @@ def name_lines(base: alt.Chart) -> list[alt.Chart]:
     ]
 
 
-_KINDS = ("role", "domain")
-_PARTS = ("points", "front", "numbers", "names", "span", "axis")
-_AMOUNT = "Size or cost"
-
-
 def _drawn_key(rows: Rows, *, lines: int, width: int) -> alt.LayerChart:
-    """Draw the numbers and names of the networks."""
     base = rows_of("key", rows).encode(x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None))
     numbers = base.mark_text(style="strong", align="right", fontWeight=600, dx=-4).encode(text=alt.Text("number:N"))
     chart = layered(numbers, base.mark_text(style="words", align="left").encode(text=alt.Text("text:N")))

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..core import DgpruneError, exposure_label, exposure_of, is_missing, rounded, scorer_exposure
+from ..core import DgpruneError, Exposure, exposure_label, exposure_of, is_missing, rounded, scorer_exposure
 from ..stats import pareto_front
 from .marks import check_alike
 from .size_and_cost import QUANTITIES, amount
-from .theme import INK, Data, DomainStyle, Rows, domain_styles_of, interval_of, mark_of, records, shortened
+from .theme import INK, Data, DomainStyle, Rows, domain_styles_of, grouped, interval_of, mark_of, records, shortened
 
 Cost = Literal["filters", "parameters", "macs", "bytes", "latency"]
 ROLES = ("source", "target")
@@ -60,14 +60,12 @@ def plot_width(width: int, *, roles: Sequence[str]) -> int:
 def _points(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Rows:
     """The points of all domains, the cheapest network first; networks without this cost have none."""
     costs = {_identity(row): row for row in table if row["metric"] == cost}
-    looked = _looked(table)
+    looked: dict[Any, Exposure] = {key: scorer_exposure(rows) for key, rows in grouped(table, _identity).items()}
     if not costs and table:
         held = [name for name in NAMES if any(row["metric"] == name for row in table)]
         raise DgpruneError(f"frame has no rows of {cost!r}; cost can be {', '.join(map(repr, held)) or 'nothing'}.")
-    groups: dict[Any, Rows] = {}
-    for row in table:
-        if row["metric"] == "accuracy" and _identity(row) in costs and not is_missing(row["domain"]):
-            groups.setdefault((_identity(row), row["domain"]), []).append(row)
+    drawn = (row for row in table if row["metric"] == "accuracy" and not is_missing(row["domain"]))
+    groups = grouped((row for row in drawn if _identity(row) in costs), lambda row: (_identity(row), row["domain"]))
     places = {key: k for k, key in enumerate(sorted(costs, key=lambda key: costs[key]["value"]))}
     numbers = _numbered(table, [key for key in places if any(key == at for at, _ in groups)])
     points: Rows = []
@@ -75,12 +73,14 @@ def _points(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Ro
         check_alike(alike)
         row, of_cost, exposure = alike[0], costs[key], exposure_of(alike[0])
         kind = _kind(row)
-        ends = [of_cost["value"] if is_missing(of_cost[end]) else of_cost[end] for end in ("low", "high")]
         about = {"network": _name(row), "called": f"{_name(row)}{exposure_label(looked[key])}", "kind": kind}
         about |= {"number": numbers.get(key, ""), "domain": str(domain)}
         about |= {"label": f"{domain}{exposure_label(exposure)}", "role": styles[str(domain)].role}
-        about |= {"cost": of_cost["value"], "cost_low": ends[0], "cost_high": ends[1]}
-        about |= {"amount": _amount(of_cost, cost=cost), "removed": _removed(row), "place": places[key]}
+        ends = {f"cost_{end}": of_cost["value" if is_missing(of_cost[end]) else end] for end in ("low", "high")}
+        about |= {"cost": of_cost["value"], **ends}
+        ratio = row["ratio_achieved"]
+        removed = "" if is_missing(ratio) else f"{rounded(100 * ratio, 1):.1f} %"
+        about |= {"amount": _amount(of_cost, cost=cost), "removed": removed, "place": places[key]}
         style = {"size": _SIZES.get(kind, 70), "opacity": 0.6 if kind == RATIO else 1.0}
         points.append({**about, **style, **interval_of(row), **mark_of(styles[str(domain)], exposure=exposure)})
     return sorted(points, key=lambda row: row["place"])
@@ -106,14 +106,6 @@ def _kind(row: Mapping[str, Any]) -> str:
     return named if is_missing(row.get("kind")) else str(row["kind"])
 
 
-def _looked(table: Rows) -> dict[tuple[str, ...], Any]:
-    """Network -> the mark of its name."""
-    rows: dict[tuple[str, ...], Rows] = {}
-    for row in table:
-        rows.setdefault(_identity(row), []).append(row)
-    return {key: scorer_exposure(listed) for key, listed in rows.items()}
-
-
 def _numbered(table: Rows, drawn: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     """Network -> its number, in the order of the table; measured ratios have none."""
     named = dict.fromkeys(_identity(row) for row in table if _kind(row) != RATIO)
@@ -124,10 +116,6 @@ def _amount(row: Mapping[str, Any], *, cost: Cost) -> str:
     if cost == "latency":
         return f"{row['value']:.3g} {row['unit']}"
     return amount(row["value"], metric=cost)
-
-
-def _removed(row: Mapping[str, Any]) -> str:
-    return "" if is_missing(row["ratio_achieved"]) else f"{rounded(100 * row['ratio_achieved'], 1):.1f} %"
 
 
 def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:

@@ -13,7 +13,6 @@ stand in all of them. Named data:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 import altair as alt
@@ -21,16 +20,18 @@ import pandas as pd
 
 from ..core import DgpruneError, Side, Tidy, is_missing, public
 from ..stats import POOLED, rate_words
-from .marks import check_table, layered, point_marks, rows_of, tooltip
+from .marks import COLOUR, FILL, SHAPE, check_table, layered, menu, point_marks, rows_of, tooltip
 from .theme import (
     FIRST_SOURCE,
     FIRST_TARGET,
     FULL,
     FURTHER,
+    SOLID,
     DomainStyle,
     Rows,
     finish,
     percent,
+    plain,
     point_of,
     records,
     scorer_styles,
@@ -46,19 +47,22 @@ _OUTCOMES = {
     ("generalization_gap", "last"): "generalization gap, last epoch (points)",
 }
 _GREEN, _SKY, _BROWN, _VIOLET = FURTHER
-STYLES: Mapping[str, tuple[str, str]] = {
-    "unpruned": (FULL, "circle"),
-    "unpruned_longer": (FULL, "square"),
-    "before": (FULL, "triangle-down"),
-    "smallest_low": (_SKY, "triangle-up"),
-    "smallest_high": (FIRST_SOURCE, "circle"),
-    "random_high": (_GREEN, "square"),
-    "largest_low": (_BROWN, "triangle-up"),
-    "largest_high": (FIRST_TARGET, "triangle-down"),
-    "zero_short": (_VIOLET, "triangle-right"),
-    "zero_middle": (_VIOLET, "square"),
-    "zero_long": (_VIOLET, "cross"),
-    "noise": ("#4C5B6B", "cross"),
+STYLES: Mapping[str, DomainStyle] = {
+    arm: DomainStyle(colour=colour, dash=SOLID, shape=shape)
+    for arm, colour, shape in (
+        ("unpruned", FULL, "circle"),
+        ("unpruned_longer", FULL, "square"),
+        ("before", FULL, "triangle-down"),
+        ("smallest_low", _SKY, "triangle-up"),
+        ("smallest_high", FIRST_SOURCE, "circle"),
+        ("random_high", _GREEN, "square"),
+        ("largest_low", _BROWN, "triangle-up"),
+        ("largest_high", FIRST_TARGET, "triangle-down"),
+        ("zero_short", _VIOLET, "triangle-right"),
+        ("zero_middle", _VIOLET, "square"),
+        ("zero_long", _VIOLET, "cross"),
+        ("noise", "#4C5B6B", "cross"),
+    )
 }
 _SHOWN = "datum.outcome === outcome && datum.images === images"
 
@@ -93,17 +97,14 @@ def treatments(
     title = alt.Title(text="Do less stable runs end better?", offset=8)
     layers = _layers(rows, words, legend_rows(rows))
     chart = finish(layers, width=width, height=height, padding=_PADDING, title=title)
-    options = {
-        "images": list(dict.fromkeys(row["images"] for row in rows)),
-        "outcome": [text for text in _OUTCOMES.values() if text in {row["outcome"] for row in rows}],
-        "rate": rates,
-    }
-    chosen = {name: values[0] for name, values in options.items()} | {"rate": rate}
-    parameters: list[Any] = [
-        alt.param(name=name, value=chosen[name], bind=alt.binding_select(options=values, name=f"{name} ")).param
-        for name, values in options.items()
+    images = list(dict.fromkeys(row["images"] for row in rows))
+    outcomes = [text for text in _OUTCOMES.values() if text in {row["outcome"] for row in rows}]
+    menus: list[Any] = [
+        menu("images", images, value=images[0]),
+        menu("outcome", outcomes, value=outcomes[0]),
+        menu("rate", rates, value=rate),
     ]
-    chart.params = parameters
+    chart.params = menus
     return chart
 
 
@@ -115,7 +116,8 @@ def treated_rows(frame: pd.DataFrame) -> Rows:
         for row in records(frame, metric="mean_stability")
         if is_missing(row["domain"])
     }
-    styles, rows = _styles(dict.fromkeys(frame["arm"])), []
+    others = dict.fromkeys(arm for arm in frame["arm"] if arm not in STYLES)
+    styles, rows = {**STYLES, **dict(zip(others, scorer_styles(), strict=False))}, Rows()
     for row in records(frame):
         outcome, run = _OUTCOMES.get((row["metric"], row["stage"])), stable.get(tuple(row[key] for key in keys))
         if outcome is None or run is None or row["split"] != "report":
@@ -129,7 +131,7 @@ def treated_rows(frame: pd.DataFrame) -> Rows:
                 "within": "" if control else rate_words(run["rate"]),
                 "control": control,
                 "arm": row["arm"],
-                "treatment": _plain(row["arm"]),
+                "treatment": plain(row["arm"]),
                 "seed": int(row["training_seed"]),
                 "events": int(run["events"]),
                 "stable": float(run["value"]),
@@ -173,13 +175,6 @@ def legend_rows(rows: Rows) -> Rows:
     ]
 
 
-def _styles(arms: Mapping[str, Any]) -> dict[str, DomainStyle]:
-    others = [arm for arm in arms if arm not in STYLES]
-    found = dict(zip(others, islice(scorer_styles(), len(others)), strict=True))
-    known = {arm: DomainStyle(colour=colour, dash=(1, 0), shape=shape) for arm, (colour, shape) in STYLES.items()}
-    return known | found
-
-
 def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
     scale = alt.Scale(zero=False, nice=True, padding=8)
     x = alt.X("stable:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=6))
@@ -210,14 +205,6 @@ def legend_marks(legend: Rows, *, left: int | None = None) -> list[alt.Chart]:
     key = rows_of("legend", legend)
     place: Any = {"x": {"expr": "width + 22" if left is None else str(left)}, "y": {"expr": "datum.line + 8"}}
     return [
-        key.mark_point(size=54, strokeWidth=1.6, opacity=1, **place).encode(
-            stroke=alt.Stroke("colour:N", scale=None),
-            fill=alt.Fill("fill:N", scale=None),
-            shape=alt.Shape("shape:N", scale=None),
-        ),
+        key.mark_point(size=54, strokeWidth=1.6, opacity=1, **place).encode(stroke=COLOUR, fill=FILL, shape=SHAPE),
         key.mark_text(style="words", align="left", baseline="middle", dx=10, **place).encode(text=alt.Text("label:N")),
     ]
-
-
-def _plain(name: object) -> str:
-    return str(name).replace("_", " ")

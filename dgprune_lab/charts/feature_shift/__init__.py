@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...core import DgpruneError, Exposure, Side, Tidy, exposure_of, is_missing, public, strongest_exposure, unknown
 from ..marks import check_table
-from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
+from ..theme import Data, DomainStyle, Rows, beside, domain_styles, grouped, records, titled
 from .map import SMALL, Colour, map_plot, parameters
 from .map_rows import SIDE, Dot, boxed, legend_rows, map_words, point_rows
 from .numbers import EXPLAINED, METRICS, large_plot, legend_of, number_chart, number_data, number_plots
@@ -144,12 +144,10 @@ def _styles_of(rows: Rows) -> dict[str, DomainStyle]:
 def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, DomainStyle], side: int) -> Data:
     """The named data of the map, made from the rows of one layer."""
     places: dict[tuple[str, int, float, str], float] = {}
-    exposures: dict[str, list[Exposure]] = {}
-    for row in rows:
-        if row["metric"] in MAPS:
-            key = str(row["domain"]), int(row["image"]), float(row["ratio_requested"]), row["metric"]
-            places[key] = float(row["value"])
-            exposures.setdefault(key[0], []).append(exposure_of(row))
+    mapped = [row for row in rows if row["metric"] in MAPS]
+    for row in mapped:
+        key = str(row["domain"]), int(row["image"]), float(row["ratio_requested"]), row["metric"]
+        places[key] = float(row["value"])
     first = [row for row in rows if row["metric"] == MAPS[0] and float(row["ratio_requested"]) == knots[0]]
     dots = [
         Dot(
@@ -163,7 +161,8 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
     grid = [[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots]
     roles = {str(row["domain"]): str(row["role"]) for row in first}
     domains: dict[str, tuple[str, Exposure]] = {
-        name: (roles[name], strongest_exposure(listed)) for name, listed in exposures.items()
+        name: (roles[name], strongest_exposure(exposure_of(row) for row in listed))
+        for name, listed in grouped(mapped, lambda row: str(row["domain"])).items()
     }
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,7 @@ def boxed(places: Places) -> NDArray[np.float64]:
 def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, DomainStyle]) -> Rows:
     """Return the rows of `points` from positions (K, N, 2) in the unit square at K ratios, the full network first.
 
-    The domains take turns.
+    The domains take turns, so that none is drawn on top of another.
     """
     colours = class_colours(dot.label for dot in dots)
     columns = np.asarray(places, dtype=np.float64).round(4).transpose(1, 2, 0).tolist()
@@ -62,17 +64,8 @@ def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, Doma
         mark = {"domain_colour": style.colour, "class_colour": colours.get(dot.label, OTHER), "shape": style.shape}
         places_of = {"full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys}
         rows.append({"domain": dot.domain, "image": dot.image, "class": dot.text, **mark, **places_of})
-    return _interleaved(rows)
-
-
-def _interleaved(rows: Rows) -> Rows:
-    """The first image of each domain, then the second of each, and so on: no domain is drawn on top of another."""
-    seen: dict[str, int] = {}
-    turns = []
-    for row in rows:
-        turns.append(seen.setdefault(row["domain"], 0))
-        seen[row["domain"]] += 1
-    return [rows[k] for k in sorted(range(len(rows)), key=lambda k: turns[k])]
+    turns: dict[str, Iterator[int]] = defaultdict(count)
+    return sorted(rows, key=lambda row: next(turns[row["domain"]]))
 
 
 def class_colours(labels: Any) -> dict[int | None, str]:

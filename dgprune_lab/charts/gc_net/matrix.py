@@ -53,15 +53,11 @@ class Plan:
 
     def names(self) -> Rows:
         """The rows of text above the columns: each layer's name, with its number of filters where there is room."""
-        return [
-            {
-                "style": "names",
-                "x": self.column[name],
-                "y": 71 + 13 * (k % self.turns),
-                "text": short(name, self.turns * self.gap - 8) + (f" ({size})" if self.turns == 1 else ""),
-            }
-            for k, (name, size) in enumerate(self.sizes.items())
-        ]
+        rows: Rows = []
+        for k, (name, size) in enumerate(self.sizes.items()):
+            text = short(name, self.turns * self.gap - 8) + (f" ({size})" if self.turns == 1 else "")
+            rows.append(caption("names", text, x=self.column[name], y=71 + 13 * (k % self.turns)))
+        return rows
 
 
 def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, float]) -> tuple[Rows, Rows]:

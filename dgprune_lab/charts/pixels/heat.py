@@ -1,4 +1,4 @@
-"""Tables of numbers as small pictures: one mark per cell would need ten thousand marks for one small network."""
+"""Colours of numbers, and tables of numbers as small pictures: a mark per cell would make ten thousand of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..theme import INK
 from .images import png as encode
 
 Floats = NDArray[np.float64]
@@ -59,3 +60,24 @@ def ends(tables: Sequence[Floats]) -> tuple[float, float]:
     most = max((float(np.abs(table).max()) for table in tables if table.size), default=0.0)
     high = max(0.1, math.ceil(most * 10 - 1e-9) / 10)
     return (-high if any(table.size and float(table.min()) < 0 for table in tables) else 0.0), high
+
+
+def mixed(colour: str, share: float) -> str:
+    """Return a colour mixed with a pale grey: the colour at share 1, the grey at 0.
+
+    >>> mixed("#0072B2", 1.0), mixed("#0072B2", 0.0)
+    ('#0072B2', '#F6F6F4')
+    """
+    pairs = ((int(end[k : k + 2], 16) for end in ("#F6F6F4", colour)) for k in (1, 3, 5))
+    return "#" + "".join(f"{round((1 - share) * pale + share * full):02X}" for pale, full in pairs)
+
+
+def ink_on(colour: str) -> str:
+    """Return the text colour that is legible on a colour (relative luminance, WCAG 2.1).
+
+    >>> ink_on("#f6f6f4"), ink_on("#542788")
+    ('#22272E', '#FFFFFF')
+    """
+    shares = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.2 else "#FFFFFF"

@@ -93,9 +93,8 @@ def data_url(pixels: np.ndarray[Any, Any]) -> str:
     return png(small if small.ndim == 3 else small[..., None])
 
 
-def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the chart over these data; rows may come later."""
-    data = data or {"pictures": [], "words": []}
+def picture_chart() -> alt.HConcatChart:
+    """Return the chart without rows, which a page sends."""
     x = alt.X("x:Q", scale=alt.Scale(domain=[0, WIDTH], nice=False, zero=True), axis=None)
     y = alt.Y("line:O", axis=None, scale=alt.Scale(padding=0))
     fields = {
@@ -105,7 +104,7 @@ def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
         "now": "Predicted now",
         "image": "Image number",
     }
-    base, words = (rows_of(name, data[name]).encode(x=x, y=y) for name in ("pictures", "words"))
+    base, words = (rows_of(name, []).encode(x=x, y=y) for name in ("pictures", "words"))
     image = base.mark_image(width=_SIDE, height=_SIDE, aspect=True, smooth=False, yOffset=_down(73))
 
     def sized(size: str, *, style: str, at: float, weight: Literal[400, 600] = 400) -> alt.Chart:

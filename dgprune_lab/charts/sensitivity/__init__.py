@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ...core import Mask, Tidy, public
-from ..marks import layered, rows_of, tooltip
+from ..marks import FILL, layered, rows_of, tooltip
 from ..theme import INK, Rows, beside, titled
 from .against_scores import against
 from .map import BAND, COUNT, GAP, LEGIBLE, NAME, PLOT, about, compared, map_data
@@ -45,9 +45,9 @@ def sensitivity(frame: Tidy, *, mask: Mask | None = None) -> alt.HConcatChart:
     return beside(chart, padding=FRAME, title=title)
 
 
-def map_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the map alone; rows may come later. A page sets its parameter `picked`, {group, filter} or {}."""
-    chart = beside(_layers(data or {"cells": [], "removed": [], "lines": [], "legend": []}), padding=FRAME)
+def map_chart() -> alt.HConcatChart:
+    """Return the map alone, without rows. A page sends them, and sets the parameter `picked`, {group, filter} or {}."""
+    chart = beside(_layers({"cells": [], "removed": [], "lines": [], "legend": []}), padding=FRAME)
     label = "Filters of each layer, the most domain-sensitive first"
     chart.usermeta = {**cast("dict[str, Any]", chart.usermeta), "picks": "cells", "label": label}
     return chart
@@ -59,7 +59,6 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     x, middle, at = (alt.X(f"{field}:Q", scale=scale, axis=None) for field in ("x", "middle", "at"))
     y = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=1 - BAND / ROW, paddingOuter=0))
     box: dict[str, Any] = {"x": x, "x2": alt.X2("x2:Q"), "y": y}
-    fill = alt.Fill("fill:N", scale=None)
     fields = {"group": "Layer", "filter": "Filter", "size": "Effect size d", "area": "AUROC", "q": "q value"}
     tips = tooltip({**fields, "says": "Difference"})
     cells, removed, lines, legend = (rows_of(name, data[name]) for name in ("cells", "removed", "lines", "legend"))
@@ -83,7 +82,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     names = lines.mark_text(style="strong", align="right", fontWeight=600)
     colourless = at_middle(legend.transform_filter("datum.fill === 'transparent'")).mark_text(**cross)
     chart = layered(
-        cells.mark_rect().encode(**box, fill=fill, tooltip=tips),
+        cells.mark_rect().encode(**box, fill=FILL, tooltip=tips),
         bars.encode(**box),
         crosses.encode(text=alt.Text("mark:N")),
         *(  # light below dark: one of them is seen on any page
@@ -95,7 +94,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         names.encode(x=alt.XValue(NAME - 10), y=y, text=alt.Text("name:N")),
         beside_cells("count", "words"),
         beside_cells("wait", "quiet"),
-        legend.mark_rect(height=15).encode(**box, fill=fill),
+        legend.mark_rect(height=15).encode(**box, fill=FILL),
         signs(legend.transform_filter("datum.fill !== 'transparent'")),
         colourless.encode(text=alt.Text("sign:N")),
         legend.mark_text(style="words", align="left").encode(x=at, y=y, text=alt.Text("text:N")),

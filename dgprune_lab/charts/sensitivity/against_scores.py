@@ -17,7 +17,7 @@ import pandas as pd
 
 from ...core import is_missing
 from ..marks import layered, rows_of, tooltip
-from ..theme import Rows, marked, records, with_minus
+from ..theme import Rows, grouped, marked, records, with_minus
 from .map import is_significant
 
 COLUMNS = 4
@@ -55,11 +55,8 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
     effects = {(str(row["group"]), int(row["filter"])): row for row in records(frame, metric="cohens_d")}
     sizes = {key: abs(float(row["value"])) for key, row in effects.items()}
     most = max((size for size in sizes.values() if not math.isnan(size)), default=0.0)
-    scores: dict[str, Rows] = {}
-    for row in records(frame, metric="score"):
-        scores.setdefault(str(row["scorer"]), []).append(row)
     drawn: dict[str, Rows] = {}
-    for name, rows in scores.items():
+    for name, rows in grouped(records(frame, metric="score"), lambda row: str(row["scorer"])).items():
         places = 100 * (rankdata([row["value"] for row in rows]) - 1) / max(len(rows) - 1, 1)
         drawn[name] = []
         for row, place in zip(rows, np.round(places, 2).tolist(), strict=True):

@@ -1,6 +1,6 @@
 """The card of one filter: the images that drive it most, its mean maps, its rank by each scorer, its removal.
 
-Named data; x and y in pixels where not said otherwise:
+The charts have no rows; the panel sends them. Named data; x and y in pixels where not said otherwise:
 
 | name | one row is | fields |
 |---|---|---|
@@ -16,13 +16,12 @@ Named data; x and y in pixels where not said otherwise:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 
 from ..marks import COLOUR, DASH, TEXT_COLOUR, ZERO, canvas, interval_marks, layered, rows_of, signed_axis, tooltip
-from ..theme import Rows, beside
+from ..theme import beside
 
 SIDE, PAIRS = 61, 5
 LEFT = SIDE + 26
@@ -39,42 +38,29 @@ _STYLES: dict[str, dict[str, Any]] = {
     "small": {"style": "words", "fontSize": 10.7, "fontWeight": 400},
 }
 
-EMPTY: Mapping[str, Rows] = {
-    name: []
-    for name in ("pictures", "words", "histogram", "names", "changes", "span", "weights", "weight_words", "ranks")
-}
+
+def pictures_chart() -> alt.HConcatChart:
+    """Return the pictures: images in pairs, a line per domain, mean maps at the left."""
+    return beside(_pictures("pictures", words="words", width=WIDTH, height=TOP + 2 * LINE), padding=FRAME)
 
 
-def pictures_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the pictures: images in pairs, a line per domain, mean maps at the left; rows may come later."""
-    data = {**EMPTY, **(data or {})}
-    return beside(_pictures(data, "pictures", words="words", width=WIDTH, height=TOP + 2 * LINE), padding=FRAME)
-
-
-def facts_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the histogram, below it the effect of removal, and the filter's weights; rows may come later."""
-    data = {**EMPTY, **(data or {})}
-    left = alt.vconcat(_histogram(data), _changes(data), spacing=26)
-    weights = _pictures(data, "weights", words="weight_words", width=_WEIGHTS, height=260)
+def facts_chart() -> alt.HConcatChart:
+    """Return the histogram, below it the effect of removal, and the filter's weights."""
+    left = alt.vconcat(_histogram(), _changes("Accuracy change without this filter (points)"), spacing=26)
+    weights = _pictures("weights", words="weight_words", width=_WEIGHTS, height=260)
     return beside(alt.hconcat(left, weights, spacing=30), padding=FRAME)
 
 
-def changes_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the effect of removing several filters together; rows may come later."""
-    data = {**EMPTY, **(data or {})}
-    return beside(_changes(data, title="Accuracy change without these filters (points)"), padding=FRAME)
+def changes_chart() -> alt.HConcatChart:
+    """Return the effect of removing several filters together."""
+    return beside(_changes("Accuracy change without these filters (points)"), padding=FRAME)
 
 
-def ranks_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return a chart of how early each scorer would remove the filter; rows may come later."""
-    return beside(_ranks({**EMPTY, **(data or {})}["ranks"]), padding=FRAME)
-
-
-def _pictures(data: Mapping[str, Rows], pictures: str, *, words: str, width: int, height: int) -> alt.LayerChart:
+def _pictures(name: str, *, words: str, width: int, height: int) -> alt.LayerChart:
     """Draw pictures and text at positions in pixels."""
     x, y = canvas(width, height)
-    images = rows_of(pictures, data[pictures]).transform_calculate(x2="datum.x + datum.side", y2="datum.y + datum.side")
-    texts = rows_of(words, data[words]).encode(x=x, y=y)
+    images = rows_of(name, []).transform_calculate(x2="datum.x + datum.side", y2="datum.y + datum.side")
+    texts = rows_of(words, []).encode(x=x, y=y)
     chart = layered(
         images.mark_image(smooth=False, aspect=False).encode(
             x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q"), url=alt.Url("url:N"), tooltip=[alt.Tooltip("text:N")]
@@ -90,14 +76,14 @@ def _pictures(data: Mapping[str, Rows], pictures: str, *, words: str, width: int
     return chart.properties(width=width, height=height)
 
 
-def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
+def _histogram() -> alt.LayerChart:
     """Draw a histogram of the filter's contribution per image, one for each domain, as shares of its images."""
     scale = alt.Scale(zero=False, nice=False)
     title = "contribution to the true answer, image by image"
     x = alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6))
     y = alt.Y("share:Q", title="% of the images", axis=alt.Axis(tickCount=4))
-    steps = rows_of("histogram", data["histogram"]).mark_line(interpolate="step-after", strokeWidth=2)
-    names = rows_of("names", data["names"]).mark_text(align="right", fontWeight=600)
+    steps = rows_of("histogram", []).mark_line(interpolate="step-after", strokeWidth=2)
+    names = rows_of("names", []).mark_text(align="right", fontWeight=600)
     at = alt.Y("at:Q", scale=None, axis=None)
     return layered(
         steps.encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("domain:N")),
@@ -105,16 +91,16 @@ def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
     ).properties(width=_PLOT, height=110)
 
 
-def _changes(data: Mapping[str, Rows], title: str = "Accuracy change without this filter (points)") -> alt.LayerChart:
+def _changes(title: str) -> alt.LayerChart:
     """Draw the accuracy change of each domain without the filter, in points: dots with intervals around 0."""
     scale = alt.Scale(nice=False, zero=True, range=[150, _PLOT - 46])
     change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=2, orient="top"))
     y = alt.Y("place:O", axis=None)
-    base = rows_of("changes", data["changes"])
+    base = rows_of("changes", [])
     tips = tooltip({"label": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)
     known = base.transform_filter("datum.change !== null")
     return layered(
-        rows_of("span", data["span"]).mark_point(opacity=0).encode(x=change),
+        rows_of("span", []).mark_point(opacity=0).encode(x=change),
         base.mark_text(style="words", align="right").encode(x=alt.XValue(138), y=y, text=alt.Text("label:N")),
         base.mark_text(style="strong", align="right").encode(x=alt.XValue(_PLOT), y=y, text=alt.Text("text:N")),
         base.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
@@ -122,14 +108,14 @@ def _changes(data: Mapping[str, Rows], title: str = "Accuracy change without thi
     ).properties(width=_PLOT, height=alt.Step(22))
 
 
-def _ranks(rows: Rows) -> alt.LayerChart:
-    """Draw how early each scorer would remove the filter: a dot on a track from the layer's first to last."""
+def ranks_chart() -> alt.HConcatChart:
+    """Return how early each scorer would remove the filter: a dot on a track from the layer's first to last."""
     start, end = TRACK
     y = alt.Y("place:O", axis=None)
     labels = "datum.value ? 'last' : 'first'"
     axis = alt.Axis(values=[0, 100], labelExpr=labels, orient="top", ticks=False, grid=False, domain=False)
     at = alt.X("at:Q", scale=alt.Scale(domain=[0, 100], range=[start, end], nice=False), axis=axis, title=None)
-    base = rows_of("ranks", rows)
+    base = rows_of("ranks", [])
     dots = base.transform_filter("datum.at !== null").mark_point(style="kept", filled=True, size=60, opacity=1)
     track = base.mark_rule(style="track", strokeWidth=5, strokeCap="round")
     chart = layered(
@@ -141,4 +127,4 @@ def _ranks(rows: Rows) -> alt.LayerChart:
     title = alt.Title(
         text="Place in the removal order of its layer (1st: removed first)", fontSize=11, fontWeight="normal", dx=-4
     )
-    return chart.properties(width=end + 74, height=alt.Step(_RANK), title=title)
+    return beside(chart.properties(width=end + 74, height=alt.Step(_RANK), title=title), padding=FRAME)

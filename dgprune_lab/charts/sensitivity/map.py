@@ -20,8 +20,8 @@ from typing import Any
 import pandas as pd
 
 from ...core import DgpruneError, Mask, exposure_label, exposure_of, is_missing
-from ..marks import mixed
-from ..theme import FIRST_SOURCE, FIRST_TARGET, INK, MINUS, Data, Rows, ink_on, records, shortened, with_minus
+from ..pixels.heat import ink_on, mixed
+from ..theme import FIRST_SOURCE, FIRST_TARGET, INK, MINUS, Data, Rows, grouped, records, shortened, with_minus
 
 METHODS = {
     "gradient_x_activation": "gradient × activation",
@@ -169,10 +169,8 @@ def _colours(frame: pd.DataFrame, first: Mapping[str, Any]) -> tuple[str, str]:
 def _by_layer(frame: pd.DataFrame) -> dict[str, Rows]:
     """Layer -> the rows of its filters, each with effect size and AUROC."""
     areas = {(row["group"], row["filter"]): row["value"] for row in records(frame, metric="auroc")}
-    layers: dict[str, Rows] = {}
-    for row in _effects(frame):
-        layers.setdefault(str(row["group"]), []).append({**row, "auroc": areas.get((row["group"], row["filter"]))})
-    return layers
+    rows = [{**row, "auroc": areas.get((row["group"], row["filter"]))} for row in _effects(frame)]
+    return grouped(rows, lambda row: str(row["group"]))
 
 
 def _size(row: Mapping[str, Any]) -> float:

@@ -15,6 +15,7 @@ const APART = 6; // least distance between two letters of a pin, in percent
 const RIGHT_OF_NAMES = 55; // percent
 const [LETTER, BEFORE] = [6.3, 22]; // width of a letter of a name, and of what stands before the name, in pixels
 const CLEAR = 0.7; // least distance of a name from a line, in heights of a name
+const FAR = 5; // distance of a name from its value up to which it covers points rather than moves on, in heights of a name
 const ROW = 28; // least height of a row of chart D, in pixels, at which the interval stands below the number
 const NO_LINES = { curves: [], gaps: [], names: [] };
 const NO_FRAME = { dots: [], names: [], full: [], drops: [], span: [{ change: -5 }, { change: 5 }] };
@@ -169,8 +170,9 @@ export function placeNames(rows, { gap, width, lines, texts, points }) {
     const inside = orAll(steps.map((step) => row.value + step).filter((y) => gap / 2 <= y && y <= 100 - gap / 2), [row.value]);
     const clear = orAll(inside.filter((y) => taken.every(([height, room]) => Math.abs(y - height) >= room - 1e-9)), inside);
     const cost = (y) => 1e10 * near.filter((value) => Math.abs(y - value) < CLEAR * gap).length + Math.round(1e6 * Math.abs(y - row.value));
-    const costs = clear.map(cost);
-    const value = clear[costs.indexOf(Math.min(...costs))];
+    const close = orAll(clear.filter((y) => Math.abs(y - row.value) <= FAR * gap), clear);
+    const costs = close.map(cost);
+    const value = close[costs.indexOf(Math.min(...costs))];
     taken.push([value, gap]);
     return { ...row, value };
   });
