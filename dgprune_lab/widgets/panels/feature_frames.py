@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...charts import DomainStyle, domain_styles
 from ...charts.feature_shift.map_rows import Dot, legend_rows, map_words, point_rows
 from ...charts.feature_shift.numbers import number_data
 from ...charts.pixels.thumbnails import PAGE, Strip, picture_rows
 from ...charts.theme import records, role_label
-from ...core import Domain, Exposure, exposure_of, roles_of, strongest_exposure, tidy
+from ...core import Exposure, exposure_of, roles_of, strongest_exposure, tidy
 from ...diagnostics.feature_shift import EXTRA
 from ...study import Study, mask_provenance
+from .domains import class_of, no_pictures, styles_of, thumbnails
 from .feature_run import KNOTS, FeatureMap, FeatureRun
-from .flips import no_pictures, thumbnails
 from .menu_scores import label
 from .protocol import Row, Rows, View
 
@@ -30,13 +29,13 @@ def map_frame(view: View, feature_map: FeatureMap) -> Row:
         places = np.concatenate([places[:1], *[places[-1:]] * (len(KNOTS) - 1)])
         ratio = view.mask.ratio_requested
     dots = [replace(dot, name=_name(view.study, dot)) for dot in feature_map.dots]
-    points = point_rows(dots, places, styles=_styles(view.study))
+    points = point_rows(dots, places, styles=styles_of(view.study))
     if not feature_map.is_grid:  # no positions in between, so the points do not move
         points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
     domains: dict[str, tuple[str, Exposure]] = {
         d.name: (d.role or "", _exposure(view, d.name)) for d in view.study.domains
     }
-    legend = legend_rows(domains, dots, styles=_styles(view.study))
+    legend = legend_rows(domains, dots, styles=styles_of(view.study))
     words = map_words(feature_map.kind, feature_map.trust, images=len(dots), only=ratio, knots=KNOTS)
     return {"map": {"points": points, "legend": legend, "words": words}}
 
@@ -45,7 +44,7 @@ def number_frame(view: View, run: FeatureRun) -> Row:
     """Return the rows of the numbers at the ratios of the grid and the current ratio, as far as measured."""
     ratios = sorted({*KNOTS, view.mask.ratio_requested} & set(run.rows))
     table = tidy((row for ratio in ratios for row in run.rows[ratio]), extra=EXTRA)
-    return {"numbers": number_data(records(table), [run.layer], styles=_styles(view.study))}
+    return {"numbers": number_data(records(table), [run.layer], styles=styles_of(view.study))}
 
 
 def text_frame(view: View, run: FeatureRun, feature_map: FeatureMap, *, brushed: int | None) -> Row:
@@ -76,7 +75,7 @@ def picture_frame(view: View, rows: Rows) -> Row:
         urls = thumbnails(domain, torch.tensor([row["image"] for row in some]))
         names = {"truth": "class", "before": "class_full", "now": "class_pruned"}
         pictures = [
-            {"url": url, "image": row["image"], **{name: _class(domain, row[key]) for name, key in names.items()}}
+            {"url": url, "image": row["image"], **{name: class_of(domain, row[key]) for name, key in names.items()}}
             for url, row in zip(urls, some, strict=True)
         ]
         half = -(-len(pictures) // 2)
@@ -90,11 +89,6 @@ def picture_frame(view: View, rows: Rows) -> Row:
 
 def _name(study: Study, dot: Dot) -> str:
     return "" if dot.label is None else study.domain(dot.domain).class_label(dot.label)
-
-
-def _class(domain: Domain, index: int | None) -> int | str | None:
-    """The name of a class where the domain has names, otherwise its index."""
-    return domain.class_label(index) if domain.class_names and index is not None else index
 
 
 def layer_control(study: Study, layer: str) -> Row:
@@ -127,10 +121,6 @@ def _progress(run: FeatureRun) -> str:
     measured = len(set(KNOTS) & set(run.rows))
     numbers = "" if measured == len(KNOTS) else f" Numbers: {measured} of {len(KNOTS)} ratios."
     return f"Fitting the map: {100 * run.progress:.0f} %.{numbers}"
-
-
-def _styles(study: Study) -> Mapping[str, DomainStyle]:
-    return domain_styles((domain.name, domain.role or "") for domain in study.domains)
 
 
 def _exposure(view: View, domain: str) -> Exposure:

@@ -13,8 +13,8 @@ import pandas as pd
 from ...charts.feature_shift.map import map_chart
 from ...charts.feature_shift.numbers import number_chart
 from ...charts.pixels.thumbnails import picture_chart
-from ...core import yielding
-from ...diagnostics._removal import Case, Removal, case_steps
+from ...diagnostics._removal import Case
+from .domains import case_frames
 from .feature_frames import layer_control, map_frame, number_frame, picture_frame, text_frame
 from .feature_run import KNOTS, FeatureMap, FeatureRun, Key, map_of
 from .protocol import Frames, Panel, Row, Rows, Specs, View
@@ -140,11 +140,8 @@ class FeatureShiftPanel(Panel):
             if brush.get(name) is not None:
                 low, high = brush[name]
                 inside &= (places[:, axis] >= low) & (places[:, axis] <= high)
-        cases: dict[str, Case] = {}
-        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
-        for domain in view.study.domains:
-            steps = case_steps(view.study, view.mask, domain=domain, removal=removal)
-            cases[domain.name] = yield from yielding(steps, {})
+        measured = yield from case_frames(view, view.mask, view.study.domains)
+        cases = {case.domain.name: case for case in measured}
         self._brushed = []
         for k in np.flatnonzero(inside):
             dot, spots = feature_map.dots[k], zip(("full_x", "full_y", "x", "y"), (*full[k], *places[k]), strict=True)

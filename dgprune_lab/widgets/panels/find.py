@@ -11,7 +11,7 @@ from ...diagnostics import Found, find
 from ...diagnostics._search import SPLIT, UNITS, WORST
 from ...measurement import calibration_count
 from ...study import Study
-from .domain_pairs import labelled
+from .domains import labelled
 from .menu_scores import label
 from .protocol import Frames, Panel, Row, Rows, View
 

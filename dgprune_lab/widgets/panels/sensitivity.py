@@ -11,12 +11,11 @@ from ...charts.sensitivity import map_chart
 from ...charts.sensitivity.card import changes_chart, facts_chart, pictures_chart, ranks_chart
 from ...charts.sensitivity.map import MEANING, METHODS, removed_rows
 from ...charts.theme import shortened
-from ...core import batchnorm_words, yielding
-from ...diagnostics._removal import Removal
+from ...core import batchnorm_words
 from ...measurement import TOGETHER, Method
 from ...study import Study, batchnorm_cell
 from . import filter_card
-from .domain_pairs import pairs, why_none
+from .domains import pairs, why_none
 from .menu_scores import is_quick
 from .picked import actions, as_picked, here, original
 from .protocol import Cell, Frames, Panel, Row, Rows, Specs, View
@@ -104,22 +103,20 @@ class SensitivityPanel(Panel):
         Of several filters: accuracy without all of them.
         """
         state, key, cell = self.state, self._choice(view.study)[0], self.state.shown
-        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
         if several := self._several(view):
             results = state.several(key, several)
             if _changes(view) not in results:
-                steps = state.changes(view.study, key, several, removal=removal)
-                results[_changes(view)] = yield from yielding(steps, {})
+                results[_changes(view)] = yield from state.changes(view, key, several)
             yield self._changes_frame(view, key, several)
             return
         if cell is None or (key, cell) not in state.cards:
             return
         card = state.cards[key, cell]
-        changes = partial(state.changes, view.study, key, (cell,), removal=removal)
+        changes = partial(state.changes, view, key, (cell,))
         maps = partial(state.mean_maps, view.study, key, cell)
         for part, measure in ((_changes(view), changes), ("maps", maps)):
             if part not in card:
-                card[part] = yield from yielding(measure(), {})
+                card[part] = yield from measure()
                 yield self._card_frame(view, key, cell)
         for item in view.scorers:
             if state.scores.add(view.study, item):

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ...charts import domain_styles
 from ...charts.sensitivity.map import compared, counted, full_colour, is_significant, map_data
-from ...core import DgpruneError, FilterGraph, tidy, yielding
+from ...core import DgpruneError, FilterGraph, tidy
 from ...diagnostics._attributions import Attributions, attribution_steps, attributor
-from ...diagnostics._removal import Removal, case_steps
 from ...diagnostics.mean_map import square_maps
 from ...diagnostics.sensitivity import EXTRA, IMAGES, effect_rows
 from ...measurement import TOGETHER, Attributor, Method
 from ...study import Study
 from . import filter_card
-from .domain_pairs import SPLIT, Pair, labelled
+from .domains import SPLIT, Pair, case_frames, labelled, styles_of
 from .menu_scores import MenuScores
 from .picked import mask_without
-from .protocol import Cell, Row, Rows
+from .protocol import Cell, Frames, Row, Rows, View
 
 _MAX_CARDS, _MAX_MAPS = 24, 6
 _LEGIBLE = 36  # positions of a map
@@ -112,7 +110,7 @@ class SensitivityState:
         if (key, cell) not in self.cards:
             (layer, number), known = cell, self.maps[key]
             assert known.data is not None
-            data, styles = known.attributions[layer], domain_styles((d.name, d.role or "source") for d in study.domains)
+            data, styles = known.attributions[layer], styles_of(study)
             map_cell = next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell)
             shown = filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number)
             self.cards[key, cell] = {
@@ -130,28 +128,22 @@ class SensitivityState:
         _drop_oldest(self.sets, _MAX_CARDS)
         return known
 
-    def changes(
-        self, study: Study, key: Key, cells: Sequence[Cell], *, removal: Removal
-    ) -> Generator[None, None, Rows]:
+    def changes(self, view: View, key: Key, cells: Sequence[Cell]) -> Generator[Frames, None, Rows]:
         """Measure the accuracy change of every domain when these filters alone are removed."""
         try:
-            mask = mask_without(study, cells, reads={f"{name}/{SPLIT}": "labels" for name in key[1]})
+            mask = mask_without(view.study, cells, reads={f"{name}/{SPLIT}": "labels" for name in key[1]})
         except DgpruneError:
             why = "its layer has no other" if len(cells) == 1 else "all of a layer"
-            return [{**filter_card.waiting_rows(study)[0], "label": why, "text": ""}]
-        cases = []
-        for domain in labelled(study):
-            steps = case_steps(study, mask, domain=domain, removal=removal)
-            cases.append((yield from yielding(steps, None)))
-        return filter_card.change_rows(cases)
+            return [{**filter_card.waiting_rows(view.study)[0], "label": why, "text": ""}]
+        return filter_card.change_rows((yield from case_frames(view, mask, labelled(view.study))))
 
-    def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[None, None, dict[str, Rows]]:
+    def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[Frames, None, dict[str, Rows]]:
         """Compute the filter's map behind the activation, averaged over the images of each of the two domains."""
         (layer, number), maps = cell, []
         for domain in self.maps[key].attributions[layer].pair:
             statistics = study.statistics(domain.name, needs=["activation_map"], split=SPLIT)
             maps += square_maps(statistics.activation_map[layer][[number]])
-            yield
+            yield {}
         return filter_card.mean_map_rows(maps)
 
     def _network(self, study: Study) -> Attributor:

@@ -13,7 +13,7 @@ import pandas as pd
 from ...charts.trade_off import BELOW, trade_off_chart
 from ...charts.trade_off_rows import NAMES, RATIO, ROLES, Cost, trade_off_data
 from ...study import Study
-from .domain_pairs import labelled
+from .domains import why_no_accuracy
 from .protocol import Frames, Panel, Row, Tried, View
 
 _WIDTH, _HEIGHT = 780, 240
@@ -30,7 +30,7 @@ class TradeOffPanel(Panel):
 
     def unavailable(self, study: Study) -> str | None:
         """Return why the panel cannot be shown, if no domain has labels."""
-        return None if labelled(study) else "no domain has labels, so the accuracy cannot be measured."
+        return why_no_accuracy(study)
 
     def tick(self, view: View) -> Frames:
         """Return a frame with what has been measured so far."""
