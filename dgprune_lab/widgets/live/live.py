@@ -49,8 +49,7 @@ class Live(CommWidget):
     status = traitlets.Dict().tag(sync=True)
 
     def __init__(self, steps: Steps | Callable[[], Steps], *, title: str = "", epochs: Count | None = None) -> None:
-        self._steps = _started(steps)
-        self._epochs = epochs
+        self._steps, self._epochs = _started(steps), epochs
         self._rows: list[dict[str, Any]] = []
         self._so_far: Any = None
         self._error: Exception | None = None
@@ -84,9 +83,7 @@ class Live(CommWidget):
         """
         if self._unseen:
             self.resume()
-        with self._changed:
-            while self.state == "running":
-                self._changed.wait(0.5)
+        self.settle()
         with self._stepping:  # a step that was under way when the run was stopped belongs to the result
             if self._error is not None:
                 raise DgpruneError(f"the run failed: {_sentence(self._error)}") from self._error
@@ -218,7 +215,6 @@ class Live(CommWidget):
 
 
 def _started(steps: Steps | Callable[[], Steps]) -> Steps:
-    """The generator itself, or the one that a function returns."""
     try:
         started = steps() if callable(steps) else steps
     except TypeError as error:

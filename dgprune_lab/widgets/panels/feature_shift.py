@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from ...diagnostics._removal import Case
 from .domains import case_frames
 from .feature_frames import layer_control, map_frame, number_frame, picture_frame, text_frame
 from .feature_run import KNOTS, FeatureMap, FeatureRun, Key, map_of
-from .protocol import Frames, Panel, Row, Rows, Specs, View
+from .protocol import Frames, Panel, Row, Rows, Specs, View, drop_oldest
 
 COLUMNS = ("domain", "image", "class", "class_full", "class_pruned", "full_x", "full_y", "x", "y")
 MAX_RUNS = 6  # choices kept in the cache, of about 2 MB each
@@ -43,7 +42,7 @@ class FeatureShiftPanel(Panel):
     )
 
     def __init__(self) -> None:
-        self.runs: OrderedDict[Key, FeatureRun] = OrderedDict()
+        self.runs: dict[Key, FeatureRun] = {}
         self._present: FeatureRun | None = None
         self._ticket = 0
         self._brushed: Rows = []
@@ -71,13 +70,13 @@ class FeatureShiftPanel(Panel):
         self._ticket = run.ticket
         feature_map = run.map
         if feature_map is None:
-            features = yield from run.preview(view)
+            features = yield from run.compute(view, [view.mask])
             feature_map = map_of(features, features.linear(), kind="linear", is_grid=False)
         yield {**map_frame(view, feature_map), **self._text(view, run, feature_map)}
         yield from self._brush(view, run, feature_map)
         ratio = view.mask.ratio_requested
         if ratio not in run.rows or 0.0 not in run.rows:
-            features = yield from run.preview(view)
+            features = yield from run.compute(view, [view.mask])
             run.measure(view, features, 0, ratio=0.0)
             if ratio:
                 run.measure(view, features, 1, ratio=ratio)
@@ -123,8 +122,7 @@ class FeatureShiftPanel(Panel):
         if self._present is not run:
             self.close()
             self._present = run
-        while len(self.runs) > MAX_RUNS:
-            self.runs.popitem(last=False)
+        drop_oldest(self.runs, most=MAX_RUNS)
         return run
 
     def _brush(self, view: View, run: FeatureRun, feature_map: FeatureMap) -> Iterator[Frames]:
@@ -152,6 +150,5 @@ class FeatureShiftPanel(Panel):
 
 
 def _predicted(case: Case, image: int) -> Row:
-    """The classes that the full and the pruned network predict for an image."""
     at = int((case.before.index == image).nonzero()[0])
     return {"class_full": int(case.before.predicted[at]), "class_pruned": int(case.predicted[at])}

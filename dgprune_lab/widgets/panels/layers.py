@@ -16,7 +16,7 @@ from ...pruning import allocate
 from ...study import Study, batchnorm_cell
 from .domains import labelled, removal_of, styles_of, why_no_accuracy
 from .menu_scores import label
-from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, Specs, View
+from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, Specs, View, drop_oldest
 
 _CACHED = 2000  # results of some kilobytes each
 
@@ -66,8 +66,7 @@ class LayersPanel(Panel):
                 options: Any = {"domain": domain, "removal": replace(removal, images=used), "group": layer}
                 steps = case_steps(view.study, mask, **options)
                 self._rows[key] = drop_rows([(yield from yielding(steps, {}))])
-        while len(self._rows) > _CACHED:
-            del self._rows[next(iter(self._rows))]
+        drop_oldest(self._rows, most=_CACHED)
 
     def _best(self, view: View, mask: Mask, *, layer: str, domain: Domain) -> tuple[Rows, bool] | None:
         """Return the best cached rows of a layer and domain, and whether they are an estimate."""

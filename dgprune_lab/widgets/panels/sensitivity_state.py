@@ -19,7 +19,7 @@ from . import filter_card
 from .domains import SPLIT, Pair, case_frames, labelled, styles_of
 from .menu_scores import MenuScores
 from .picked import mask_without
-from .protocol import Cell, Frames, Row, Rows, View
+from .protocol import Cell, Frames, Row, Rows, View, drop_oldest
 
 _MAX_CARDS, _MAX_MAPS = 24, 6
 _LEGIBLE = 36  # positions of a map
@@ -78,7 +78,7 @@ class SensitivityState:
             self._content = content
             self._forget()
         known = self.maps[key] = self.maps.pop(key, None) or SensitivityMap()
-        _drop_oldest(self.maps, _MAX_MAPS)
+        drop_oldest(self.maps, most=_MAX_MAPS)
         return known
 
     def missing(self, study: Study, key: Key, cell: Cell | None) -> list[str]:
@@ -119,13 +119,13 @@ class SensitivityState:
                 **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles),
                 **filter_card.weight_rows(study, layer=layer, filter=number),
             }
-            _drop_oldest(self.cards, _MAX_CARDS)
+            drop_oldest(self.cards, most=_MAX_CARDS)
         return self.cards[key, cell]
 
     def several(self, key: Key, cells: tuple[Cell, ...]) -> Row:
         """Return what was measured without these filters: setting -> rows."""
         known = self.sets.setdefault((key, cells), {})
-        _drop_oldest(self.sets, _MAX_CARDS)
+        drop_oldest(self.sets, most=_MAX_CARDS)
         return known
 
     def changes(self, view: View, key: Key, cells: Sequence[Cell]) -> Generator[Frames, None, Rows]:
@@ -174,8 +174,3 @@ def _most_sensitive(known: SensitivityMap, graph: FilterGraph) -> Cell:
 
     top = max(rows, key=order)
     return top["group"], top["filter"]
-
-
-def _drop_oldest(cache: dict[Any, Any], most: int) -> None:
-    while len(cache) > most:
-        del cache[next(iter(cache))]
