@@ -14,7 +14,7 @@ from ...diagnostics.stability import halves
 from ...pruning import allocate
 from ...scorers import Scorer
 from ...stats import ALL, correlations
-from .menu_scores import MenuScores, is_quick, label, name_of, plain_label, reads_target
+from .menu_scores import MenuScores, label, name_of, plain_label, reads_target
 from .protocol import Frames, Item, Panel, Rows, Specs, View
 
 _SCOPES = {"layer": "per layer", "global": "global"}
@@ -41,9 +41,7 @@ class AgreementPanel(Panel):
         with view.study.assume_unchanged():
             if self._content != view.study.content:
                 self._content, self._scores, self._reliability = view.study.content, MenuScores(), {}
-            for item in view.scorers:
-                if is_quick(item):
-                    self._scores.add(view.study, item)
+            self._scores.add_quick(view.study, view.scorers)
             return self._frame(view)
 
     def background(self, view: View) -> Iterator[Frames]:
@@ -89,7 +87,6 @@ class AgreementPanel(Panel):
         return {"agreement": data, "text": self._text(view, others)}
 
     def _text(self, view: View, others: Mapping[str, Item]) -> str:
-        """The text: which scorer is compared with the others, which are left out and why, and the scorers' notes."""
         mask, present = view.mask, label(view.study, view.scorer)
         share = f"{100 * mask.ratio_requested:.4g} % of the {COUNTED[mask.budget]} removed, {_SCOPES[mask.scope]}"
         lines = [f"Compared with “{present}”, {share}. Grey: agreement of unrelated scores (95 %)."]

@@ -78,7 +78,6 @@ def _name(case: Case) -> str:
 
 
 def _strip(case: Case, kind: str, *, flags: Tensor, shown: slice) -> Strip:
-    """The pictures of one kind on one page."""
     places = flags.nonzero().flatten()
     count, total = len(places), len(flags)
     low, high = intervals.over_images(flags.double().cpu().numpy())

@@ -16,7 +16,6 @@ from ...measurement import TOGETHER, Method
 from ...study import Study, batchnorm_cell
 from . import filter_card
 from .domains import pairs, why_none
-from .menu_scores import is_quick
 from .picked import actions, as_picked, here, original
 from .protocol import Cell, Frames, Panel, Row, Rows, Specs, View
 from .sensitivity_state import Key, SensitivityMap, SensitivityState
@@ -91,9 +90,7 @@ class SensitivityPanel(Panel):
             yield frame
             state.card(study, key, cell)
         with study.assume_unchanged():
-            for item in view.scorers:
-                if is_quick(item):
-                    state.scores.add(study, item)
+            state.scores.add_quick(study, view.scorers)
             frame = {**frame, **self._card_frame(view, key, cell)}
         yield frame
 
