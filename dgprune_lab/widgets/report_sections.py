@@ -88,14 +88,16 @@ def _listed(texts: Iterable[tuple[str, str]]) -> str:
 
 def _images(domain: Domain) -> list[str]:
     """The first reported image of each class, or the first images where there are no labels."""
-    rows, names = domain.rows(SPLIT), [domain.name] * _IMAGES
+    rows, names = domain.rows(SPLIT), [""] * _IMAGES
     if domain.labels is not None:
         labels = domain.labels.cpu()[rows.cpu()].tolist()
         first = {label: place for place, label in reversed(list(enumerate(labels)))}
         rows = rows[torch.tensor([first[label] for label in sorted(first)], dtype=torch.long)]
-        names = [f"{domain.name}, class {domain.class_label(label)}" for label in sorted(first)]
-    urls = thumbnails(domain, rows[:_IMAGES])
-    return [f'<img src="{url}" alt="{html.escape(name, quote=True)}">' for url, name in zip(urls, names, strict=False)]
+        names = [f"class {domain.class_label(label)}" for label in sorted(first)]
+    return [
+        f'<img src="{url}" alt="{html.escape(", ".join(filter(None, (domain.name, name))), quote=True)}">'
+        for url, name in zip(thumbnails(domain, rows[:_IMAGES]), names, strict=False)
+    ]
 
 
 def _reading(study: Study, *, aware: bool) -> list[tuple[str, str]]:

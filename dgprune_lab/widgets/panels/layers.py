@@ -63,8 +63,7 @@ class LayersPanel(Panel):
             used = view.images if len(domain.rows(removal.split, view.images)) <= ESTIMATE_IMAGES else images
             key = _key(view, mask, layer=layer, domain=domain, images=used)
             if key not in self._rows:
-                options: Any = {"domain": domain, "removal": replace(removal, images=used), "group": layer}
-                steps = case_steps(view.study, mask, **options)
+                steps = case_steps(view.study, mask, domain=domain, removal=replace(removal, images=used), group=layer)
                 self._rows[key] = drop_rows([(yield from yielding(steps, {}))])
         drop_oldest(self._rows, most=_CACHED)
 

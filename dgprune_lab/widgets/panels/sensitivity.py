@@ -82,7 +82,7 @@ class SensitivityPanel(Panel):
                 assert cell is not None
                 frame |= {"actions": actions(view, (cell,)), "picked": as_picked(view, cell)}
         if several:
-            yield {**frame, **self._changes_frame(view, key, several)}
+            yield {**frame, "changes": _change_data(view, state.several(key, several))}
             return
         assert cell is not None
         state.shown = cell
@@ -104,7 +104,7 @@ class SensitivityPanel(Panel):
             results = state.several(key, several)
             if _changes(view) not in results:
                 results[_changes(view)] = yield from state.changes(view, key, several)
-            yield self._changes_frame(view, key, several)
+            yield {"changes": _change_data(view, results)}
             return
         if cell is None or (key, cell) not in state.cards:
             return
@@ -145,17 +145,10 @@ class SensitivityPanel(Panel):
         cells = [here(view, cell) for cell in (self.selected or {}).get("cells") or ()]
         return tuple(cell for cell in cells if cell)
 
-    def _changes_frame(self, view: View, key: Key, cells: tuple[Cell, ...]) -> Frames:
-        """Return the cost of removing several filters together, as far as measured."""
-        rows = self.state.several(key, cells).get(_changes(view)) or filter_card.waiting_rows(view.study)
-        return {"changes": {"changes": rows, "span": span_rows([row for row in rows if row["change"] is not None])}}
-
     def _card_frame(self, view: View, key: Key, cell: Cell) -> Frames:
         """Return the card's rows as far as computed."""
         card = self.state.card(view.study, key, cell)
         maps = card.get("maps", {"pictures": [], "words": []})
-        changes = card.get(_changes(view)) or filter_card.waiting_rows(view.study)
-        span = span_rows([row for row in changes if row["change"] is not None])
         facts = {name: card[name] for name in ("histogram", "names", "weights", "weight_words")}
         ranks = filter_card.rank_rows(view.study, view.scorers, self.state.scores, layer=cell[0], filter=cell[1])
         return {
@@ -163,7 +156,7 @@ class SensitivityPanel(Panel):
                 "pictures": card["pictures"] + maps["pictures"],
                 "words": [filter_card.heading(_renumbered(view, card["cell"])), *card["words"], *maps["words"]],
             },
-            "facts": {**facts, "changes": changes, "span": span},
+            "facts": {**facts, **_change_data(view, card)},
             "ranks": {"ranks": ranks},
         }
 
@@ -171,6 +164,12 @@ class SensitivityPanel(Panel):
 def _changes(view: View) -> str:
     """Name of the card's entry with the accuracy changes under the current BatchNorm setting."""
     return f"changes, {view.batchnorm}, {view.calibration}, {view.images}"
+
+
+def _change_data(view: View, results: Row) -> Row:
+    """The rows of the accuracy changes, "…" before they are measured, and the ends of their axis."""
+    rows = results.get(_changes(view)) or filter_card.waiting_rows(view.study)
+    return {"changes": rows, "span": span_rows([row for row in rows if row["change"] is not None])}
 
 
 def _map_frame(view: View, known: SensitivityMap) -> Row:

@@ -110,13 +110,11 @@ class SensitivityState:
         if (key, cell) not in self.cards:
             (layer, number), known = cell, self.maps[key]
             assert known.data is not None
-            data, styles = known.attributions[layer], styles_of(study)
-            map_cell = next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell)
-            shown = filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number)
+            data = known.attributions[layer]
             self.cards[key, cell] = {
-                "cell": map_cell,
-                **shown,
-                **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles),
+                "cell": next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell),
+                **filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number),
+                **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles_of(study)),
                 **filter_card.weight_rows(study, layer=layer, filter=number),
             }
             drop_oldest(self.cards, most=_MAX_CARDS)
