@@ -251,7 +251,7 @@ def _progress(run: FeatureRun) -> str:
 
 
 def _exposures(view: View) -> dict[str, tuple[str, Exposure]]:
-    """Domain -> its role, and the mark of what was seen of it by the network's makers or by the scorer."""
+    """Domain -> its role, and the mark of what was seen of it, according to the network's provenance and the scorer."""
     study, roles = view.study, roles_of(view.study.domains)
     both = study.provenance, mask_provenance(study.provenance, view.mask, batchnorm=view.batchnorm, study=study)
     found: dict[str, tuple[str, Exposure]] = {}

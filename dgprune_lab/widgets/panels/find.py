@@ -62,11 +62,9 @@ class FindPanel(Panel):
 
     def unavailable(self, study: Study) -> str | None:
         """Return why the panel cannot be shown, if no source can be searched on."""
-        return (
-            None
-            if _sources(study)
-            else "a search needs a source with labels and a split score; it never reads a target."
-        )
+        if _sources(study):
+            return None
+        return "a search needs a source with labels and a split score; it never reads a target."
 
     def tick(self, view: View) -> Iterator[Frames]:
         """Yield the goal and the last result; after a press of the button how far the search is, then its result."""
