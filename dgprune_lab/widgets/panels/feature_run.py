@@ -86,7 +86,8 @@ class FeatureRun:
     @property
     def progress(self) -> float:
         """The fraction of the fit that is done, 0 to 1; 0 without a fit."""
-        return 0.0 if (fit := self._fit) is None else fit.progress[1]
+        fit = self._fit
+        return 0.0 if fit is None else fit.progress[1]
 
     @property
     def map(self) -> FeatureMap | None:
@@ -157,7 +158,7 @@ class FeatureRun:
         fit.close()
 
     def compute(self, view: View, masks: list[Mask]) -> Generator[Frames, None, Features]:
-        """Compute the features in the full network and in those of some masks; yields empty frames."""
+        """Return the features in the full network and in those of some masks; yield empty frames meanwhile."""
         images = min(max(_MIN_IMAGES, IMAGES // len(view.study.domains)), view.images or IMAGES)
         options: Any = {"images": images, "split": "report", "calibration": view.calibration}
         options |= {"masks": masks, "batchnorm": view.batchnorm}
