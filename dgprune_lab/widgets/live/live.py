@@ -49,7 +49,8 @@ class Live(CommWidget):
     status = traitlets.Dict().tag(sync=True)
 
     def __init__(self, steps: Steps | Callable[[], Steps], *, title: str = "", epochs: Count | None = None) -> None:
-        self._steps, self._epochs = _started(steps), epochs
+        self._steps = _started(steps)
+        self._epochs = epochs
         self._rows: list[dict[str, Any]] = []
         self._so_far: Any = None
         self._error: Exception | None = None
