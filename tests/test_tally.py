@@ -61,6 +61,27 @@ what do we have to do?
     assert "Lines that do not count: 1 without a guess." in made.words
 
 
+@pytest.mark.parametrize("gap", ["-", " ", " - "])
+def test_guesses_pasted_without_a_space_between_them_count_each(guess: Any, gap: str) -> None:
+    first, second, third = (
+        line(number, 5 * symbol).replace("-", gap) for number, symbol in ((1, "A"), (3, "D"), (3, "G"))
+    )
+    made = dg.tally(first + second.upper() + third, guess=guess)
+    assert counts(made) == [1, 0, 2] and len(made.words) == 1
+    assert counts(dg.tally(f"Ana{first}{second}", guess=guess)) == [1, 0, 1]
+
+
+def test_a_guess_joined_to_a_mistyped_one_counts_and_the_other_is_quoted(guess: Any) -> None:
+    good = line(2, "AADGD")
+    for cut in (line(1, "BBBBB")[:-2], line(1, "BBBBB") + "7", line(1, "BBBBB")[:-1] + "0"):
+        for joined in (good + cut, cut + good):
+            made = dg.tally(joined, guess=guess)
+            assert counts(made) == [0, 1, 0], joined
+            assert made.words[1] == f"Lines that do not count: 1 mistyped ({cut.upper()}).", joined
+    with pytest.raises(dg.DgpruneError, match=rf"2 mistyped \({cut.upper()}, {cut.upper()}\)"):
+        dg.tally(cut + cut, guess=guess)
+
+
 def test_one_line_pasted_twice_counts_once_and_two_people_count_twice(guess: Any) -> None:
     lines = [line(1, "AAAAA"), f"> {line(1, 'AAAAA')}", line(1, "BBBBB"), line(2, "BBBBB")]
     made = dg.tally(lines, guess=guess)

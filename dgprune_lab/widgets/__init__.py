@@ -25,6 +25,6 @@ from .live.training import Training, Tuning
 
 __all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Experiment", "Explorer", "FeatureShift"]
 __all__ += ["FeatureShiftPanel", "Find", "FindPanel", "Flatness", "FlatnessPanel", "Flips", "FlipsPanel", "Layers"]
-__all__ += ["LayersPanel", "Live"]
-__all__ += ["LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff"]
-__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "glossary", "predict", "report", "tally"]
+__all__ += ["LayersPanel", "Live", "LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity"]
+__all__ += ["SensitivityPanel", "TradeOff", "TradeOffPanel", "Training", "Tried", "Tuning", "View", "glossary"]
+__all__ += ["predict", "report", "tally"]

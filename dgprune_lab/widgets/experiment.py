@@ -22,7 +22,6 @@ from .worker import PANEL, Job, Worker
 
 LATEST, VALUES, FAILED, LETTERS, PANELS = 8, 4, 20, 6000, 4
 _BUSY, _LONGEST = 10.0, 20.0  # the next look waits that many times as long as the last one computed, at most 20 pauses
-_STATES = {True: "running", False: "stopped"}
 Rows = list[dict[str, Any]]
 
 
@@ -132,7 +131,7 @@ class Experiment(CommWidget):
             "title": f"{about['name']}: {about['question']}",
             "progress": ", ".join([*progress_words(progress), *self._words]),
             "share": ended / max(progress.total or ended, 1),
-            "state": "finished" if ended == progress.total else _STATES[bool(progress.running)],
+            "state": "finished" if ended == progress.total else "running" if progress.running else "stopped",
             "error": None,
         }
 
@@ -224,9 +223,9 @@ def _value(row: Mapping[str, Any]) -> str:
 def failed_runs(runs: Rows, *, axes: Sequence[str]) -> Rows:
     """Return the last failed runs: settings, the error in a line, the end of the traceback."""
     failed = [run for run in runs if run["state"] == "failed"][-FAILED:]
-    told = [(settings_text(run, axes), run) for run in failed]
     return [
-        {"what": what, "error": str(run["error"]), "traceback": str(run["traceback"])[-LETTERS:]} for what, run in told
+        {"what": settings_text(run, axes), "error": str(run["error"]), "traceback": str(run["traceback"])[-LETTERS:]}
+        for run in failed
     ]
 
 
@@ -236,9 +235,8 @@ def settings_text(run: Mapping[str, Any], axes: Sequence[str]) -> str:
     >>> settings_text({"scorer": "l1", "ratio_requested": 0.6, "training_seed": 0}, ["scorer", "ratio_requested"])
     'scorer l1, removed 60 %'
     """
-    parts = []
-    for name in (name for name in axes if not is_missing(run.get(name))):
-        value = run[name]
-        share = name == "ratio_requested"
-        parts.append(f"removed {100 * value:g} %" if share else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(parts)
+    known = {name: run[name] for name in axes if not is_missing(run.get(name))}
+    return ", ".join(
+        f"removed {100 * value:g} %" if name == "ratio_requested" else f"{name.replace('_', ' ')} {value}"
+        for name, value in known.items()
+    )

@@ -25,6 +25,8 @@ _LINE = re.compile(
     rf"(?<![0-9A-Z])DG{_GAP}([0-9A-Z]{{{_QUESTION}}}){_GAP}([0-9A-Z]{{1,2}}){_GAP}([0-9A-Z]{{{_PERSON}}}){_GAP}"
     r"([0-9A-Z])(?![0-9A-Z])"
 )
+# Where a guess begins right behind another one or a word.
+_JOINED = re.compile(rf"(?<=[0-9A-Z])(?=DG{_GAP}[0-9A-Z]{{{_QUESTION}}}{_GAP}[0-9A-Z]{{1,2}}{_GAP}[0-9A-Z])")
 _DASH = r"[\u2010-\u2015\u2212_-]"
 _NEARLY = re.compile(rf"(?<![0-9A-Z])DG{_DASH}(?:[0-9A-Z]+{_DASH}[0-9A-Z]+{_DASH}[0-9A-Z-]+|[0-9A-Z]{{4}}{_DASH}\d+)")
 
@@ -59,15 +61,18 @@ def question_code(question: str, options: Sequence[str]) -> str:
 
 @cache
 def person_code() -> str:
-    """Return the five random symbols of whoever uses this kernel; no setting of the user's is touched."""
+    """Return the five random symbols of the person who uses this kernel; the user's random state is not changed."""
     return _symbols(secrets.randbits(64), _PERSON)
 
 
 def read_guesses(lines: Iterable[str]) -> Found:
-    """Find the guesses in lines of a chat; names, times and quotation marks around them do not matter."""
+    """Find the guesses in lines of a chat; names, times and quotation marks around them do not matter.
+
+    Two guesses may stand in one line, also without anything between them.
+    """
     found = Found()
     for line in lines:
-        text = unicodedata.normalize("NFKC", line).upper()
+        text = _JOINED.sub(" ", unicodedata.normalize("NFKC", line).upper())
         whole = [*_LINE.finditer(text)]
         rest = _NEARLY.findall(_LINE.sub(" ", text))
         nearly = [words for words in rest if any(map(str.isdigit, words))]

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from ..charts import domain_styles
-from ..charts.pixels.thumbnails import data_url
 from ..core import DIAMOND, MORE, Domain, drain, merged, versions
 from ..study import Study, prunable_words
 from .explorer.choices import Choices
@@ -18,6 +16,7 @@ from .explorer.frames import SPLIT, full_table
 from .explorer.measurements import Measurements
 from .explorer.pins import accuracy_cells, share_words
 from .explorer.saved_session import study_values
+from .panels.domains import styles_of, thumbnails
 from .panels.menu_scores import label
 
 _IMAGES = 10
@@ -35,7 +34,7 @@ def above(study: Study) -> str:
     used = " with ".join(f"{name} {version}" for name, version in versions().items() if name in _NAMED)
     about = f"Measured on {today.day} {today:%B %Y} by {used} on {study.place}. {filters}."
     lead = "Move the slider: filters are removed from the network, and its accuracy on each domain follows."
-    styles = domain_styles((domain.name, str(domain.role)) for domain in study.domains)
+    styles = styles_of(study)
     figures = []
     for domain in study.domains:
         style = styles[domain.name]
@@ -89,19 +88,15 @@ def _listed(texts: Iterable[tuple[str, str]]) -> str:
 
 def _images(domain: Domain) -> list[str]:
     """The first reported image of each class, or the first images where there are no labels."""
-    rows = domain.rows(SPLIT)
+    rows, names = domain.rows(SPLIT), [""] * _IMAGES
     if domain.labels is not None:
         labels = domain.labels.cpu()[rows.cpu()].tolist()
         first = {label: place for place, label in reversed(list(enumerate(labels)))}
         rows = rows[torch.tensor([first[label] for label in sorted(first)], dtype=torch.long)]
-    batch = domain.take(rows[:_IMAGES], device="cpu")
-    pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    names = (
-        [""] * len(pixels) if batch.labels is None else [f"class {domain.class_label(int(k))}" for k in batch.labels]
-    )
+        names = [f"class {domain.class_label(label)}" for label in sorted(first)]
     return [
-        f'<img src="{data_url(image)}" alt="{html.escape(", ".join(filter(None, (domain.name, name))), quote=True)}">'
-        for image, name in zip(pixels, names, strict=True)
+        f'<img src="{url}" alt="{html.escape(", ".join(filter(None, (domain.name, name))), quote=True)}">'
+        for url, name in zip(thumbnails(domain, rows[:_IMAGES]), names, strict=False)
     ]
 
 

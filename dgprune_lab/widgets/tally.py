@@ -58,8 +58,8 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
     """Count the guesses that a class pasted into a chat or a form, one `guess.line` per person.
 
     Every kernel has random symbols in its lines, so two people with the same guess count twice, and one line that was
-    pasted twice counts once. If lines of one person differ, the first counts; who restarts the kernel and guesses again
-    counts twice. The measured answer is marked once it is shown in `guess`, not before.
+    pasted twice counts once. If lines of one person differ, the first counts; a person who restarts the kernel and
+    guesses again counts twice. The measured answer is marked once it is shown in `guess`, not before.
 
     Args:
         lines: the chat with whatever stands around the guesses; a list of its lines; or the path of a file.

@@ -84,9 +84,7 @@ class Live(CommWidget):
         """
         if self._unseen:
             self.resume()
-        with self._changed:
-            while self.state == "running":
-                self._changed.wait(0.5)
+        self.settle()
         with self._stepping:  # a step that was under way when the run was stopped belongs to the result
             if self._error is not None:
                 raise DgpruneError(f"the run failed: {_sentence(self._error)}") from self._error
@@ -218,7 +216,6 @@ class Live(CommWidget):
 
 
 def _started(steps: Steps | Callable[[], Steps]) -> Steps:
-    """The generator itself, or the one that a function returns."""
     try:
         started = steps() if callable(steps) else steps
     except TypeError as error:

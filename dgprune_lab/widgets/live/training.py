@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ...charts.training import COUNTED
 from ...core import Budget, Count, Ratio, Repeats, Whole, batchnorm_words, public
 from ...measurement import has_batchnorm
 from ...scorers import Scorer, resolve
@@ -23,7 +24,6 @@ from ...training import (
 )
 from .live import Live
 
-_COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 _REMOVED = {"smallest": "lowest scores removed", "largest": "highest scores removed"}
 _TREATED = {"zero": "zeroed before removal", "noise": "noise", "restore": "zeroed, then restored"}
 
@@ -53,7 +53,7 @@ class Tuning(Live):
         steps = prune_and_tune.steps(study, scorer, **{"measure": "epochs", **shared, **options})
         count = rounds_of(ratio, rounds)
         what = "Dense control, nothing removed" if scorer is None else resolve(scorer).label
-        share = "" if scorer is None else f", {100 * ratio:g} % of the {_COUNTED[budget]}"
+        share = "" if scorer is None else f", {100 * ratio:g} % of the {COUNTED[budget]}"
         how = f"{count} round{'s' if count > 1 else ''} of {epochs} epoch{'s' if epochs != 1 else ''}"
         super().__init__(steps, title=f"{what}{share}, in {how}", epochs=count * epochs)
 

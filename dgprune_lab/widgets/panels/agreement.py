@@ -7,17 +7,17 @@ from typing import Any
 
 from ...charts.agreement import METRICS, dot_chart, dots, waiting
 from ...charts.theme import marked, with_minus
+from ...charts.training import COUNTED
 from ...core import DgpruneError, Scores, collect_notes, tidy
 from ...diagnostics.agreement import EXTRA, pair_rows
 from ...diagnostics.stability import halves
 from ...pruning import allocate
 from ...scorers import Scorer
 from ...stats import ALL, correlations
-from .menu_scores import MenuScores, is_quick, label, name_of, plain_label, reads_target
+from .menu_scores import MenuScores, label, name_of, plain_label, reads_target
 from .protocol import Frames, Item, Panel, Rows, Specs, View
 
 _SCOPES = {"layer": "per layer", "global": "global"}
-_COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 
 
 class AgreementPanel(Panel):
@@ -41,9 +41,7 @@ class AgreementPanel(Panel):
         with view.study.assume_unchanged():
             if self._content != view.study.content:
                 self._content, self._scores, self._reliability = view.study.content, MenuScores(), {}
-            for item in view.scorers:
-                if is_quick(item):
-                    self._scores.add(view.study, item)
+            self._scores.add_quick(view.study, view.scorers)
             return self._frame(view)
 
     def background(self, view: View) -> Iterator[Frames]:
@@ -74,27 +72,23 @@ class AgreementPanel(Panel):
         return f"With itself, on two halves of the images it reads: rank correlation {numbers} (two random splits)."
 
     def _frame(self, view: View) -> Frames:
-        """The frame: the rows of both charts, and the text above them."""
         own = view.study.score(view.scorer)
         others = {name: item for item in view.scorers if (name := name_of(item)) != name_of(view.scorer)}
         known = {name: self._scores.get(item) for name, item in others.items()}
         scored = {name: scores for name, scores in known.items() if isinstance(scores, Scores)}
         table = tidy((row for scores in scored.values() for row in _rows(view, own, scores)), extra=EXTRA)
         labels = {name: plain_label(item) for name, item in others.items()}
-        drawn = [name for name in others if not isinstance(known[name], str)]
+        able = [name for name in others if not isinstance(known[name], str)]
+        later = {name: waiting(marked(labels[name], reads_target(others[name], view.study)), text="…") for name in able}
         data: dict[str, Rows] = {}
         for kind, metric in METRICS.items():
             ready = dict(zip(scored, dots(table, scorer=own.scorer, metric=metric, labels=labels), strict=True))
-            data[kind] = []
-            for place, name in enumerate(drawn):
-                later = waiting(marked(labels[name], reads_target(others[name], view.study)), text="…")
-                data[kind].append({**later, **ready.get(name, {}), "place": place})
+            data[kind] = [{**later[name], **ready.get(name, {}), "place": place} for place, name in enumerate(able)]
         return {"agreement": data, "text": self._text(view, others)}
 
     def _text(self, view: View, others: Mapping[str, Item]) -> str:
-        """The text: which scorer is compared with the others, which are left out and why, and the scorers' notes."""
         mask, present = view.mask, label(view.study, view.scorer)
-        share = f"{100 * mask.ratio_requested:.4g} % of the {_COUNTED[mask.budget]} removed, {_SCOPES[mask.scope]}"
+        share = f"{100 * mask.ratio_requested:.4g} % of the {COUNTED[mask.budget]} removed, {_SCOPES[mask.scope]}"
         lines = [f"Compared with “{present}”, {share}. Grey: agreement of unrelated scores (95 %)."]
         if view.images is not None:
             lines.append("Scores are from all images of their split, also where accuracies are from fewer.")

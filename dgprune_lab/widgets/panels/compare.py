@@ -15,8 +15,7 @@ from ...charts.theme import Data
 from ...core import Mask, batchnorm_words
 from ...diagnostics import compare
 from ...study import batchnorm_cell
-from .protocol import CALIBRATION, Frames, Panel, Row, Tried, View
-from .trade_off import shown_by
+from .protocol import CALIBRATION, Frames, Panel, Row, Tried, View, controls_of, drop_oldest, telling
 
 _WIDTH = 780
 _PRESENT, _FULL = "The present view", "The full network"
@@ -50,36 +49,31 @@ class ComparePanel(Panel):
         if pair[0] == pair[1]:
             yield {"controls": controls, "text": "Choose two networks to compare.", "hidden": ["compare"]}
             return
-        yield {"controls": controls, "text": f"Comparing {pair[0]} with {pair[1]}."}
-        key, compared = _key(view, *(offered[name] for name in pair)), [offered[name] for name in pair]
+        says = f"Comparing {pair[0]} with {pair[1]}"
+        yield {"controls": controls, "text": f"{says}."}
+        compared = [offered[name] for name in pair]
+        key = _key(view, *compared)
         if key not in self._tables:
             steps = _steps(view, *compared)
-            while key not in self._tables:
-                try:
-                    done, total = next(steps)
-                    yield {"text": f"Comparing {pair[0]} with {pair[1]}: measured {done} of {total}."}
-                except StopIteration as end:
-                    self._tables[key] = end.value
-            while len(self._tables) > _MOST:
-                del self._tables[next(iter(self._tables))]
+            self._tables[key] = yield from telling(steps, lambda done, total: f"{says}: measured {done} of {total}.")
+            drop_oldest(self._tables, most=_MOST)
         data = compare_data(self._tables[key], names=pair)
         yield {**self._chart(data), "text": _text(view, compared), "hidden": []}
 
     def _pair(self, view: View, offered: Mapping[str, Tried | None]) -> tuple[str, str]:
-        """The names of the two networks."""
         selected, names = self.selected or {}, list(offered)
         tried = {name: each for name, each in offered.items() if each is not None and name != _PRESENT}
         before = [name for name, each in tried.items() if each.kind == "step" and _step(each) == _step(view)]
-        now = view.present and shown_by(view.present)
-        pins = [name for name, each in tried.items() if each.kind == "pin" and shown_by(each) != now]
+        now = view.present and controls_of(view.present.choice)
+        pins = [name for name, each in tried.items() if each.kind == "pin" and controls_of(each.choice) != now]
         second = [*pins, *before, names[-1]][0]
         a, b = selected.get("a", names[0]), selected.get("b", second)
         return (a if a in offered else names[0]), (b if b in offered else second)
 
     def _chart(self, data: Data) -> Row:
         """The chart's rows; with its specification where it has other plots than the last one."""
-        structure: tuple[Any, ...] = len(data["words"]), *((name, bool(rows)) for name, rows in data.items())
-        structure = (*structure, room := label_room(data))
+        room = label_room(data)
+        structure = room, len(data["words"]), *((name, bool(rows)) for name, rows in data.items())
         if structure != self._structure:
             self._structure, self._spec = structure, compare_chart(data, width=_WIDTH, labels=room).to_dict()
         return {"charts": {"compare": self._spec}, "compare": data}
@@ -105,7 +99,7 @@ def _step(shown: Tried | View) -> int:
 def _key(view: View, a: Tried | None, b: Tried | None) -> str:
     """Return the key of a comparison in the cache: all that it depends on, as JSON."""
     study = view.full or view.study
-    pair = [None if each is None else [shown_by(each), each.mask.key.hex()] for each in (a, b)]
+    pair = [None if each is None else [controls_of(each.choice), each.mask.key.hex()] for each in (a, b)]
     return json.dumps([study.content, view.images, view.calibration, pair], sort_keys=True)
 
 
@@ -134,7 +128,7 @@ def _text(view: View, compared: Sequence[Tried | None]) -> str:
         each.choice["batchnorm"] for each in compared if each is not None and not _step(each) and not _is_full(each)
     ]
     words = batchnorm_words([batchnorm_cell(view.study, setting) for setting in pruned])
-    first, second = (None if each is None else shown_by(each) for each in compared)
+    first, second = (None if each is None else controls_of(each.choice) for each in compared)
     same = "They are the same network. " if first == second else ""
     setting = f" of split report{'; ' * bool(words)}{words}"
     return f"{same}Measured on {view.measured}{setting}."

@@ -16,7 +16,7 @@ from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number
 from ...pruning import allocate
 from ...stats import Fit, trustworthiness
 from ...study import batchnorm_cell, fingerprint
-from .protocol import Rows, View
+from .protocol import Frames, Rows, View
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 IMAGES = 300
@@ -102,10 +102,6 @@ class FeatureRun:
         if fit is not None:
             fit.close()
 
-    def preview(self, view: View) -> Generator[dict[str, Any], None, Features]:
-        """Compute the features in the full network and at the current ratio."""
-        return self._features(view, [view.mask])
-
     def measure(self, view: View, features: Features, which: int, *, ratio: float) -> None:
         """Measure the numbers at one ratio, from the features of the mask with the index `which`."""
         try:
@@ -118,7 +114,7 @@ class FeatureRun:
         if self.features is None:
             scores, mask = view.study.score(self._scorer), view.mask
             masks = [allocate(scores, ratio=ratio, scope=mask.scope, budget=mask.budget) for ratio in KNOTS[1:]]
-            features = yield from yielding(self._features(view, masks), False)
+            features = yield from yielding(self.compute(view, masks), False)
             self.maps["linear"] = map_of(features, features.linear(), kind="linear", is_grid=True)
             self.features = features
             yield True
@@ -161,7 +157,8 @@ class FeatureRun:
                 return
         fit.close()
 
-    def _features(self, view: View, masks: list[Mask]) -> Generator[dict[str, Any], None, Features]:
+    def compute(self, view: View, masks: list[Mask]) -> Generator[Frames, None, Features]:
+        """Return the features in the full network and in those of some masks; yield empty frames meanwhile."""
         images = min(max(_MIN_IMAGES, IMAGES // len(view.study.domains)), view.images or IMAGES)
         options: Any = {"images": images, "split": "report", "calibration": view.calibration}
         options |= {"masks": masks, "batchnorm": view.batchnorm}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ...charts.feature_shift.map import map_chart
-from ...charts.feature_shift.numbers import number_chart
-from ...charts.pixels.thumbnails import picture_chart
-from ...core import yielding
-from ...diagnostics._removal import Case, Removal, case_steps
-from .feature_frames import layer_control, map_frame, number_frame, picture_frame, text_frame
+from ...charts.feature_shift.map_rows import Dot, legend_rows, map_words, point_rows
+from ...charts.feature_shift.numbers import number_chart, number_data
+from ...charts.pixels.thumbnails import PAGE, Strip, picture_chart, picture_rows
+from ...charts.theme import records, role_label
+from ...core import Exposure, exposure_of, roles_of, strongest_exposure, tidy
+from ...diagnostics._removal import Case
+from ...diagnostics.feature_shift import EXTRA
+from ...study import Study, mask_provenance
+from .domains import case_frames, class_of, no_pictures, styles_of, thumbnails
 from .feature_run import KNOTS, FeatureMap, FeatureRun, Key, map_of
-from .protocol import Frames, Panel, Row, Rows, Specs, View
+from .menu_scores import label
+from .protocol import Frames, Panel, Row, Rows, Specs, View, drop_oldest
 
 COLUMNS = ("domain", "image", "class", "class_full", "class_pruned", "full_x", "full_y", "x", "y")
 MAX_RUNS = 6  # choices kept in the cache, of about 2 MB each
@@ -43,7 +49,7 @@ class FeatureShiftPanel(Panel):
     )
 
     def __init__(self) -> None:
-        self.runs: OrderedDict[Key, FeatureRun] = OrderedDict()
+        self.runs: dict[Key, FeatureRun] = {}
         self._present: FeatureRun | None = None
         self._ticket = 0
         self._brushed: Rows = []
@@ -66,22 +72,23 @@ class FeatureShiftPanel(Panel):
     def tick(self, view: View) -> Iterator[Frames]:
         """Yield frames: the map as far as computed, the images in the rectangle, and the numbers at this ratio."""
         layer = self._selected("layer") or view.study.graph.names[-1]
-        yield {"controls": [layer_control(view.study, layer)]}
+        choices = [[name, name] for name in view.study.graph.names]
+        yield {"controls": [{"name": "layer", "label": "Layer", "value": layer, "choices": choices}]}
         run = self._turn_to(view, layer)
         self._ticket = run.ticket
         feature_map = run.map
         if feature_map is None:
-            features = yield from run.preview(view)
+            features = yield from run.compute(view, [view.mask])
             feature_map = map_of(features, features.linear(), kind="linear", is_grid=False)
-        yield {**map_frame(view, feature_map), **self._text(view, run, feature_map)}
+        yield {**_map_frame(view, feature_map), **self._text(view, run, feature_map)}
         yield from self._brush(view, run, feature_map)
         ratio = view.mask.ratio_requested
         if ratio not in run.rows or 0.0 not in run.rows:
-            features = yield from run.preview(view)
+            features = yield from run.compute(view, [view.mask])
             run.measure(view, features, 0, ratio=0.0)
             if ratio:
                 run.measure(view, features, 1, ratio=ratio)
-        yield number_frame(view, run)
+        yield _number_frame(view, run)
 
     def background(self, view: View) -> Iterator[Frames]:
         """Yield frames with the numbers on the grid of ratios, then with the map of all ratios."""
@@ -93,8 +100,8 @@ class FeatureShiftPanel(Panel):
             if not new or run.map is None:
                 yield {}
                 continue
-            frame = {**number_frame(view, run), **self._text(view, run, run.map)}
-            yield frame if had_map else {**frame, **map_frame(view, run.map)}
+            frame = {**_number_frame(view, run), **self._text(view, run, run.map)}
+            yield frame if had_map else {**frame, **_map_frame(view, run.map)}
             had_map = True
         if run.map is None:
             return
@@ -106,14 +113,26 @@ class FeatureShiftPanel(Panel):
             else:
                 yield {}
         if "umap" in run.maps:
-            yield {**map_frame(view, run.map), **self._text(view, run, run.map)}
+            yield {**_map_frame(view, run.map), **self._text(view, run, run.map)}
             yield from self._brush(view, run, run.map)
 
     def _selected(self, name: str) -> Any:
         return (self.selected or {}).get(name)
 
     def _text(self, view: View, run: FeatureRun, feature_map: FeatureMap) -> Row:
-        return text_frame(view, run, feature_map, brushed=len(self._brushed) if self._selected("brush") else None)
+        names = [dot.domain for dot in feature_map.dots]
+        counts = ", ".join(f"{names.count(name):,} of {name}" for name in dict.fromkeys(names))
+        hint = "Draw a rectangle on the map to see its images."
+        if self._selected("brush"):
+            hint = f"{len(self._brushed):,} images lie in the rectangle; {min(len(self._brushed), PAGE)} are shown."
+        lines = [
+            f"Mean output of each filter of {run.layer}, for {len(names):,} images ({counts}). "
+            f"Scorer: “{label(view.study, view.scorer)}”.",
+            _progress(run),
+            f"{hint} Trust the numbers with their intervals; the map only shows where to look.",
+        ]
+        lines += [f"No numbers at {100 * ratio:.4g} % removed: {why}" for ratio, why in sorted(run.left_out.items())]
+        return {"text": "\n".join(lines)}
 
     def _turn_to(self, view: View, layer: str) -> FeatureRun:
         """Return the cached results of the view's choice; end the fit of any other choice."""
@@ -123,8 +142,7 @@ class FeatureShiftPanel(Panel):
         if self._present is not run:
             self.close()
             self._present = run
-        while len(self.runs) > MAX_RUNS:
-            self.runs.popitem(last=False)
+        drop_oldest(self.runs, most=MAX_RUNS)
         return run
 
     def _brush(self, view: View, run: FeatureRun, feature_map: FeatureMap) -> Iterator[Frames]:
@@ -140,21 +158,105 @@ class FeatureShiftPanel(Panel):
             if brush.get(name) is not None:
                 low, high = brush[name]
                 inside &= (places[:, axis] >= low) & (places[:, axis] <= high)
-        cases: dict[str, Case] = {}
-        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
-        for domain in view.study.domains:
-            steps = case_steps(view.study, view.mask, domain=domain, removal=removal)
-            cases[domain.name] = yield from yielding(steps, {})
+        measured = yield from case_frames(view, view.mask, view.study.domains)
+        cases = {case.domain.name: case for case in measured}
         self._brushed = []
         for k in np.flatnonzero(inside):
             dot, spots = feature_map.dots[k], zip(("full_x", "full_y", "x", "y"), (*full[k], *places[k]), strict=True)
             predicted = _predicted(cases[dot.domain], dot.image)
             row = {"domain": dot.domain, "image": dot.image, "class": dot.label, **predicted}
             self._brushed.append({**row, **{name: float(value) for name, value in spots}})
-        yield {**picture_frame(view, self._brushed), **self._text(view, run, feature_map)}
+        yield {**_picture_frame(view, self._brushed), **self._text(view, run, feature_map)}
 
 
 def _predicted(case: Case, image: int) -> Row:
-    """The classes that the full and the pruned network predict for an image."""
     at = int((case.before.index == image).nonzero()[0])
     return {"class_full": int(case.before.predicted[at]), "class_pruned": int(case.predicted[at])}
+
+
+def _map_frame(view: View, feature_map: FeatureMap) -> Row:
+    """Return the rows of the map: on the grid of ratios if computed, otherwise only full and current network."""
+    places, ratio = feature_map.places, None
+    if not feature_map.is_grid:
+        places = np.concatenate([places[:1], *[places[-1:]] * (len(KNOTS) - 1)])
+        ratio = view.mask.ratio_requested
+    dots = [replace(dot, name=_name(view.study, dot)) for dot in feature_map.dots]
+    points = point_rows(dots, places, styles=styles_of(view.study))
+    if not feature_map.is_grid:  # no positions in between, so the points do not move
+        points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
+    legend = legend_rows(_exposures(view), dots, styles=styles_of(view.study))
+    words = map_words(feature_map.kind, feature_map.trust, images=len(dots), only=ratio, knots=KNOTS)
+    return {"map": {"points": points, "legend": legend, "words": words}}
+
+
+def _number_frame(view: View, run: FeatureRun) -> Row:
+    """Return the rows of the numbers at the ratios of the grid and the current ratio, as far as measured."""
+    ratios = sorted({*KNOTS, view.mask.ratio_requested} & set(run.rows))
+    table = tidy((row for ratio in ratios for row in run.rows[ratio]), extra=EXTRA)
+    return {"numbers": number_data(records(table), [run.layer], styles=styles_of(view.study))}
+
+
+def _picture_frame(view: View, rows: Rows) -> Row:
+    """Return pictures of these images, at most 24, shared fairly by the domains."""
+    by_domain = {d: [row for row in rows if row["domain"] == d.name] for d in view.study.domains}
+    strips: dict[str, list[Strip]] = {}
+    for (domain, own), room in zip(by_domain.items(), shares([*map(len, by_domain.values())]), strict=True):
+        if not own or no_pictures(domain):
+            continue
+        some = [own[k] for k in np.linspace(0, len(own) - 1, room).astype(int)]
+        urls = thumbnails(domain, torch.tensor([row["image"] for row in some]))
+        names = {"truth": "class", "before": "class_full", "now": "class_pruned"}
+        pictures = [
+            {"url": url, "image": row["image"], **{name: class_of(domain, row[key]) for name, key in names.items()}}
+            for url, row in zip(urls, some, strict=True)
+        ]
+        half = -(-len(pictures) // 2)
+        kinds = ("predicted by the full → by the pruned network", ""), (f"{len(pictures)} of {len(own)}", "")
+        sides = zip(*kinds, (pictures[:half], pictures[half:]), strict=True)
+        strips[domain.name + role_label(domain.role)] = [
+            Strip(kind=kind, count=count, pictures=side, total=len(own)) for kind, count, side in sides if side
+        ]
+    return {"pictures": picture_rows(strips)}
+
+
+def _name(study: Study, dot: Dot) -> str:
+    return "" if dot.label is None else study.domain(dot.domain).class_label(dot.label)
+
+
+def shares(counts: Sequence[int]) -> list[int]:
+    """Return how many images of each domain are shown: all if there is room, otherwise shared equally.
+
+    >>> shares([40, 3, 40])
+    [11, 3, 10]
+    """
+    shown = [0] * len(counts)
+    for _ in range(min(PAGE, sum(counts))):
+        unfilled = [k for k, count in enumerate(counts) if shown[k] < count]
+        shown[min(unfilled, key=lambda k: shown[k])] += 1
+    return shown
+
+
+def _progress(run: FeatureRun) -> str:
+    if run.features is None:
+        return "First a linear projection; the features at further ratios follow."
+    if "umap" in run.maps:
+        count, images = run.maps["umap"].places.shape[:2]
+        ratios = ", ".join(f"{100 * knot:.4g}" for knot in KNOTS)
+        return f"One map of {count * images:,} rows: the same {images:,} images at {ratios} % removed."
+    if run.problem:
+        return f"No UMAP: {run.problem}"
+    measured = len(set(KNOTS) & set(run.rows))
+    numbers = "" if measured == len(KNOTS) else f" Numbers: {measured} of {len(KNOTS)} ratios."
+    return f"Fitting the map: {100 * run.progress:.0f} %.{numbers}"
+
+
+def _exposures(view: View) -> dict[str, tuple[str, Exposure]]:
+    """Domain -> its role, and the mark of what was seen of it, according to the network's provenance and the scorer."""
+    study, roles = view.study, roles_of(view.study.domains)
+    both = study.provenance, mask_provenance(study.provenance, view.mask, batchnorm=view.batchnorm, study=study)
+    found: dict[str, tuple[str, Exposure]] = {}
+    for domain in study.domains:
+        shared: dict[str, Any] = {"domain": domain.name, "role": domain.role}
+        seen = ({**shared, **each.columns(domain.name, "report", roles=roles)} for each in both)
+        found[domain.name] = str(domain.role), strongest_exposure(map(exposure_of, seen))
+    return found

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...charts import DomainStyle, domain_styles
+from ...charts import DomainStyle
 from ...charts.drop import drop_rows as drop_chart_rows
 from ...charts.pixels.heat import png
 from ...charts.pixels.overlays import pair
@@ -22,8 +22,7 @@ from ...diagnostics._removal import Case
 from ...diagnostics.drop import EXTRA, drop_rows
 from ...measurement import Attributor
 from ...study import Study
-from .domain_pairs import labelled
-from .flips import no_pictures
+from .domains import labelled, no_pictures, styles_of
 from .menu_scores import MenuScores, plain_label, reads_target
 from .protocol import Item, Row, Rows
 
@@ -159,7 +158,7 @@ def change_rows(cases: Sequence[Case]) -> Rows:
 
 def waiting_rows(study: Study) -> Rows:
     """Return the rows of `change_rows` before anything is measured."""
-    styles = domain_styles((d.name, d.role or "source") for d in study.domains)
+    styles = styles_of(study)
     blank = {"change": None, "low": None, "high": None, "text": "…"}
     return [
         {**point_of(styles[d.name]), **blank, "looked": "", "place": k, "label": shortened(d.name, most=22)}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...charts import find as find_chart
+from ...core import Domain
 from ...diagnostics import Found, find
 from ...diagnostics._search import SPLIT, UNITS, WORST
 from ...measurement import calibration_count
 from ...study import Study
-from .domain_pairs import labelled
 from .menu_scores import label
-from .protocol import Frames, Panel, Row, Rows, View
+from .protocol import Frames, Panel, Row, Rows, View, button, controls_of, telling
 
 _WIDTH = 780
 _SHARES = (0.99, 0.97, 0.95, 0.9, 0.8)
@@ -27,6 +27,7 @@ _GOALS = {
 }
 _LONG = 5.0  # seconds; what takes longer is announced
 _MANY = 8  # networks: the full one and seven halvings of a hundred ratios
+_READS = "It reads the sources' split score (then seen by selection), never a target."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +76,8 @@ class FindPanel(Panel):
             return
         try:
             # A move of the slider ends these steps; started again, they find what was measured in the study's cache.
-            found = yield from _said(find.steps(task.study, **task.options))
+            steps = find.steps(task.study, **task.options)
+            found = yield from telling(steps, lambda done, _, what: f"Searching: {done} networks measured; {what}.")
         except Exception:
             self._task = self._result = None
             yield self._frame(view)
@@ -109,16 +111,14 @@ class FindPanel(Panel):
         return chosen if isinstance(chosen, int | float) else round(_full(view, limit) / 2, 3 * (limit == _LATENCY))
 
     def _frame(self, view: View) -> Frames:
-        """The controls, the buttons, and the last result with its chart."""
         running, lines = self._task is not None, [] if self._task is None else ["Searching."]
-        actions: Rows = [_button("Stop", "stop") if running else _button("Find", "find")]
+        actions: Rows = [button("Stop", "stop") if running else button("Find", "find")]
         charts: Row = {}
         if self._result is not None and not running:
             task, found = self._result
             lines, charts = _result_lines(task, found), {"find": self._spec}
             if task.choice:
-                goes = {**task.choice, "ratio": found.mask.ratio_requested}
-                goes = {name: value for name, value in goes.items() if name not in ("id", "by", "moving")}
+                goes = {**controls_of(task.choice), "ratio": found.mask.ratio_requested}
                 actions.append({"label": "Go there", "message": {"type": "goto", "choice": goes}})
         if not running and (self._result is None or self._asked(view).options != self._result[0].options):
             lines.append(self._announced(view))
@@ -132,7 +132,7 @@ class FindPanel(Panel):
             field = {"kind": "number", "name": f"most_{goal}", "label": "at most", "value": self._most(view, goal)}
             return [*menus, {**field, "low": 0, "unit": UNITS[goal]}]
         shares = [[share, f"{100 * share:.0f} % of the accuracy{_from(view.choice)}"] for share in _SHARES]
-        sources = [[WORST, "the worst source"], *([name, name] for name in _sources(view.study))]
+        sources = [[WORST, "the worst source"], *([source.name, source.name] for source in _sources(view.study))]
         keeping = {"name": "share", "label": "keeping", "choices": shares}
         menus.append({**keeping, "value": selected.get("share", 0.95)})
         return [*menus, {"name": "on", "label": "on", "value": selected.get("on", WORST), "choices": sources}]
@@ -140,8 +140,7 @@ class FindPanel(Panel):
     def _announced(self, view: View) -> str:
         """What will be searched, on which images, and on a slow network how long that takes."""
         task, networks = self._asked(view), _MANY if self._goal() in (_KEEP, _LATENCY) else 2
-        sources = [domain for domain in view.study.sources if domain.name in _sources(view.study)]
-        images = sum(len(domain.rows(SPLIT, view.images)) for domain in sources)
+        images = sum(len(source.rows(SPLIT, view.images)) for source in _sources(view.study))
         work = images
         if view.batchnorm == "recalibrate" and view.study.has_batchnorm:
             work += calibration_count(view.study.domains, view.calibration)
@@ -153,26 +152,9 @@ class FindPanel(Panel):
         )
 
 
-def _said(steps: Generator[tuple[int, int, str], None, Found]) -> Generator[Frames, None, Found]:
-    """Run a search; yield a text after each step."""
-    while True:
-        try:
-            done, _, what = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield {"text": f"Searching: {done} networks measured; {what}."}
-
-
-_READS = "It reads the sources' split score (then seen by selection), never a target."
-
-
-def _button(words: str, name: str) -> Row:
-    return {"label": words, "message": {"type": "press", "name": name}}
-
-
-def _sources(study: Study) -> list[str]:
-    """Names of the sources that a search can read."""
-    return [d.name for d in labelled(study) if d.role == "source" and len(d.splits.get(SPLIT, ()))]
+def _sources(study: Study) -> list[Domain]:
+    """The sources that a search can read."""
+    return [source for source in study.sources if source.labels is not None and len(source.splits.get(SPLIT, ()))]
 
 
 def _full(view: View, limit: str) -> float:

@@ -8,11 +8,11 @@ from typing import Any
 
 from ...charts.flatness import flatness_chart, flatness_data
 from ...charts.theme import records
-from ...core import batchnorm_words, duration, tidy
+from ...core import batchnorm_words, duration, tidy, yielding
 from ...diagnostics.flatness import EXTRA, Setting, Surroundings, pruned_rows, surroundings
 from ...measurement import lanczos_vectors
 from ...study import Study, why_no_loss
-from .protocol import Frames, Panel, Specs, View
+from .protocol import Frames, Panel, Specs, View, button
 
 _EMPTY: Mapping[str, Any] = {"curves": [], "names": [], "pruned": [], "words": []}
 _PRODUCT, _EACH = 8, 25  # passes forward that a Hessian product takes, and the gradients of all single images
@@ -80,22 +80,14 @@ class FlatnessPanel(Panel):
         self._work = None
 
     def _marked(self, view: View, around: Surroundings) -> Iterator[Frames]:
-        steps = pruned_rows(view.study, around, view.mask)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                yield {"flatness": flatness_data(tidy([*around.rows, *end.value], extra=EXTRA))}
-                return
-            yield {}
+        pruned = yield from yielding(pruned_rows(view.study, around, view.mask), {})
+        yield {"flatness": flatness_data(tidy([*around.rows, *pruned], extra=EXTRA))}
 
     def _beside(self, view: View) -> Frames:
-        """The text, the button, and whether the chart is shown."""
         if self._work is not None:
-            return {"text": "Measuring.", "actions": [_button("Stop", "stop")], "hidden": ["flatness"]}
+            return {"text": "Measuring.", "actions": [button("Stop", "stop")], "hidden": ["flatness"]}
         if self.around is None:
-            actions = [_button("Measure", "measure")]
-            return {"text": self._announced(view), "actions": actions, "hidden": ["flatness"]}
+            return {"text": self._announced(view), "actions": [button("Measure", "measure")], "hidden": ["flatness"]}
         return {"text": _result(self.around), "actions": [], "hidden": []}
 
     def _announced(self, view: View) -> str:
@@ -111,10 +103,6 @@ class FlatnessPanel(Panel):
             f"{setting.images:,} of each source). In the background: about {products} products with the "
             f"Hessian{takes}.\n{_SCALE}"
         )
-
-
-def _button(words: str, name: str) -> dict[str, Any]:
-    return {"label": words, "message": {"type": "press", "name": name}}
 
 
 def _result(around: Surroundings) -> str:

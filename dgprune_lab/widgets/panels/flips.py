@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ...charts.drop import CAPTION
-from ...charts.pixels.thumbnails import Strip, data_url, per_strip, picture_chart, picture_rows
+from ...charts.pixels.thumbnails import Strip, per_strip, picture_chart, picture_rows
 from ...charts.theme import role_label
-from ...core import Domain, exposure_label, exposure_of, rounded, yielding
-from ...diagnostics._removal import Case, Removal, case_steps
+from ...core import exposure_label, exposure_of, rounded
+from ...diagnostics._removal import Case
 from ...diagnostics.flips import flipped
 from ...stats import intervals
 from ...study import Study
+from .domains import case_frames, class_of, no_pictures, thumbnails
 from .protocol import Frames, Panel, Rows, Specs, View
 
 KINDS = {
@@ -47,11 +47,7 @@ class FlipsPanel(Panel):
         key = (view.study.content, view.mask.key, view.batchnorm, view.images, view.calibration)
         if key != self._key:
             self._key, self.selected = key, {**(self.selected or {}), "page": 0}
-        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
-        cases: list[Case] = []
-        for domain in view.study.domains:
-            steps = case_steps(view.study, view.mask, domain=domain, removal=removal)
-            cases.append((yield from yielding(steps, {})))
+        cases = yield from case_frames(view, view.mask, view.study.domains)
         yield self._frame(cases, of=view.measured)
 
     def _frame(self, cases: list[Case], *, of: str) -> Frames:
@@ -70,20 +66,6 @@ class FlipsPanel(Panel):
         return {"flips": picture_rows(strips), "text": text, "pages": {"at": page, "of": pages}}
 
 
-def no_pictures(domain: Domain) -> str | None:
-    """Return why a domain's images cannot be shown as pictures; None if they can."""
-    channels = domain.shape[0]
-    if channels in (1, 3, 4):
-        return None
-    return f"images of {channels} channels cannot be shown as pictures; 1, 3 or 4 can."
-
-
-def thumbnails(domain: Domain, rows: Tensor) -> list[str]:
-    """Return these images of a domain as data URLs."""
-    pixels = (domain.take(rows, device="cpu").images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return [data_url(np.ascontiguousarray(image)) for image in pixels]
-
-
 def _flips(case: Case) -> dict[str, Tensor]:
     """Metric -> (N,) bool for both directions of flips, or without labels for changed predictions."""
     kinds = flipped(case.before, case.predicted)
@@ -96,7 +78,6 @@ def _name(case: Case) -> str:
 
 
 def _strip(case: Case, kind: str, *, flags: Tensor, shown: slice) -> Strip:
-    """The pictures of one kind on one page."""
     places = flags.nonzero().flatten()
     count, total = len(places), len(flags)
     low, high = intervals.over_images(flags.double().cpu().numpy())
@@ -105,10 +86,8 @@ def _strip(case: Case, kind: str, *, flags: Tensor, shown: slice) -> Strip:
     return Strip(kind=KINDS[kind], count=text, pictures=_pictures(case, places[shown]), total=count)
 
 
-def _classes(case: Case, indices: Tensor) -> list[int] | list[str]:
-    """Names of classes where the domain has some, otherwise their indices."""
-    domain = case.domain
-    return [domain.class_label(index) for index in indices.tolist()] if domain.class_names else indices.tolist()
+def _classes(case: Case, indices: Tensor) -> list[Any]:
+    return [class_of(case.domain, index) for index in indices.tolist()]
 
 
 def _pictures(case: Case, places: Tensor) -> Rows:

@@ -6,18 +6,17 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ...charts import domain_styles
 from ...charts.drop import CAPTION, span_rows
 from ...charts.layers import known, layer_rows, layers_chart, placed, waiting
 from ...charts.theme import with_minus
 from ...core import Domain, Mask, batchnorm_words, rounded, tidy, yielding
-from ...diagnostics._removal import Removal, case_steps, only_layer
+from ...diagnostics._removal import case_steps, only_layer
 from ...diagnostics.drop import EXTRA, drop_rows
 from ...pruning import allocate
 from ...study import Study, batchnorm_cell
-from .domain_pairs import labelled
+from .domains import labelled, removal_of, styles_of, why_no_accuracy
 from .menu_scores import label
-from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, Specs, View
+from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, Specs, View, drop_oldest
 
 _CACHED = 2000  # results of some kilobytes each
 
@@ -39,7 +38,7 @@ class LayersPanel(Panel):
 
     def unavailable(self, study: Study) -> str | None:
         """Return why the panel cannot be shown, if no domain has labels."""
-        return None if labelled(study) else "no domain has labels, so the accuracy cannot be measured."
+        return why_no_accuracy(study)
 
     def tick(self, view: View) -> Iterator[Frames]:
         """Yield frames: the cached results, then an estimate for every layer."""
@@ -59,16 +58,14 @@ class LayersPanel(Panel):
 
     def _measure(self, view: View, mask: Mask, *, layer: str, images: int | None) -> Generator[Frames, None, None]:
         """Measure one layer on every domain; yield empty frames between batches."""
+        removal = removal_of(view)
         for domain in labelled(view.study):
-            removal = Removal(scorers=[view.scorer], ratios=[mask.ratio_requested], batchnorm=view.batchnorm)
             used = view.images if len(domain.rows(removal.split, view.images)) <= ESTIMATE_IMAGES else images
             key = _key(view, mask, layer=layer, domain=domain, images=used)
             if key not in self._rows:
-                removal = replace(removal, images=used, calibration=view.calibration, one_layer=True)
-                steps = case_steps(view.study, mask, domain=domain, removal=removal, group=layer)
+                steps = case_steps(view.study, mask, domain=domain, removal=replace(removal, images=used), group=layer)
                 self._rows[key] = drop_rows([(yield from yielding(steps, {}))])
-        while len(self._rows) > _CACHED:
-            del self._rows[next(iter(self._rows))]
+        drop_oldest(self._rows, most=_CACHED)
 
     def _best(self, view: View, mask: Mask, *, layer: str, domain: Domain) -> tuple[Rows, bool] | None:
         """Return the best cached rows of a layer and domain, and whether they are an estimate."""
@@ -79,7 +76,7 @@ class LayersPanel(Panel):
 
     def _frame(self, view: View, masks: Mapping[str, Mask]) -> Frames:
         """The frame: the chart's rows, empty where not measured yet, and the text above."""
-        domains, styles = labelled(view.study), domain_styles((d.name, d.role or "source") for d in view.study.domains)
+        domains, styles = labelled(view.study), styles_of(view.study)
         cells = {
             (layer, d.name): self._best(view, mask, layer=layer, domain=d)
             for layer, mask in masks.items()

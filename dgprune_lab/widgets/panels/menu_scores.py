@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ...core import DgpruneError, Scores, collect_notes, exposure_label, roles_of, scorer_exposure
@@ -54,6 +55,12 @@ class MenuScores:
         """Return the notes that were issued while scoring."""
         return self._known[name_of(item)][2] if self.get(item) is not None else []
 
+    def add_quick(self, study: Study, items: Iterable[Item]) -> None:
+        """Compute the scores of the scorers that need no pass over images."""
+        for item in items:
+            if isinstance(item, Scores) or (not item.reads and set(item.needs) <= {"weights"}):
+                self.add(study, item)
+
     def add(self, study: Study, item: Item) -> bool:
         """Compute the scores of one scorer, unless cached; return whether there is a new result."""
         if self.get(item) is not None:
@@ -67,8 +74,3 @@ class MenuScores:
                 scores = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self._known[name_of(item)] = item, scores, notes, read
         return True
-
-
-def is_quick(item: Item) -> bool:
-    """Return whether scoring takes no pass over images."""
-    return isinstance(item, Scores) or (not item.reads and set(item.needs) <= {"weights"})

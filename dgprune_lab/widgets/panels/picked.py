@@ -13,11 +13,10 @@ from ...study import Study
 from .protocol import Cell, Row, Rows, View
 
 _LISTED = 3
-_BUTTONS = {"remove": "Remove", "keep": "Keep", "score": "By score"}
-_TITLES = {
-    "remove": "Remove it whatever its score is",
-    "keep": "Keep it whatever its score is",
-    "score": "Let the score decide again",
+_BUTTONS = {
+    "remove": ("Remove", "Remove it whatever its score is"),
+    "keep": ("Keep", "Keep it whatever its score is"),
+    "score": ("By score", "Let the score decide again"),
 }
 
 
@@ -66,18 +65,16 @@ def actions(view: View, cells: Sequence[Cell]) -> Rows:
     says = [{"label": f"{names(view, cells)}: {_states(view, cells)}.{_silent(view, cells)}"}]
     if not view.choice:
         return says
-    tied = [
-        dict(zip(("group", "filter"), original(view, cell), strict=True)) for cell in whole_units(view.study, cells)
-    ]
+    tied = [as_picked(view, cell) for cell in whole_units(view.study, cells)]
     states = {_forced(view, cell) for cell in cells}
     buttons = [
         {
             "label": label,
-            "title": _TITLES[to].replace(" it ", " them ").replace("its", "their") if len(cells) > 1 else _TITLES[to],
+            "title": title.replace(" it ", " them ").replace("its", "their") if len(cells) > 1 else title,
             "pressed": states == {to},
             "message": {"type": "force", "to": to, "cells": tied},
         }
-        for to, label in _BUTTONS.items()
+        for to, (label, title) in _BUTTONS.items()
     ]
     return [*says, *buttons]
 
@@ -91,17 +88,11 @@ def names(view: View, cells: Sequence[Cell]) -> str:
     for layer, number in (original(view, cell) for cell in cells):
         layers.setdefault(layer, []).append(str(number))
     lists = [
-        f"{layer}: {', '.join([*numbers[:_LISTED], *(['…'] if len(numbers) > _LISTED else [])])}"
+        f"{layer}: {', '.join(numbers[:_LISTED])}{', …' if len(numbers) > _LISTED else ''}"
         for layer, numbers in layers.items()
     ]
     more = f"; and of {len(lists) - _LISTED} further layers" if len(lists) > _LISTED else ""
     return f"{len(cells)} filters ({'; '.join(lists[:_LISTED])}{more})"
-
-
-def is_silent(view: View, cell: Cell) -> bool:
-    """Return whether the filter is known to be 0 on every source image."""
-    layer, number = original(view, cell)
-    return view.silent is not None and number in view.silent.get(layer, ())
 
 
 def _states(view: View, cells: Sequence[Cell]) -> str:
@@ -131,7 +122,8 @@ def _forced(view: View, cell: Cell) -> str:
 
 def _silent(view: View, cells: Sequence[Cell]) -> str:
     """A sentence on silent filters, which ends the line; "" without any."""
-    count = sum(is_silent(view, cell) for cell in cells)
+    silent = view.silent or {}
+    count = sum(number in silent.get(layer, ()) for layer, number in (original(view, cell) for cell in cells))
     if not count:
         return ""
     images = sum(len(domain.rows("score")) for domain in view.study.sources)
@@ -140,5 +132,5 @@ def _silent(view: View, cells: Sequence[Cell]) -> str:
 
 
 def as_picked(view: View, cell: Cell | None) -> Row:
-    """Return the cell that the map outlines."""
+    """Return a filter as the page names it, for the cell that the map outlines; {} for none."""
     return dict(zip(("group", "filter"), original(view, cell), strict=True)) if cell else {}

@@ -1,10 +1,10 @@
-"""The protocol of a panel, and the view that it receives."""
+"""The protocol of a panel, the view that it receives, and what several panels use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 from torch import nn
@@ -15,6 +15,7 @@ from ...study import Study
 
 ESTIMATE_IMAGES, CALIBRATION = 250, 500
 
+Result = TypeVar("Result")
 Item = Scorer | Scores
 Row = dict[str, Any]
 Rows = list[Row]
@@ -169,3 +170,31 @@ class Specs:
         if self._made is None:
             self._made = {name: chart().to_dict() for name, chart in self._charts.items()}
         return self._made
+
+
+def telling(
+    steps: Generator[tuple[Any, ...], None, Result], words: Callable[..., str]
+) -> Generator[Frames, None, Result]:
+    """Run a generator and return its result; yield `words(*step)` as the text after each step."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield {"text": words(*step)}
+
+
+def button(label: str, name: str) -> Row:
+    """Return a button; once it is pressed, its name is `selected["pressed"]`."""
+    return {"label": label, "message": {"type": "press", "name": name}}
+
+
+def controls_of(choice: Mapping[str, Any]) -> Row:
+    """Return the controls of the explorer without what tells one request of the page from another."""
+    return {name: value for name, value in choice.items() if name not in ("id", "by", "moving")}
+
+
+def drop_oldest(cache: dict[Any, Any], *, most: int) -> None:
+    """Remove the entries of a cache that were put in first, until `most` remain."""
+    while len(cache) > most:
+        del cache[next(iter(cache))]

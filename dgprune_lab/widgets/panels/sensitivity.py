@@ -11,13 +11,11 @@ from ...charts.sensitivity import map_chart
 from ...charts.sensitivity.card import changes_chart, facts_chart, pictures_chart, ranks_chart
 from ...charts.sensitivity.map import MEANING, METHODS, removed_rows
 from ...charts.theme import shortened
-from ...core import batchnorm_words, yielding
-from ...diagnostics._removal import Removal
+from ...core import batchnorm_words
 from ...measurement import TOGETHER, Method
 from ...study import Study, batchnorm_cell
 from . import filter_card
-from .domain_pairs import pairs, why_none
-from .menu_scores import is_quick
+from .domains import pairs, why_none
 from .picked import actions, as_picked, here, original
 from .protocol import Cell, Frames, Panel, Row, Rows, Specs, View
 from .sensitivity_state import Key, SensitivityMap, SensitivityState
@@ -84,7 +82,7 @@ class SensitivityPanel(Panel):
                 assert cell is not None
                 frame |= {"actions": actions(view, (cell,)), "picked": as_picked(view, cell)}
         if several:
-            yield {**frame, **self._changes_frame(view, key, several)}
+            yield {**frame, "changes": _change_data(view, state.several(key, several))}
             return
         assert cell is not None
         state.shown = cell
@@ -92,9 +90,7 @@ class SensitivityPanel(Panel):
             yield frame
             state.card(study, key, cell)
         with study.assume_unchanged():
-            for item in view.scorers:
-                if is_quick(item):
-                    state.scores.add(study, item)
+            state.scores.add_quick(study, view.scorers)
             frame = {**frame, **self._card_frame(view, key, cell)}
         yield frame
 
@@ -104,22 +100,20 @@ class SensitivityPanel(Panel):
         Of several filters: accuracy without all of them.
         """
         state, key, cell = self.state, self._choice(view.study)[0], self.state.shown
-        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
         if several := self._several(view):
             results = state.several(key, several)
             if _changes(view) not in results:
-                steps = state.changes(view.study, key, several, removal=removal)
-                results[_changes(view)] = yield from yielding(steps, {})
-            yield self._changes_frame(view, key, several)
+                results[_changes(view)] = yield from state.changes(view, key, several)
+            yield {"changes": _change_data(view, results)}
             return
         if cell is None or (key, cell) not in state.cards:
             return
         card = state.cards[key, cell]
-        changes = partial(state.changes, view.study, key, (cell,), removal=removal)
+        changes = partial(state.changes, view, key, (cell,))
         maps = partial(state.mean_maps, view.study, key, cell)
         for part, measure in ((_changes(view), changes), ("maps", maps)):
             if part not in card:
-                card[part] = yield from yielding(measure(), {})
+                card[part] = yield from measure()
                 yield self._card_frame(view, key, cell)
         for item in view.scorers:
             if state.scores.add(view.study, item):
@@ -151,17 +145,10 @@ class SensitivityPanel(Panel):
         cells = [here(view, cell) for cell in (self.selected or {}).get("cells") or ()]
         return tuple(cell for cell in cells if cell)
 
-    def _changes_frame(self, view: View, key: Key, cells: tuple[Cell, ...]) -> Frames:
-        """Return the cost of removing several filters together, as far as measured."""
-        rows = self.state.several(key, cells).get(_changes(view)) or filter_card.waiting_rows(view.study)
-        return {"changes": {"changes": rows, "span": span_rows([row for row in rows if row["change"] is not None])}}
-
     def _card_frame(self, view: View, key: Key, cell: Cell) -> Frames:
         """Return the card's rows as far as computed."""
         card = self.state.card(view.study, key, cell)
         maps = card.get("maps", {"pictures": [], "words": []})
-        changes = card.get(_changes(view)) or filter_card.waiting_rows(view.study)
-        span = span_rows([row for row in changes if row["change"] is not None])
         facts = {name: card[name] for name in ("histogram", "names", "weights", "weight_words")}
         ranks = filter_card.rank_rows(view.study, view.scorers, self.state.scores, layer=cell[0], filter=cell[1])
         return {
@@ -169,7 +156,7 @@ class SensitivityPanel(Panel):
                 "pictures": card["pictures"] + maps["pictures"],
                 "words": [filter_card.heading(_renumbered(view, card["cell"])), *card["words"], *maps["words"]],
             },
-            "facts": {**facts, "changes": changes, "span": span},
+            "facts": {**facts, **_change_data(view, card)},
             "ranks": {"ranks": ranks},
         }
 
@@ -177,6 +164,12 @@ class SensitivityPanel(Panel):
 def _changes(view: View) -> str:
     """Name of the card's entry with the accuracy changes under the current BatchNorm setting."""
     return f"changes, {view.batchnorm}, {view.calibration}, {view.images}"
+
+
+def _change_data(view: View, results: Row) -> Row:
+    """The rows of the accuracy changes, "…" before they are measured, and the ends of their axis."""
+    rows = results.get(_changes(view)) or filter_card.waiting_rows(view.study)
+    return {"changes": rows, "span": span_rows([row for row in rows if row["change"] is not None])}
 
 
 def _map_frame(view: View, known: SensitivityMap) -> Row:

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ...charts import domain_styles
 from ...charts.sensitivity.map import compared, counted, full_colour, is_significant, map_data
-from ...core import DgpruneError, FilterGraph, tidy, yielding
+from ...core import DgpruneError, FilterGraph, tidy
 from ...diagnostics._attributions import Attributions, attribution_steps, attributor
-from ...diagnostics._removal import Removal, case_steps
 from ...diagnostics.mean_map import square_maps
 from ...diagnostics.sensitivity import EXTRA, IMAGES, effect_rows
 from ...measurement import TOGETHER, Attributor, Method
 from ...study import Study
 from . import filter_card
-from .domain_pairs import SPLIT, Pair, labelled
+from .domains import SPLIT, Pair, case_frames, labelled, styles_of
 from .menu_scores import MenuScores
 from .picked import mask_without
-from .protocol import Cell, Row, Rows
+from .protocol import Cell, Frames, Row, Rows, View, drop_oldest
 
 _MAX_CARDS, _MAX_MAPS = 24, 6
 _LEGIBLE = 36  # positions of a map
@@ -80,7 +78,7 @@ class SensitivityState:
             self._content = content
             self._forget()
         known = self.maps[key] = self.maps.pop(key, None) or SensitivityMap()
-        _drop_oldest(self.maps, _MAX_MAPS)
+        drop_oldest(self.maps, most=_MAX_MAPS)
         return known
 
     def missing(self, study: Study, key: Key, cell: Cell | None) -> list[str]:
@@ -112,46 +110,38 @@ class SensitivityState:
         if (key, cell) not in self.cards:
             (layer, number), known = cell, self.maps[key]
             assert known.data is not None
-            data, styles = known.attributions[layer], domain_styles((d.name, d.role or "source") for d in study.domains)
-            map_cell = next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell)
-            shown = filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number)
+            data = known.attributions[layer]
             self.cards[key, cell] = {
-                "cell": map_cell,
-                **shown,
-                **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles),
+                "cell": next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell),
+                **filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number),
+                **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles_of(study)),
                 **filter_card.weight_rows(study, layer=layer, filter=number),
             }
-            _drop_oldest(self.cards, _MAX_CARDS)
+            drop_oldest(self.cards, most=_MAX_CARDS)
         return self.cards[key, cell]
 
     def several(self, key: Key, cells: tuple[Cell, ...]) -> Row:
         """Return what was measured without these filters: setting -> rows."""
         known = self.sets.setdefault((key, cells), {})
-        _drop_oldest(self.sets, _MAX_CARDS)
+        drop_oldest(self.sets, most=_MAX_CARDS)
         return known
 
-    def changes(
-        self, study: Study, key: Key, cells: Sequence[Cell], *, removal: Removal
-    ) -> Generator[None, None, Rows]:
+    def changes(self, view: View, key: Key, cells: Sequence[Cell]) -> Generator[Frames, None, Rows]:
         """Measure the accuracy change of every domain when these filters alone are removed."""
         try:
-            mask = mask_without(study, cells, reads={f"{name}/{SPLIT}": "labels" for name in key[1]})
+            mask = mask_without(view.study, cells, reads={f"{name}/{SPLIT}": "labels" for name in key[1]})
         except DgpruneError:
             why = "its layer has no other" if len(cells) == 1 else "all of a layer"
-            return [{**filter_card.waiting_rows(study)[0], "label": why, "text": ""}]
-        cases = []
-        for domain in labelled(study):
-            steps = case_steps(study, mask, domain=domain, removal=removal)
-            cases.append((yield from yielding(steps, None)))
-        return filter_card.change_rows(cases)
+            return [{**filter_card.waiting_rows(view.study)[0], "label": why, "text": ""}]
+        return filter_card.change_rows((yield from case_frames(view, mask, labelled(view.study))))
 
-    def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[None, None, dict[str, Rows]]:
+    def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[Frames, None, dict[str, Rows]]:
         """Compute the filter's map behind the activation, averaged over the images of each of the two domains."""
         (layer, number), maps = cell, []
         for domain in self.maps[key].attributions[layer].pair:
             statistics = study.statistics(domain.name, needs=["activation_map"], split=SPLIT)
             maps += square_maps(statistics.activation_map[layer][[number]])
-            yield
+            yield {}
         return filter_card.mean_map_rows(maps)
 
     def _network(self, study: Study) -> Attributor:
@@ -182,8 +172,3 @@ def _most_sensitive(known: SensitivityMap, graph: FilterGraph) -> Cell:
 
     top = max(rows, key=order)
     return top["group"], top["filter"]
-
-
-def _drop_oldest(cache: dict[Any, Any], most: int) -> None:
-    while len(cache) > most:
-        del cache[next(iter(cache))]

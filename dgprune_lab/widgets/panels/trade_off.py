@@ -13,8 +13,8 @@ import pandas as pd
 from ...charts.trade_off import BELOW, trade_off_chart
 from ...charts.trade_off_rows import NAMES, RATIO, ROLES, Cost, trade_off_data
 from ...study import Study
-from .domain_pairs import labelled
-from .protocol import Frames, Panel, Row, Tried, View
+from .domains import why_no_accuracy
+from .protocol import Frames, Panel, Row, Tried, View, controls_of
 
 _WIDTH, _HEIGHT = 780, 240
 
@@ -30,7 +30,7 @@ class TradeOffPanel(Panel):
 
     def unavailable(self, study: Study) -> str | None:
         """Return why the panel cannot be shown, if no domain has labels."""
-        return None if labelled(study) else "no domain has labels, so the accuracy cannot be measured."
+        return why_no_accuracy(study)
 
     def tick(self, view: View) -> Frames:
         """Return a frame with what has been measured so far."""
@@ -47,8 +47,8 @@ class TradeOffPanel(Panel):
             for name, rows in data.items()
             if name != "key"  # the text above names the networks
         }
-        now = view.present and shown_by(view.present)
-        picked = next(({"network": each.name} for each in tried if shown_by(each) == now), {})
+        now = view.present and controls_of(view.present.choice)
+        picked = next(({"network": each.name} for each in tried if controls_of(each.choice) == now), {})
         shown: dict[str, Any] = {"charts": {"trade_off": _spec(roles)}, "trade_off": data, "hidden": []}
         return {**shown, "text": _text(data), "controls": [control], "picked": picked}
 
@@ -72,19 +72,14 @@ def _spec(roles: tuple[str, ...]) -> Row:
 
 def distinct(tried: Sequence[Tried]) -> list[Tried]:
     """Return the networks without the measured ratios that are also a step or a pin; a repeated name gets a number."""
-    known = [shown_by(each) for each in tried if each.kind != "ratio"]
-    listed = [each for each in tried if each.kind != "ratio" or shown_by(each) not in known]
+    known = [controls_of(each.choice) for each in tried if each.kind != "ratio"]
+    listed = [each for each in tried if each.kind != "ratio" or controls_of(each.choice) not in known]
     counts = Counter[str]()
     for k, each in enumerate(listed):
         counts[each.name] += 1
         if (count := counts[each.name]) > 1:
             listed[k] = replace(each, name=f"{each.name} ({count})")
     return listed
-
-
-def shown_by(tried: Tried) -> Row:
-    """Return the controls that show a network."""
-    return {name: value for name, value in tried.choice.items() if name not in ("id", "by", "moving")}
 
 
 def table_of(tried: Sequence[Tried]) -> pd.DataFrame:
