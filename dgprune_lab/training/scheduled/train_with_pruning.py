@@ -70,7 +70,8 @@ def train_with_pruning(
         how: "remove" permanently; "zero" for `batches` batches, then free to regrow; "noise": normal noise added before
             each of `batches` batches; "restore": zero for `batches` batches, then as before. See `Treatment`.
         batches: number of batches that the treatment lasts, at least 1; only if `how` is not "remove".
-        split: the split on which events are measured and the best epoch is chosen.
+        split: the split on which events are measured and the best epoch is chosen, of all epochs: it may be one before
+            any filter was removed.
         report: the split that is reported in the end. To reproduce the paper, use a data set's test split for both.
         seed: random seed of the scorer, of `remove` and of the noise.
         images: measure the first `images` images of each split only; at the end, the whole train split.
