@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -123,21 +124,15 @@ def _linked(link: _Link, row: dict[str, Any], *, kendall: dict[str, Any] | None,
         return
     tau = "Kendall's tau-b is undefined" if kendall is None else f"Kendall's tau-b {_text(kendall)}"
     mixed = "" if is_missing(row["note"]) else f" It {row['note']}."
-    yield Claim(
+    found = Claim.from_row(
+        row,
         claim=f"{link.words}, {where}",
         paper=PAPER,
         published=OURS if link.role == "target" else PUBLISHED,
         ours=link.role == "target",
-        estimate=row["value"],
-        low=row["low"],
-        high=row["high"],
-        minimum_detectable_effect=row["minimum_detectable_effect"],
-        unit="correlation",
-        seeds=row["seeds"],
-        verdict=verdict(row["low"], row["high"]) if link.positive else verdict(-row["high"], -row["low"]),
         note=f"Pearson's, over {row['runs']:.0f} runs; {tau}.{mixed}",
-        target_aware=None if is_missing(row["target_aware"]) else bool(row["target_aware"]),
     )
+    yield found if link.positive else replace(found, verdict=verdict(-found.high, -found.low))
 
 
 def _highest(rows: Any, data_set: Any) -> str:
