@@ -35,6 +35,11 @@ def grid(**axes: Sequence[Plain]) -> tuple[dict[str, Plain], ...]:
     return tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
 
+def tupled(value: Any) -> Any:
+    """Return a value of JSON as it is in settings: a list as a tuple, by which a table can be grouped."""
+    return tuple(map(tupled, value)) if isinstance(value, list) else value
+
+
 def key_of(settings: Settings) -> str:
     """Return a hash of plain values, the same in every process and on every machine.
 

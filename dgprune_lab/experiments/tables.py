@@ -37,6 +37,7 @@ from ..core import (
 from .experiment import Experiment
 from .results import Results
 from .runner import run as run_all
+from .settings import tupled
 from .studies import STUDIES
 
 QUICK = "_quick"
@@ -138,7 +139,7 @@ def shipped(name: str) -> pd.DataFrame:
         content = b""
     if _hash(content) != card["csv"]:
         raise DgpruneError(f"{file.name} is not the table that {name}.json describes; export it again.")
-    shared = {column: _tupled(value) for column, value in card["columns"].items()}
+    shared = {column: tupled(value) for column, value in card["columns"].items()}
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     found = [{**shared, **{column: _cell(text) for column, text in row.items()}} for row in rows]
     return tidy(found, extra=[column for column in found[0] if column not in COLUMNS])
@@ -177,8 +178,8 @@ def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
     card = shipped_card(name)
     if run >= len(card["runs"]):
         raise DgpruneError(f"run must be below {len(card['runs'])}, the number of runs of {name}; got {run}.")
-    settings = {key: _tupled(value) for key, value in card["runs"][run]["settings"].items()}
-    protocol = {key: _tupled(value) for key, value in card["protocol"].items()}
+    settings = {key: tupled(value) for key, value in card["runs"][run]["settings"].items()}
+    protocol = {key: tupled(value) for key, value in card["protocol"].items()}
     with tempfile.TemporaryDirectory() as folder:
         alone = replace(study_named(name), name=card["name"], grid=[settings], protocol=protocol)
         if alone.key(0) != card["runs"][run]["key"]:
@@ -274,11 +275,6 @@ def _cell(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _tupled(value: Any) -> Any:
-    """A value of JSON as it is in settings: a list is a tuple."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:
