@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pandas as pd
 
-from ..core import COLUMNS, SEEN, DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
+from ..core import COLUMNS, DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
 from ..stats import intervals
+from .compare import MEASURED
 
 _ACROSS = ("domain", "target")
-_MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
 
 
 @public
@@ -42,7 +42,7 @@ def averages(
     used = cast(pd.DataFrame, frame[frame["metric"] == metric])
     if used.empty and len(frame):
         raise unknown("metric", metric, map(str, frame["metric"].unique()))
-    settings = [str(name) for name in used.columns if name not in _MEASURED and not str(name).endswith("seed")]
+    settings = [str(name) for name in used.columns if name not in MEASURED and not str(name).endswith("seed")]
     extra = [name for name in settings if name not in COLUMNS]
     groups = _grouped(used.to_dict("records"), settings)
     return tidy([_average(rows, settings) for rows in groups], extra=[*extra, "seeds"])
@@ -70,7 +70,7 @@ def over_targets(frame: Tidy, *, metric: str = "accuracy", across: Sequence[str]
         if name not in used.columns and name not in _ACROSS:
             raise unknown("column", name, used.columns)
     places = [name for name in across if name in used.columns]
-    settings = [str(name) for name in used.columns if name not in (*_MEASURED, *places)]
+    settings = [str(name) for name in used.columns if name not in (*MEASURED, *places)]
     choice = [name for name in settings if not name.endswith("seed")]
     rows: list[dict[str, Any]] = []
     for alike in _grouped(used.to_dict("records"), choice):

@@ -13,7 +13,8 @@ from ..core import COLUMNS, SEEN, DgpruneError, Tidy, is_missing, note, public, 
 from ..stats import PAIRED, difference_row, with_holm
 
 EXTRA = ("baseline", "pairs", "missing", *PAIRED)
-_RESULTS = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
+MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
+"""Columns that are no settings of a run, beside its seeds."""
 _SHOWN = 4
 
 Row = dict[str, Any]
@@ -205,7 +206,7 @@ def _rows_of(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> Any:
 
 def _settings(rows: Any) -> list[str]:
     """The columns that vary and are neither results nor seeds."""
-    names = [str(name) for name in rows.columns if name not in _RESULTS and not str(name).endswith("seed")]
+    names = [str(name) for name in rows.columns if name not in MEASURED and not str(name).endswith("seed")]
     return [name for name in names if len(set(_codes(rows[name])[0])) > 1]
 
 

@@ -28,9 +28,9 @@ from ..models import shipped
 from ..models.networks import build
 from ..scorers import Scorer
 from ..study import Study
+from .events import event_bar, finish
 from .loop import train
 from .options import TrainingOptions
-from .progress import event_bar, finish
 from .prune_and_tune import FINETUNING as plain_finetuning
 from .prune_and_tune import prune_and_tune, rounds_of
 from .rounds import EXTRA, MeasureWhen, Tuned

@@ -9,9 +9,9 @@ from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Repeats, Scope
 from ..measurement import calibration_sources
 from ..scorers import Scorer, resolve
 from ..study import Study
+from .events import run_events
 from .loop import train
 from .options import TrainingOptions
-from .progress import run_events
 from .rounds import DENSE, MeasureWhen, Plan, Run, Steps
 
 FINETUNING = TrainingOptions(

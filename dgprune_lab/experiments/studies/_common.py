@@ -149,6 +149,12 @@ def filled(row: Mapping[Any, Any], *extra: str) -> dict[str, Any]:
     return {name: row[name] for name in (*COLUMNS, *extra) if not is_missing(row[name])}
 
 
+def gap_row(row: Mapping[str, Any], *, trained: float) -> dict[str, Any]:
+    """Return the row of the accuracy on training images minus that of a row, which loses its interval."""
+    about = {name: cell for name, cell in row.items() if name not in ("low", "high", "interval")}
+    return {**about, "metric": "generalization_gap", "value": trained - row["value"]}
+
+
 def data_hashes(study: Study) -> dict[str, str]:
     """Return name of each domain of the study -> hash of its images, labels and splits."""
     return {domain.name: domain.key for domain in study.domains}

@@ -14,7 +14,7 @@ from ...pruning import deep_copy
 from ...study import Study
 from ...training import PruneEvent, PruningRun, StageEvent
 from ..instability_correlations import FLATNESS
-from ._common import filled
+from ._common import filled, gap_row
 
 TEST = "selected on test"
 
@@ -60,9 +60,7 @@ def flatness_rows(run: PruningRun, source: Domain, *, images: int) -> list[dict[
 def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
     """Yield accuracy, loss and gap at the last epoch, and accuracy and gap at the one that was best on `score`."""
     for row in run.end.to_dict("records"):
-        kept = (
-            ("accuracy", "loss", "generalization_gap") if row["stage"] == "last" else ("accuracy", "generalization_gap")
-        )
+        kept = ("accuracy", "generalization_gap", *(("loss",) if row["stage"] == "last" else ()))
         if row["split"] == "report" and row["metric"] in kept:
             yield filled(row, "stage")
 
@@ -74,11 +72,10 @@ def _test_rows(network: nn.Module, domains: Sequence[Domain]) -> Iterator[dict[s
     set_provenance(chosen, provenance_of(network).adding("selection", reads))
     for row in measure(chosen, domains, split="report", latency=False).to_dict("records"):
         if row["metric"] == "accuracy":
-            yield {**filled(row), "stage": TEST}
+            cells = {**filled(row), "stage": TEST}
+            yield cells
             if row["domain"] == source.name:
-                gap = evaluate(network, source, "train").accuracy - row["value"]
-                about = {name: cell for name, cell in filled(row).items() if name not in ("low", "high", "interval")}
-                yield {**about, "stage": TEST, "metric": "generalization_gap", "value": gap}
+                yield gap_row(cells, trained=evaluate(network, source, "train").accuracy)
 
 
 def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str, Any]]:

@@ -49,7 +49,7 @@ from ...study import Study
 from ...training import EpochEvent, TrainingOptions, train
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
-from ._common import data_hashes, data_sets, filled, fitting, part
+from ._common import data_hashes, data_sets, filled, fitting, gap_row, part
 from .prunability_claims import HYPERPARAMETERS, prunability_claims
 
 _FULL: Settings = {
@@ -189,8 +189,7 @@ def _outcome_rows(study: Study, trained: Outcomes) -> Iterator[dict[str, Any]]:
         if row["metric"] == "accuracy":
             ends = {name: 1 - row[other] for name, other in (("low", "high"), ("high", "low"))}
             yield {**cells, "metric": "error", "value": 1 - row["value"], **ends}
-            gap = {name: cell for name, cell in cells.items() if name not in ("low", "high", "interval")}
-            yield {**gap, "metric": "generalization_gap", "value": trained.accuracy - row["value"]}
+            yield gap_row(cells, trained=trained.accuracy)
 
 
 def _measure_rows(study: Study, plan: Any, losses: list[float], reached: float) -> Iterator[dict[str, Any]]:

@@ -13,9 +13,9 @@ from ...core import Count, DgpruneError, Domain, Seed, check_writable_folder, no
 from ...pruning import deep_copy, device_of, prove_copies_if_suspect
 from ...scorers import Scorer, resolve
 from ...study import Study
+from ..events import run_events
 from ..loop import check_training
 from ..options import TrainingOptions
-from ..progress import run_events
 from ..random_streams import draws_by_itself
 from .plan import PruningPlan, PruningSteps, Remove
 from .producers import Producer, find_producers
