@@ -134,4 +134,4 @@ class Results:
 def _value(name: str, cell: Any) -> Any:
     """The cell of a column of `store.RUN` as the value that was written."""
     value = json.loads(cell) if name in JSON else cell
-    return {setting: tupled(of_json) for setting, of_json in value.items()} if name == "settings" else value
+    return tupled(value) if name == "settings" else value

@@ -36,7 +36,9 @@ def grid(**axes: Sequence[Plain]) -> tuple[dict[str, Plain], ...]:
 
 
 def tupled(value: Any) -> Any:
-    """Return a value of JSON as it is in settings: a list as a tuple, by which a table can be grouped."""
+    """Return settings, or a value, of JSON as they were written: lists as tuples, by which a table can be grouped."""
+    if isinstance(value, dict):
+        return {name: tupled(setting) for name, setting in value.items()}
     return tuple(map(tupled, value)) if isinstance(value, list) else value
 
 

@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -139,8 +139,7 @@ def shipped(name: str) -> pd.DataFrame:
         content = b""
     if _hash(content) != card["csv"]:
         raise DgpruneError(f"{file.name} is not the table that {name}.json describes; export it again.")
-    shared = {column: tupled(value) for column, value in card["columns"].items()}
-    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    rows, shared = csv.DictReader(io.StringIO(content.decode())), tupled(card["columns"])
     found = [{**shared, **{column: _cell(text) for column, text in row.items()}} for row in rows]
     return tidy(found, extra=[column for column in found[0] if column not in COLUMNS])
 
@@ -178,8 +177,7 @@ def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
     card = shipped_card(name)
     if run >= len(card["runs"]):
         raise DgpruneError(f"run must be below {len(card['runs'])}, the number of runs of {name}; got {run}.")
-    settings = {key: tupled(value) for key, value in card["runs"][run]["settings"].items()}
-    protocol = {key: tupled(value) for key, value in card["protocol"].items()}
+    settings, protocol = tupled(card["runs"][run]["settings"]), tupled(card["protocol"])
     with tempfile.TemporaryDirectory() as folder:
         alone = replace(study_named(name), name=card["name"], grid=[settings], protocol=protocol)
         if alone.key(0) != card["runs"][run]["key"]:
@@ -229,15 +227,12 @@ def _card(results: Results, experiment: Experiment, runs: Any, frame: Any) -> di
 
 def _data(done: Any, frame: Any) -> dict[str, Any]:
     """Domain -> the hashes of its images, labels and splits, and the numbers of images that were reported."""
-    found: dict[str, Any] = {}
-    for data in done["data"]:
-        for domain, key in data.items():
-            entry = found.setdefault(domain, {"hashes": [], "reported": []})
-            entry["hashes"] = sorted({*entry["hashes"], key})
-    for domain, rows in frame.groupby("domain") if "images" in frame else ():
-        if domain in found:
-            found[domain]["reported"] = sorted(rows["images"].dropna().astype(int).unique().tolist())
-    return found
+    hashes: dict[str, set[str]] = defaultdict(set)
+    for domain, key in (pair for data in done["data"] for pair in data.items()):
+        hashes[domain].add(key)
+    images = frame.groupby("domain")["images"] if "images" in frame else ()
+    reported = {domain: sorted(counts.dropna().astype(int).unique().tolist()) for domain, counts in images}
+    return {name: {"hashes": sorted(keys), "reported": reported.get(name, [])} for name, keys in hashes.items()}
 
 
 def _file(name: str, *endings: str) -> Traversable:
