@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -192,16 +193,13 @@ class Preset:
         """
         study = self.study(seed=seed, progress=progress) if study is None else study
         rows: list[dict[Any, Any]] = []
-        dense: dict[int, list[dict[Any, Any]]] = {}
-        for ratio in self.ratios if ratios is None else ratios:
-            for scorer in self.scorers:
-                ended = dense.get(rounds_of(ratio)) if scorer is None else None
-                if ended is None:
-                    result = self.prune(study, scorer, ratio=ratio, seed=seed, measure="end", progress=progress)
-                    ended = result.table.to_dict("records")
-                if scorer is None:
-                    dense[rounds_of(ratio)] = ended
-                rows += [{**row, "ratio_requested": ratio} for row in ended]
+        ended: dict[Any, list[dict[Any, Any]]] = {}
+        for ratio, scorer in product(self.ratios if ratios is None else ratios, self.scorers):
+            run = (scorer, rounds_of(ratio) if scorer is None else ratio)
+            if run not in ended:
+                result = self.prune(study, scorer, ratio=ratio, seed=seed, measure="end", progress=progress)
+                ended[run] = result.table.to_dict("records")
+            rows += [{**row, "ratio_requested": ratio} for row in ended[run]]
         return tidy(rows, extra=EXTRA)
 
     def _trained(self, sources: Sequence[Domain], *, seed: int, progress: bool) -> nn.Module:
