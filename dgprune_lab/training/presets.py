@@ -203,7 +203,6 @@ class Preset:
         return tidy(rows, extra=EXTRA)
 
     def _trained(self, sources: Sequence[Domain], *, seed: int, progress: bool) -> nn.Module:
-        """Train the network of the preset from its initial weights."""
         mean, std = (list(values) for values in self.normalisation[self.sources[0]])
         network = build(self.builder, mean=mean, std=std, seed=seed)
         with event_bar(self.name, progress=progress) as show:

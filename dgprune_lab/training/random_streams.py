@@ -32,7 +32,6 @@ class Streams:
         self.noise = _Noise(seed + 2**33, device)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state of each stream."""
         states = {name: getattr(self, name).get_state() for name in ("order", "augmentation", "dropout")}
         noise = {f"noise.{k}": state for k, state in enumerate(self.noise.states)}
         return {**states, **noise, "noise.used": torch.tensor(self.noise.used)}

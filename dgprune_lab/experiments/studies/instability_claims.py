@@ -111,9 +111,10 @@ def _correlations(table: Any) -> Iterator[Claim]:
         role = table["role"].isna() if link.role is None else table["role"] == link.role
         about = (table["measure"] == link.measure) & (table["of_metric"] == link.metric) & (table["stage"] == "last")
         rows = table[about & role]
+        highest = rows.groupby("data_set")["within"].last()  # rates stand in ascending order behind the pooled runs
         for (data_set, within), pair in rows.groupby(["data_set", "within"], sort=False):
             found = pair.set_index("metric").to_dict("index")
-            if "pearson" in found and within in ((POOLED,) if link.pooled else ()) + (_highest(rows, data_set),):
+            if "pearson" in found and (within == highest[data_set] or (within == POOLED and link.pooled)):
                 where = f"{data_set}, {'pooled over rates' if within == POOLED else f'within {within}'}"
                 yield from _linked(link, found["pearson"], kendall=found.get("kendall"), where=where)
 
@@ -133,11 +134,6 @@ def _linked(link: _Link, row: dict[str, Any], *, kendall: dict[str, Any] | None,
         note=f"Pearson's, over {row['runs']:.0f} runs; {tau}.{mixed}",
     )
     yield found if link.positive else replace(found, verdict=verdict(-found.high, -found.low))
-
-
-def _highest(rows: Any, data_set: Any) -> str:
-    """The highest rate of a data set, in words; rates stand in ascending order behind the pooled runs."""
-    return str(rows.loc[rows["data_set"] == data_set, "within"].iloc[-1])
 
 
 def _text(row: dict[str, Any]) -> str:
