@@ -204,7 +204,8 @@ def test_two_seeds_that_agree_exactly_decide_no_claim(value: float) -> None:
     ]
     (row,) = compare(dg.tidy(rows), baseline="l1").to_dict("records")
     assert row["high"] - row["low"] == pytest.approx(0, abs=1e-12), "no width, but for rounding"
-    for judged in ({}, {"claimed": 0.02}, {"margin": 0.01}):
+    cases: list[dict[str, Any]] = [{}, {"claimed": 0.02}, {"margin": 0.01}]
+    for judged in cases:
         found = Claim.from_row(row, claim="Gains", paper="Sun 2023", published="", **judged)
         assert found.verdict == "cannot tell" and found.estimate == pytest.approx(value), judged
 
