@@ -228,8 +228,9 @@ def _card(results: Results, experiment: Experiment, runs: Any, frame: Any) -> di
 def _data(done: Any, frame: Any) -> dict[str, Any]:
     """Domain -> the hashes of its images, labels and splits, and the numbers of images that were reported."""
     hashes: dict[str, set[str]] = defaultdict(set)
-    for domain, key in (pair for data in done["data"] for pair in data.items()):
-        hashes[domain].add(key)
+    for data in done["data"]:
+        for domain, key in data.items():
+            hashes[domain].add(key)
     images = frame.groupby("domain")["images"] if "images" in frame else ()
     reported = {domain: sorted(counts.dropna().astype(int).unique().tolist()) for domain, counts in images}
     return {name: {"hashes": sorted(keys), "reported": reported.get(name, [])} for name, keys in hashes.items()}

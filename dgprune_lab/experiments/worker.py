@@ -95,11 +95,8 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
         with _interrupts() as interrupts, reproducible(task["key"]), _settings_of_torch(), collect_notes(notes.append):
             try:
                 finding = run(dict(task["settings"]), scratch)
-                found = {
-                    "rows": _rows(finding, task["columns"]),
-                    "weights": finding.weights,
-                    "data": dict(finding.data),
-                }
+                found = {"rows": _rows(finding, task["columns"]), "data": dict(finding.data)}
+                found["weights"] = finding.weights
                 json.dumps(found, ensure_ascii=False).encode()
                 cells |= found
             except (Exception, SystemExit) as error:

@@ -60,7 +60,9 @@ def flatness_rows(run: PruningRun, source: Domain, *, images: int) -> list[dict[
 def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
     """Yield accuracy, loss and gap at the last epoch, and accuracy and gap at the one that was best on `score`."""
     for row in run.end.to_dict("records"):
-        kept = ("accuracy", "generalization_gap", *(("loss",) if row["stage"] == "last" else ()))
+        kept = (
+            ("accuracy", "loss", "generalization_gap") if row["stage"] == "last" else ("accuracy", "generalization_gap")
+        )
         if row["split"] == "report" and row["metric"] in kept:
             yield filled(row, "stage")
 

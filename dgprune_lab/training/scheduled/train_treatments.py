@@ -83,10 +83,11 @@ def train_treatments(
     def steps() -> Generator[Step, None, Runs]:
         runs: Runs = {}
         for seed, treatment in product(seeds, treatments):
-            step = (len(runs), len(seeds) * len(treatments), f"{treatment}, seed {seed}")
+            name, total = f"{treatment}, seed {seed}", len(seeds) * len(treatments)
+            step = (len(runs), total, name)
             yield step
-            runs[step[2]] = yield from yielding(start(seed, treatment), step)
-            yield len(runs), *step[1:]
+            runs[name] = yield from yielding(start(seed, treatment), step)
+            yield len(runs), total, name
         return runs
 
     return steps()
