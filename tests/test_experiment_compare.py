@@ -194,6 +194,22 @@ def test_verdicts() -> None:
         verdict(0.1, 0.2, claimed=0.1, margin=0.1)
 
 
+@pytest.mark.parametrize("value", [0.05, -0.05, 0.0])
+def test_two_seeds_that_agree_exactly_decide_no_claim(value: float) -> None:
+    rows = [
+        {"domain": "t", "scorer": scorer, "ratio_requested": 0.5, "training_seed": seed, "metric": "accuracy"}
+        | {"value": 0.1 + 0.1 * seed + (value if scorer == "dss" else 0.0), "unit": "share"}
+        for seed in range(2)
+        for scorer in ("dss", "l1")
+    ]
+    (row,) = compare(dg.tidy(rows), baseline="l1").to_dict("records")
+    assert row["high"] - row["low"] == pytest.approx(0, abs=1e-12), "no width, but for rounding"
+    cases: list[dict[str, Any]] = [{}, {"claimed": 0.02}, {"margin": 0.01}]
+    for judged in cases:
+        found = Claim.from_row(row, claim="Gains", paper="Sun 2023", published="", **judged)
+        assert found.verdict == "cannot tell" and found.estimate == pytest.approx(value), judged
+
+
 def test_a_claim_takes_its_numbers_from_a_row() -> None:
     found: Any = compare(table(), baseline="l1").query("domain == 't'")
     named = {"claim": "Gains", "paper": "Sun 2023", "published": "+5 points", "claimed": 0.05}

@@ -257,6 +257,23 @@ def test_mean_stability_and_end_rows() -> None:
     assert end.xs("mean_stability", level="metric").notna().all()
 
 
+def test_the_selected_epoch_may_be_one_before_any_removal_and_its_rows_say_which() -> None:
+    longer = dg.TrainingOptions(**{**QUICK.to_json(), "epochs": 8})
+    late = dg.PruneSchedule.everywhere(start=8, end=8, every=1, ratio=0.9)
+    found = trained(options=longer, schedule=late, remove="largest")
+    selected: Any = found.end[(found.end.stage == "selected on score") & (found.end.metric == "accuracy")]
+    (epoch,) = set(selected.epoch)
+    assert epoch < 8 and set(found.events.epoch) == {8} and selected.ratio_achieved.gt(0.8).all()
+    whole = trained(options=dg.TrainingOptions(**{**longer.to_json(), "epochs": int(epoch)}), schedule=None).network
+    for row in selected.to_dict("records"):
+        assert row["value"] == dg.evaluate(whole, domain_named(row["domain"]), row["split"]).accuracy, "nothing removed"
+    assert "may come before the last event or before any" in " ".join(str(dg.PruningRun.__doc__).split())
+
+
+def domain_named(name: str) -> Any:
+    return shades("a") if name == "a" else shades("t", noise=0.4, seed=1)
+
+
 def test_the_control_without_removal_equals_plain_training() -> None:
     found = trained(schedule=None)
     plain = finish(train(fresh(), sources=[shades("a")], options=QUICK))

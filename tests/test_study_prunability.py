@@ -18,8 +18,14 @@ import dgprune_lab as dg
 from dgprune_lab import experiments
 from dgprune_lab.core import DgpruneError, Domain
 from dgprune_lab.experiments.scratch import Scratch
-from dgprune_lab.experiments.studies.prunability import HYPERPARAMETERS, prunability, run_prunability, zoo_domains
-from dgprune_lab.experiments.studies.prunability_claims import RIVALS, prunability_claims
+from dgprune_lab.experiments.studies.prunability import (
+    HYPERPARAMETERS,
+    RIVALS,
+    prunability,
+    prunability_claims,
+    run_prunability,
+    zoo_domains,
+)
 from dgprune_lab.measurement import evaluate
 from dgprune_lab.models import network_key
 

@@ -58,7 +58,10 @@ def test_learning_rates_and_rounds_of_the_paper() -> None:
     assert (default.momentum, default.batch_size, default.double_softmax) == (0.9, 32, False)
     given = study()
     steps = dg.prune_and_tune.steps(given, "l1", ratio=0.5, epochs=2, images=3)
-    rates = [event.lr for event in steps if isinstance(event, BatchEvent)]
+    batches = [event for event in steps if isinstance(event, BatchEvent)]
+    rates = [event.lr for event in batches]
+    done = [event.epoch - 1 + (event.batch - 1) / event.batches for event in batches]
+    assert rates == pytest.approx([0.01 / (1 + 10 * p / 100) ** 0.75 for p in done]), "it falls with every batch"
     assert rates[0] == rates[len(rates) // 2] == 0.01, "the schedule starts anew in each round"
     assert min(rates) == rates[-1] == pytest.approx(0.01 / (1 + 10 * 0.015) ** 0.75), "1.5 of 100 epochs"
 

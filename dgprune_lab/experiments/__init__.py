@@ -17,24 +17,6 @@ from .shipped_networks import export_networks
 from .studies import STUDIES
 
 __all__ = ["STUDIES", "Claim", "Experiment", "Finding", "Results", "Scratch", "averages", "claims_in_words"]
-__all__ += [
-    "claims_table",
-    "claims_view",
-    "compare",
-    "convergence",
-    "executors",
-    "export",
-    "grid",
-    "over_targets",
-    "predictors",
-]
-__all__ += ["export_networks", "instability_correlations", "recompute", "run", "shipped"]
-__all__ += [
-    "shipped_card",
-    "shipped_claims",
-    "shipped_comparison",
-    "shipped_names",
-    "study_named",
-    "verdict",
-    "verdict_sentences",
-]
+__all__ += ["claims_table", "claims_view", "compare", "convergence", "executors", "export", "export_networks", "grid"]
+__all__ += ["instability_correlations", "over_targets", "predictors", "recompute", "run", "shipped", "shipped_card"]
+__all__ += ["shipped_claims", "shipped_comparison", "shipped_names", "study_named", "verdict", "verdict_sentences"]

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pandas as pd
 
-from ..core import COLUMNS, SEEN, DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
+from ..core import COLUMNS, DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
 from ..stats import intervals
+from .compare import MEASURED, check_columns, settings_of
 
 _ACROSS = ("domain", "target")
-_MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
 
 
 @public
@@ -36,13 +36,11 @@ def averages(
     Raises:
         DgpruneError: an unknown column or metric.
     """
-    for name in (of, over, "training_seed"):
-        if name not in frame.columns:
-            raise unknown("column", name, map(str, frame.columns))
+    check_columns(frame, (of, over, "training_seed"))
     used = cast(pd.DataFrame, frame[frame["metric"] == metric])
     if used.empty and len(frame):
         raise unknown("metric", metric, map(str, frame["metric"].unique()))
-    settings = [str(name) for name in used.columns if name not in _MEASURED and not str(name).endswith("seed")]
+    settings = settings_of(used)
     extra = [name for name in settings if name not in COLUMNS]
     groups = _grouped(used.to_dict("records"), settings)
     return tidy([_average(rows, settings) for rows in groups], extra=[*extra, "seeds"])
@@ -66,11 +64,9 @@ def over_targets(frame: Tidy, *, metric: str = "accuracy", across: Sequence[str]
     used = cast(pd.DataFrame, frame[(frame["role"] == "target") & (frame["metric"] == metric)])
     if used.empty:
         raise DgpruneError(f"frame has no row with the metric {metric!r} and the role target, so there is no mean.")
-    for name in across:
-        if name not in used.columns and name not in _ACROSS:
-            raise unknown("column", name, used.columns)
+    check_columns(used, (name for name in across if name not in _ACROSS))
     places = [name for name in across if name in used.columns]
-    settings = [str(name) for name in used.columns if name not in (*_MEASURED, *places)]
+    settings = [str(name) for name in used.columns if name not in (*MEASURED, *places)]
     choice = [name for name in settings if not name.endswith("seed")]
     rows: list[dict[str, Any]] = []
     for alike in _grouped(used.to_dict("records"), choice):

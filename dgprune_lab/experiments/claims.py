@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ..core import DIAMOND, DgpruneError, NotNegative, Positive, is_missing, public
+from ..stats import intervals
 
 Verdict = Literal["yes", "less", "no", "cannot tell"]
 WORDS: Mapping[Verdict, str] = {
@@ -17,6 +18,7 @@ WORDS: Mapping[Verdict, str] = {
     "no": "no",
     "cannot tell": "cannot tell",
 }
+_NO_WIDTH = 1e-9  # below it the ends of an interval differ by rounding
 
 
 @public
@@ -33,7 +35,8 @@ class Claim:
             effect of this size is found in about half of all repetitions.
         unit: unit of the numbers; "share" for a difference of accuracies (0.05: five points).
         seeds: the training seeds, listed.
-        verdict: see `verdict`.
+        verdict: see `verdict`; "cannot tell" too where two training seeds alone agree exactly, as the interval of two
+            equal numbers has no width.
         claimed: the published gain, in the unit of the estimate.
         margin: for a claim that something is kept: the largest loss that counts as kept.
         note: what a reader must know to judge it.
@@ -79,20 +82,19 @@ class Claim:
         """
         cells = dict(row)
         aware = cells.get("target_aware")
-        estimate, low, high, smallest = (
-            float(cells[name]) for name in ("value", "low", "high", "minimum_detectable_effect")
-        )
+        low, high, seeds = float(cells["low"]), float(cells["high"]), str(cells["seeds"])
+        undecided = high - low < _NO_WIDTH and seeds.count(",") < 2
         return cls(
             claim=claim,
             paper=paper,
             published=published,
-            estimate=estimate,
+            estimate=float(cells["value"]),
             low=low,
             high=high,
-            minimum_detectable_effect=smallest,
+            minimum_detectable_effect=float(cells["minimum_detectable_effect"]),
             unit=str(cells["unit"]),
-            seeds=str(cells["seeds"]),
-            verdict=verdict(low, high, claimed=claimed, margin=margin),
+            seeds=seeds,
+            verdict="cannot tell" if undecided else verdict(low, high, claimed=claimed, margin=margin),
             claimed=claimed,
             margin=margin,
             note=note,
@@ -135,6 +137,21 @@ def verdict(
     if low > 0:
         return "yes" if high >= claimed else "less"
     return "no" if high < claimed else "cannot tell"
+
+
+def over_seeds(values: Mapping[Any, float], *, unit: str = "share") -> dict[str, Any]:
+    """Return the mean of a number per training seed, none of which looked at the target, as a row for a `Claim`."""
+    numbers = list(values.values())
+    mean, low, high = intervals.over_seeds(numbers)
+    return {
+        "value": mean,
+        "low": low,
+        "high": high,
+        "minimum_detectable_effect": intervals.minimum_detectable_effect(numbers),
+        "unit": unit,
+        "seeds": ", ".join(f"{seed:g}" for seed in values),
+        "target_aware": False,
+    }
 
 
 @public

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ from ..core import COLUMNS, SEEN, DgpruneError, Tidy, is_missing, note, public, 
 from ..stats import PAIRED, difference_row, with_holm
 
 EXTRA = ("baseline", "pairs", "missing", *PAIRED)
-_RESULTS = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
+MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
+"""Columns that are no settings of a run, beside its seeds."""
 _SHOWN = 4
 
 Row = dict[str, Any]
@@ -57,7 +58,8 @@ def compare(
             seed, or one seed alone; several rows for one side of a pair; no pair at all.
     """
     rows = _rows_of(frame, metric, [of, over, "training_seed", *(by or ())])
-    names = [name for name in (_settings(rows) if by is None else by) if name not in (of, "domain", over)]
+    varied = (name for name in settings_of(rows) if len(set(_codes(rows[name])[0])) > 1)
+    names = [name for name in (varied if by is None else by) if name not in (of, "domain", over)]
     table = _Table(rows, of, ["domain", over, *dict.fromkeys(names)])
     if baseline not in table.sides:
         raise unknown(of, baseline, map(str, table.sides))
@@ -177,11 +179,16 @@ class _Table:
         return f": they differ in {' and '.join(parts)}; by= names the columns that must agree" if parts else ""
 
 
-def _rows_of(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> Any:
-    """Return the rows of one metric; refuse those that cannot be paired."""
-    for name in columns:
+def check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Refuse a table that lacks one of these columns."""
+    for name in names:
         if name not in frame.columns:
             raise unknown("column", name, map(str, frame.columns))
+
+
+def _rows_of(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> Any:
+    """Return the rows of one metric; refuse those that cannot be paired."""
+    check_columns(frame, columns)
     rows: Any = frame[frame["metric"] == metric].reset_index(drop=True)
     if rows.empty:
         raise unknown("metric", metric, map(str, dict.fromkeys(frame["metric"])))
@@ -203,10 +210,9 @@ def _rows_of(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> Any:
     return rows
 
 
-def _settings(rows: Any) -> list[str]:
-    """The columns that vary and are neither results nor seeds."""
-    names = [str(name) for name in rows.columns if name not in _RESULTS and not str(name).endswith("seed")]
-    return [name for name in names if len(set(_codes(rows[name])[0])) > 1]
+def settings_of(rows: pd.DataFrame) -> list[str]:
+    """Return the columns that are neither results nor seeds."""
+    return [str(name) for name in rows.columns if name not in MEASURED and not str(name).endswith("seed")]
 
 
 def _codes(column: Any) -> tuple[list[int], list[Any]]:

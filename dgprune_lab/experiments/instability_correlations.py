@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..core import DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
 from ..stats import CORRELATIONS, POOLED, correlation_over_seeds, rate_words
+from .compare import check_columns
 
 _KEYS = ("data_set", "knob", "arm", "training_seed", "stage", "rate", "events")
 EXTRA = ("data_set", "measure", "of_metric", "stage", "within", "runs", "seeds", "minimum_detectable_effect", "note")
@@ -48,9 +49,7 @@ def instability_correlations(frame: Tidy, *, knob: str = "none") -> pd.DataFrame
     Raises:
         DgpruneError: a table of something else; an unknown knob; no run with an event.
     """
-    for name in _KEYS:
-        if name not in frame.columns:
-            raise unknown("column", name, map(str, frame.columns))
+    check_columns(frame, _KEYS)
     if knob not in set(frame["knob"]):
         raise unknown("knob", knob, map(str, dict.fromkeys(frame["knob"])))
     pruned: Any = frame[(frame["knob"] == knob) & (frame["events"] > 0)]

@@ -114,7 +114,6 @@ class Pace:
         return any(isinstance(error, BrokenExecutor) for error in self.lost)
 
     def count(self, answer: dict[str, Any]) -> None:
-        """Count a finished run."""
         if answer["state"] == "failed":
             self.failed += 1
         else:

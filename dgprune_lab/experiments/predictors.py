@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -105,63 +104,47 @@ def predictors(
             f"{'outcomes' if names else 'measures'} must name at least one metric of the table; got none."
         )
     places = [(name, where) for name in outcomes for where in _domains(table, name, domain)]
-    kept = table.settings["converged"]
-    varied = _varied(table.settings[kept], [name for name in hyperparameters if name != "training_seed"])
-    levels = np.stack([pd.factorize(table.settings.loc[kept, h].map(str), sort=True)[0] for h in varied], axis=1)
-    grid = statistics.Grid(levels)
-    if (cells := len(grid.levels)) < LEAST:
-        raise DgpruneError(
-            f"an order needs networks in at least {LEAST} cells of the grid of hyperparameters; frame holds {cells} "
-            "with a converged network. Train more networks."
-        )
-    values = np.stack([larger_is_better(table.measures[name], table.better[name])[kept] for name in names])
-    networks = _Networks(
-        names=names,
-        values=values,
-        outcome=np.empty(0),
-        grid=grid,
-        draws=grid.draws(resamples),
-        levels=levels,
-        varied=varied,
-        constant=[name for name in hyperparameters if name not in varied],
-        seeds=table.settings.loc[kept, "training_seed"].to_numpy(),
-        lost=int((~kept).sum()),
-    )
-    rows: list[dict[str, Any]] = []
-    for name, where in places:
-        outcome = larger_is_better(table.outcomes[name, where], table.better[name])[kept]
-        rows += replace(networks, outcome=outcome).rows(table, name, where=where)
-    return tidy(rows, extra=EXTRA)
+    networks = _Networks(table, names, hyperparameters=hyperparameters, resamples=resamples)
+    return tidy([row for name, where in places for row in networks.rows(name, where)], extra=EXTRA)
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Networks:
-    """The networks that are judged, (N,) each, and one outcome: values are signed so that larger is better."""
+    """The networks that converged; `values` (measures, N) and outcomes (N,) are signed so that larger is better."""
 
-    names: list[str]
-    values: Floats  # (measures, N)
-    outcome: Floats
-    grid: statistics.Grid
-    draws: Floats
-    levels: NDArray[np.intp]
-    varied: list[str]
-    constant: list[str]
-    seeds: NDArray[Any]
-    lost: int
+    def __init__(
+        self, table: NetworkTable, names: list[str], *, hyperparameters: Sequence[str], resamples: int
+    ) -> None:
+        self.table, self.names, self.kept = table, names, table.settings["converged"]
+        settings: Any = table.settings[self.kept]
+        self.varied = _varied(settings, [name for name in hyperparameters if name != "training_seed"])
+        self.constant = [name for name in hyperparameters if name not in self.varied]
+        self.levels = np.stack([pd.factorize(settings[h].map(str), sort=True)[0] for h in self.varied], axis=1)
+        self.grid = statistics.Grid(self.levels)
+        if (cells := len(self.grid.levels)) < LEAST:
+            raise DgpruneError(
+                f"an order needs networks in at least {LEAST} cells of the grid of hyperparameters; frame holds "
+                f"{cells} with a converged network. Train more networks."
+            )
+        self.resampled: dict[str, Any] = {"grid": self.grid, "draws": self.grid.draws(resamples)}
+        self.values = np.stack([self._signed(table.measures[name], name) for name in names])
+        self.seeds = settings["training_seed"].to_numpy()
+        self.lost = int((~self.kept).sum())
 
-    def rows(self, table: NetworkTable, outcome: str, *, where: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows of all measures about this outcome on this domain."""
-        about = {name: table.rows[outcome, where].get(name) for name in ("domain", "role", "split", "images")}
-        pair = {"grid": self.grid, "draws": self.draws}
-        taus = [statistics.kendall(values, self.outcome, **pair) for values in self.values]
-        partial = statistics.partial_correlations(self.values, self.outcome, **pair)
+    def _signed(self, values: Any, name: str) -> Floats:
+        return larger_is_better(values, self.table.better[name])[self.kept]
+
+    def rows(self, of: str, where: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of all measures about the outcome `of` on the domain `where`."""
+        outcome, row = self._signed(self.table.outcomes[of, where], of), self.table.rows[of, where]
+        about = {name: row.get(name) for name in ("domain", "role", "split", "images")} | {"outcome": of}
+        taus = [statistics.kendall(values, outcome, **self.resampled) for values in self.values]
+        partial = statistics.partial_correlations(self.values, outcome, **self.resampled)
         for k, (name, values) in enumerate(zip(self.names, self.values, strict=True)):
-            known = np.isfinite(values) & np.isfinite(self.outcome)
-            shared = about | {"measure": name, "outcome": outcome}
-            shared |= most_seen([table.rows[name], table.rows[outcome, where]])
-            counts, weak = self._over(known, {name: values, outcome: self.outcome})
+            known = np.isfinite(values) & np.isfinite(outcome)
+            shared = about | {"measure": name} | most_seen([self.table.rows[name], row])
+            counts, weak = self._over(known, {name: values, of: outcome})
             parts = [("kendall_tau_a", None, taus[k][0], ""), ("kendall_tau_b", None, taus[k][1], "")]
-            parts += [*self._granulated(values), *self._information(values, gap=outcome == _GAP)]
+            parts += [*self._granulated(values, outcome), *self._information(values, outcome, gap=of == _GAP)]
             for metric, given, drawn, why in parts:
                 share = metric.startswith("conditional")
                 cell = {"metric": metric, "given": given, "unit": "share" if share else "correlation"}
@@ -170,27 +153,27 @@ class _Networks:
                 if j == k:
                     continue
                 both = known & np.isfinite(self.values[j])
-                every = {name: values, outcome: self.outcome, rival: self.values[j]}
+                every = {name: values, of: outcome, rival: self.values[j]}
                 counts, weak = self._over(both, every)
                 cell = shared | counts | {"given": rival, "unit": "correlation"}
-                gain = _estimate(self._gain(k, j, taus=taus), cells=counts["cells"], notes=weak)
+                gain = _estimate(self._gain(k, j, outcome, taus=taus), cells=counts["cells"], notes=weak)
                 yield cell | {"metric": "tau_difference"} | gain
                 why = "" if np.isfinite(partial[k, j][0]) else _NO_PARTIAL
                 rest = _estimate(partial[k, j], cells=counts["cells"], notes=[*weak, why], least=SCARCE)
                 yield cell | {"metric": "partial_correlation"} | rest
 
-    def _gain(self, k: int, j: int, *, taus: Sequence[tuple[Floats, Floats]]) -> Floats:
+    def _gain(self, k: int, j: int, outcome: Floats, *, taus: Sequence[tuple[Floats, Floats]]) -> Floats:
         """Tau-a of measure k minus that of measure j, over the networks of which both are known."""
         first, second = self.values[k], self.values[j]
         apart = np.isfinite(first) != np.isfinite(second)
         if not apart.any():
             return taus[k][0] - taus[j][0]
         both = [np.where(apart, np.nan, values) for values in (first, second)]
-        own, other = (statistics.kendall(each, self.outcome, grid=self.grid, draws=self.draws)[0] for each in both)
+        own, other = (statistics.kendall(each, outcome, **self.resampled)[0] for each in both)
         return own - other
 
-    def _granulated(self, values: Floats) -> Iterator[Part]:
-        each = statistics.granulated(values, self.outcome, grid=self.grid, draws=self.draws)
+    def _granulated(self, values: Floats, outcome: Floats) -> Iterator[Part]:
+        each = statistics.granulated(values, outcome, **self.resampled)
         lacks = [name for name, tau in zip(self.varied, each[0], strict=True) if not np.isfinite(tau)]
         why = f"no two networks differ in {', '.join(lacks)} alone" if lacks else ""
         if self.constant:
@@ -199,23 +182,21 @@ class _Networks:
         for name, taus in zip(self.varied, each.T, strict=True):
             yield "tau_of_one_hyperparameter", name, taus, why if name in lacks else ""
 
-    def _information(self, values: Floats, *, gap: bool) -> Iterator[Part]:
+    def _information(self, values: Floats, outcome: Floats, *, gap: bool) -> Iterator[Part]:
         name = "conditional_mutual_information"
-        found = statistics.conditional_mutual_information(values, self.outcome, grid=self.grid, draws=self.draws)
+        found = statistics.conditional_mutual_information(values, outcome, **self.resampled)
         yield name, None, found, "" if np.isfinite(found[0]) else "no order is left that hyperparameters do not tell"
         if gap:
-            yield f"{name}_pgdl", None, *self._pgdl(values)
+            yield f"{name}_pgdl", None, *self._pgdl(values, outcome)
 
-    def _pgdl(self, values: Floats) -> tuple[Floats, str]:
+    def _pgdl(self, values: Floats, outcome: Floats) -> tuple[Floats, str]:
         """The mean over the training seeds whose grid is complete."""
         found, why = [], ""
         seeds = pd.factorize(self.seeds, use_na_sentinel=False)[0]
         for seed in range(seeds.max() + 1):
             own = seeds == seed
             try:
-                one = statistics.conditional_mutual_information_pgdl(
-                    values[own], self.outcome[own], levels=self.levels[own]
-                )
+                one = statistics.conditional_mutual_information_pgdl(values[own], outcome[own], levels=self.levels[own])
                 found.append(one)
             except DgpruneError as error:
                 why = str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ..core import COLUMNS, at_home, public, tidy
+from .settings import tupled
 from .store import FILE, JSON, LOCK, RUN, about_of, is_held, reading
 
 
@@ -74,8 +75,7 @@ class Results:
         """
         rows, names = [], [*self.about["axes"], *self.about["protocol"], *self.about["extra"], "run"]
         for run in self._runs("settings", "rows", "key"):
-            settings = {name: _cell(value) for name, value in run["settings"].items()}
-            rows += [{**settings, **row, "run": run["key"]} for row in run["rows"]]
+            rows += [{**run["settings"], **row, "run": run["key"]} for row in run["rows"]]
         return tidy(rows, extra=[name for name in dict.fromkeys(names) if name not in COLUMNS])
 
     def runs(self) -> pd.DataFrame:
@@ -87,22 +87,16 @@ class Results:
             (hash of this package's code), device, threads, data and weights (hashes), notes, error (one line) and
             traceback.
         """
-        runs = []
-        for run in self._runs(*(name for name in RUN if name != "rows")):
-            settings = {name: _cell(value) for name, value in run.pop("settings").items() if name not in RUN}
-            place, key = run.pop("place"), run.pop("key")
-            runs.append({"place": place, "key": key, **settings, **run})
-        names = [*self.about["axes"], *self.about["protocol"]]
-        columns = ["place", "key", *(name for name in names if name not in RUN)]
-        frame = pd.DataFrame(
-            runs, columns=[*columns, *(n for n in RUN if n not in ("place", "key", "settings", "rows"))]
-        )
+        cells = [name for name in RUN if name not in ("settings", "rows")]
+        settings = [name for name in (*self.about["axes"], *self.about["protocol"]) if name not in RUN]
+        runs = [{**run["settings"], **run} for run in self._runs("settings", *cells)]
+        frame = pd.DataFrame(runs, columns=[*cells[:2], *settings, *cells[2:]])
         frame["started"] = pd.to_datetime(frame["started"].astype("float64"), unit="s", utc=True)
         return frame
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return the settings of each finished run as they were given, by its key."""
-        return {run["key"]: {n: _cell(v) for n, v in run["settings"].items()} for run in self._runs("key", "settings")}
+        return {run["key"]: run["settings"] for run in self._runs("key", "settings")}
 
     def version(self) -> int:
         """Return a number that grows with each run that is written, so that a reader can tell whether to read again."""
@@ -131,14 +125,13 @@ class Results:
         with self._open() as connection:
             found = connection.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY place").fetchall()
         for values in found:
-            yield {n: json.loads(v) if n in JSON else v for n, v in zip(names, values, strict=True)}
+            yield {name: _value(name, cell) for name, cell in zip(names, values, strict=True)}
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with reading(self.folder / FILE) as connection:
-            yield connection
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return reading(self.folder / FILE)
 
 
-def _cell(value: Any) -> Any:
-    """A value of JSON as it is in settings: a list as a tuple, which a table can group by."""
-    return tuple(map(_cell, value)) if isinstance(value, list) else value
+def _value(name: str, cell: Any) -> Any:
+    """The cell of a column of `store.RUN` as the value that was written."""
+    value = json.loads(cell) if name in JSON else cell
+    return tupled(value) if name == "settings" else value

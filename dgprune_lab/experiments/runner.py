@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import closing
 from functools import partial
@@ -90,8 +90,8 @@ def run(
             for place, key in enumerate(keys)
             if key not in states
         )
-        answers = _in_process(experiment, tasks) if executor is None else _shared_out(executor, tasks, pace=pace)
-        with closing(answers):
+        here = (finished_run(experiment.run, task) for task in tasks)
+        with closing(here if executor is None else _shared_out(executor, tasks, pace=pace)) as answers:
             yield pace.finished, pace.total, pace.words()
             for answer in answers:
                 if answer is not None:
@@ -117,11 +117,6 @@ def _with_failures_noted(results: Results, pace: Pace) -> Results:
         "their tracebacks; retry=True computes them again."
     )
     return results
-
-
-def _in_process(experiment: Experiment, tasks: Iterable[Answer]) -> Generator[Answer, None, None]:
-    for task in tasks:
-        yield finished_run(experiment.run, task)
 
 
 def _shared_out(executor: Executor, tasks: Iterator[Answer], *, pace: Pace) -> Generator[Answer | None, None, None]:

@@ -35,6 +35,13 @@ def grid(**axes: Sequence[Plain]) -> tuple[dict[str, Plain], ...]:
     return tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
 
+def tupled(value: Any) -> Any:
+    """Return settings, or a value, of JSON as they were written: lists as tuples, by which a table can be grouped."""
+    if isinstance(value, dict):
+        return {name: tupled(setting) for name, setting in value.items()}
+    return tuple(map(tupled, value)) if isinstance(value, list) else value
+
+
 def key_of(settings: Settings) -> str:
     """Return a hash of plain values, the same in every process and on every machine.
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ..core import Columns, DgpruneError, claimed_by, is_missing, note, public, unknown
 from .averages import over_targets
 from .claims import WORDS, Verdict, claims_table
-from .compare import compare
+from .compare import check_columns, compare
 from .tables import QUICK, shipped, shipped_card, shipped_names, study_named
 
 if TYPE_CHECKING:
@@ -149,9 +149,7 @@ def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
         DgpruneError: an unknown column.
     """
     words = claims_in_words(claims)
-    for name in columns:
-        if name not in words.columns:
-            raise unknown("column", name, words.columns)
+    check_columns(words, columns)
     left = [{"selector": "th, td", "props": "text-align: left !important; vertical-align: top"}]
     view = words[list(columns)].style.hide().format(escape="html").set_table_styles(left)  # type: ignore[arg-type]
     for name, style in {"claim": {"min-width": "180px"}, "estimate": {"min-width": "110px"}}.items():

@@ -139,18 +139,15 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, about: Mapping[str, 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """In what two experiments differ, in words; "" if in nothing that matters."""
-    for what in ("name", "versions", "protocol"):
-        old, new = there[what], here[what]
-        if what == "versions":
-            old, new = old.get("dgprune-lab"), new.get("dgprune-lab")
-        if isinstance(new, dict):
-            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-            if names:
-                return f"{names[0]} of the protocol is {old.get(names[0])!r} there, {new.get(names[0])!r} here"
-        elif old != new:
-            what = {"name": "the experiment", "versions": "the version of dgprune-lab"}[what]
-            return f"{what} is {old!r} there, {new!r} here"
-    return ""
+    old, new = there["protocol"], here["protocol"]
+    compared = [
+        ("the experiment", there["name"], here["name"]),
+        ("the version of dgprune-lab", *(card["versions"].get("dgprune-lab") for card in (there, here))),
+        *((f"{name} of the protocol", old.get(name), new.get(name)) for name in {**old, **new}),
+    ]
+    return next(
+        (f"{what} is {first!r} there, {second!r} here" for what, first, second in compared if first != second), ""
+    )
 
 
 def about_of(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:

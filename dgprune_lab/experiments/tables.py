@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -37,6 +37,7 @@ from ..core import (
 from .experiment import Experiment
 from .results import Results
 from .runner import run as run_all
+from .settings import tupled
 from .studies import STUDIES
 
 QUICK = "_quick"
@@ -138,8 +139,7 @@ def shipped(name: str) -> pd.DataFrame:
         content = b""
     if _hash(content) != card["csv"]:
         raise DgpruneError(f"{file.name} is not the table that {name}.json describes; export it again.")
-    shared = {column: _tupled(value) for column, value in card["columns"].items()}
-    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    rows, shared = csv.DictReader(io.StringIO(content.decode())), tupled(card["columns"])
     found = [{**shared, **{column: _cell(text) for column, text in row.items()}} for row in rows]
     return tidy(found, extra=[column for column in found[0] if column not in COLUMNS])
 
@@ -177,8 +177,7 @@ def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
     card = shipped_card(name)
     if run >= len(card["runs"]):
         raise DgpruneError(f"run must be below {len(card['runs'])}, the number of runs of {name}; got {run}.")
-    settings = {key: _tupled(value) for key, value in card["runs"][run]["settings"].items()}
-    protocol = {key: _tupled(value) for key, value in card["protocol"].items()}
+    settings, protocol = tupled(card["runs"][run]["settings"]), tupled(card["protocol"])
     with tempfile.TemporaryDirectory() as folder:
         alone = replace(study_named(name), name=card["name"], grid=[settings], protocol=protocol)
         if alone.key(0) != card["runs"][run]["key"]:
@@ -228,15 +227,13 @@ def _card(results: Results, experiment: Experiment, runs: Any, frame: Any) -> di
 
 def _data(done: Any, frame: Any) -> dict[str, Any]:
     """Domain -> the hashes of its images, labels and splits, and the numbers of images that were reported."""
-    found: dict[str, Any] = {}
+    hashes: dict[str, set[str]] = defaultdict(set)
     for data in done["data"]:
         for domain, key in data.items():
-            entry = found.setdefault(domain, {"hashes": [], "reported": []})
-            entry["hashes"] = sorted({*entry["hashes"], key})
-    for domain, rows in frame.groupby("domain") if "images" in frame else ():
-        if domain in found:
-            found[domain]["reported"] = sorted(rows["images"].dropna().astype(int).unique().tolist())
-    return found
+            hashes[domain].add(key)
+    images = frame.groupby("domain")["images"] if "images" in frame else ()
+    reported = {domain: sorted(counts.dropna().astype(int).unique().tolist()) for domain, counts in images}
+    return {name: {"hashes": sorted(keys), "reported": reported.get(name, [])} for name, keys in hashes.items()}
 
 
 def _file(name: str, *endings: str) -> Traversable:
@@ -274,11 +271,6 @@ def _cell(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _tupled(value: Any) -> Any:
-    """A value of JSON as it is in settings: a list is a tuple."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

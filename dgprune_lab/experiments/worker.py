@@ -57,29 +57,22 @@ def work(task: Mapping[str, Any]) -> dict[str, Any]:
     """
     if multiprocessing.parent_process() is not None:  # one of several workers of this machine
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    reason = _unfit(task)
-    if reason is None:
-        try:
-            device(task["device"])
-            run = pkgutil.resolve_name(task["function"])
-        except DgpruneError as error:
-            reason = str(error)
-        except Exception as error:
-            reason = f"it cannot import {task['function']} ({error}). The module of the function must lie on its path."
-    if reason is not None:
-        return {"refused": f"worker {process_name()}: {reason}"}
+    own, wanted = versions()["dgprune-lab"], task["versions"]["dgprune-lab"]
+    try:
+        if own != wanted:
+            raise DgpruneError(f"it has dgprune-lab {own}, this process {wanted}. Install the same version there.")
+        if code_key() != task["code"]:
+            raise DgpruneError(
+                f"its code of dgprune-lab {own} is another than that of this process. Install the same code there."
+            )
+        device(task["device"])
+        run = pkgutil.resolve_name(task["function"])
+    except DgpruneError as error:
+        return {"refused": f"worker {process_name()}: {error}"}
+    except Exception as error:
+        why = f"it cannot import {task['function']} ({error}). The module of the function must lie on its path."
+        return {"refused": f"worker {process_name()}: {why}"}
     return finished_run(run, task)
-
-
-def _unfit(task: Mapping[str, Any]) -> str | None:
-    own = versions()["dgprune-lab"]
-    if own != task["versions"]["dgprune-lab"]:
-        return (
-            f"it has dgprune-lab {own}, this process {task['versions']['dgprune-lab']}. Install the same version there."
-        )
-    if code_key() != task["code"]:
-        return f"its code of dgprune-lab {own} is another than that of this process. Install the same code there."
-    return None
 
 
 def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str, Any]) -> dict[str, Any]:

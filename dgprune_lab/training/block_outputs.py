@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,14 +58,11 @@ def blocks_of(model: nn.Module) -> list[str]:
 def received(model: nn.Module, names: Iterable[str], receive: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Within the block, call receive(name, output) whenever one of these modules gives a tensor (N, C, ...)."""
 
-    def hook(name: str) -> Callable[..., None]:
-        def pass_on(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 1:
-                receive(name, output)
-
-        return pass_on
+    def pass_on(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 1:
+            receive(name, output)
 
     with ExitStack() as stack:
         for name in names:
-            stack.callback(model.get_submodule(name).register_forward_hook(hook(name)).remove)
+            stack.callback(model.get_submodule(name).register_forward_hook(partial(pass_on, name)).remove)
         yield

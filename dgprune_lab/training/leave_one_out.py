@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def leave_one_out(
             split that is needed; options without `network`; a network that has read the held-out domain.
     """
     folder = None if folder is None else check_writable_folder(folder, argument="folder")
-    runs = _Runs(domains, train, network=network, select=select, images=images)
+    runs = _Runs(domains=domains, train=train, network=network, select=select, images=images)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
     if not numbers:
         raise DgpruneError("seeds must name at least one seed; got none.")
@@ -145,24 +145,23 @@ def _accuracy(outcomes: Sequence[Sequence[Outcomes]], seeds: Sequence[int]) -> d
     return {**cells, "value": value, "low": float(low), "high": float(high), "interval": "images"}
 
 
+@dataclass(kw_only=True)
 class _Runs:
     """The arguments of `leave_one_out`, checked, and the training of one run."""
 
-    def __init__(
-        self,
-        domains: Sequence[Domain],
-        train: Training | TrainingOptions,
-        *,
-        network: Callable[[int], nn.Module] | None,
-        select: str | None,
-        images: int | None,
-    ) -> None:
-        self.domains, self.train, self.network, self.select, self.images = domains, train, network, select, images
-        self._earlier = WeakSet[nn.Module]()
+    domains: Sequence[Domain]
+    train: Training | TrainingOptions
+    network: Callable[[int], nn.Module] | None
+    select: str | None
+    images: int | None
+    _earlier: WeakSet[nn.Module] = field(default_factory=WeakSet)
+
+    def __post_init__(self) -> None:
+        domains, train = self.domains, self.train
         names = [domain.name for domain in domains]
         if len(set(names)) < max(2, len(names)):
             raise DgpruneError(f"domains must be two or more, with different names; got {', '.join(names) or 'none'}.")
-        if isinstance(train, nn.Module) or (isinstance(train, TrainingOptions) and network is None):
+        if isinstance(train, nn.Module) or (isinstance(train, TrainingOptions) and self.network is None):
             raise DgpruneError(
                 "train must be a function from (sources, seed) to a trained network, or TrainingOptions together with "
                 "network=, a function from the seed to an untrained network, so that every run begins anew."
@@ -264,16 +263,13 @@ class _Runs:
 def _networks(made: Any) -> Generator[nn.Module | None, None, nn.Module]:
     """Yield the networks of a run, and None between them; return the last one."""
     if isinstance(made, Generator):
-        last = None
         while True:
             try:
                 event = next(made)
             except StopIteration as end:
-                last = end.value
-                break
+                return _network(end.value)
             yield event.model if isinstance(event, EpochEvent) else None
-        made = last
-    elif isinstance(made, list | tuple):
+    if isinstance(made, list | tuple):
         for model in made:
             yield _network(model)
         made = made[-1] if made else made

@@ -83,7 +83,7 @@ def check_training(model: nn.Module, *, sources: Sequence[Domain], options: Trai
 
 
 def learning_rate(options: TrainingOptions, *, progress: float) -> float:
-    """Return the learning rate at a progress p from 0 to 1 (epochs done / schedule_epochs).
+    """Return the learning rate at a progress p: epochs done / schedule_epochs, with the batches of this one as a part.
 
     constant: lr; cosine: lr (1 + cos(pi p)) / 2; dss: lr / (1 + 10 p)^0.75 (Sun 2023, arXiv:2306.13237, its code);
     steps: lr times 0.1 for every milestone (an epoch) that has passed.

@@ -180,11 +180,8 @@ class Coral(Erm):
         def keep(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
             self.features = inputs[0]
 
-        handle = model.get_submodule(self.classifier).register_forward_pre_hook(keep)
-        try:
+        with model.get_submodule(self.classifier).register_forward_pre_hook(keep):
             yield
-        finally:
-            handle.remove()
 
     def loss(self, risks: Tensor) -> Tensor:
         features, self.features = self.features, torch.empty(0)  # the graph is not kept beyond the step

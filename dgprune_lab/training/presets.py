@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -28,9 +29,9 @@ from ..models import shipped
 from ..models.networks import build
 from ..scorers import Scorer
 from ..study import Study
+from .events import event_bar, finish
 from .loop import train
 from .options import TrainingOptions
-from .progress import event_bar, finish
 from .prune_and_tune import FINETUNING as plain_finetuning
 from .prune_and_tune import prune_and_tune, rounds_of
 from .rounds import EXTRA, MeasureWhen, Tuned
@@ -192,20 +193,16 @@ class Preset:
         """
         study = self.study(seed=seed, progress=progress) if study is None else study
         rows: list[dict[Any, Any]] = []
-        dense: dict[int, list[dict[Any, Any]]] = {}
-        for ratio in self.ratios if ratios is None else ratios:
-            for scorer in self.scorers:
-                ended = dense.get(rounds_of(ratio)) if scorer is None else None
-                if ended is None:
-                    result = self.prune(study, scorer, ratio=ratio, seed=seed, measure="end", progress=progress)
-                    ended = result.table.to_dict("records")
-                if scorer is None:
-                    dense[rounds_of(ratio)] = ended
-                rows += [{**row, "ratio_requested": ratio} for row in ended]
+        ended: dict[Any, list[dict[Any, Any]]] = {}
+        for ratio, scorer in product(self.ratios if ratios is None else ratios, self.scorers):
+            run = (scorer, rounds_of(ratio) if scorer is None else ratio)
+            if run not in ended:
+                result = self.prune(study, scorer, ratio=ratio, seed=seed, measure="end", progress=progress)
+                ended[run] = result.table.to_dict("records")
+            rows += [{**row, "ratio_requested": ratio} for row in ended[run]]
         return tidy(rows, extra=EXTRA)
 
     def _trained(self, sources: Sequence[Domain], *, seed: int, progress: bool) -> nn.Module:
-        """Train the network of the preset from its initial weights."""
         mean, std = (list(values) for values in self.normalisation[self.sources[0]])
         network = build(self.builder, mean=mean, std=std, seed=seed)
         with event_bar(self.name, progress=progress) as show:

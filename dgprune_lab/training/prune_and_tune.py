@@ -9,9 +9,9 @@ from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Repeats, Scope
 from ..measurement import calibration_sources
 from ..scorers import Scorer, resolve
 from ..study import Study
+from .events import run_events
 from .loop import train
 from .options import TrainingOptions
-from .progress import run_events
 from .rounds import DENSE, MeasureWhen, Plan, Run, Steps
 
 FINETUNING = TrainingOptions(
@@ -46,10 +46,10 @@ def prune_and_tune(
     on the train splits of the sources. Filters are removed physically, so the optimiser cannot revive them.
 
     Source: Sun 2023, arXiv:2306.13237, its code: T = 2 up to 60 %, 3 above; SGD with momentum .9, batches of 32, lr
-    .01 / (1 + 10 p)^.75 with p = epoch / 100 starting at 0 in each round. We deviate: the code removes int(r C)
-    filters, one fewer where floating point rounds down; it reports on one target, here on every domain. Its loss (a
-    softmax before the cross-entropy), its scoring of the reported images and its normalisation are those of
-    `dg.presets.dss_mnist_m()` only.
+    .01 / (1 + 10 p)^.75, where p = epochs done / 100 grows with every batch and starts at 0 in each round. We deviate:
+    the code removes int(r C) filters, one fewer where floating point rounds down; it reports on one target, here on
+    every domain. Its loss (a softmax before the cross-entropy), its scoring of the reported images and its
+    normalisation are those of `dg.presets.dss_mnist_m()` only.
 
     Args:
         study: the network and its domains; it stays unchanged.

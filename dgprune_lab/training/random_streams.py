@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ class Streams:
         self.noise = _Noise(seed + 2**33, device)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state of each stream."""
         states = {name: getattr(self, name).get_state() for name in ("order", "augmentation", "dropout")}
         noise = {f"noise.{k}": state for k, state in enumerate(self.noise.states)}
         return {**states, **noise, "noise.used": torch.tensor(self.noise.used)}
@@ -88,7 +87,7 @@ def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iter
     with ExitStack() as stack:
         for layer in training:
             layer.training = False
-            stack.callback(layer.register_forward_pre_hook(_dropping(generator)).remove)
+            stack.callback(layer.register_forward_pre_hook(partial(_dropped, generator)).remove)
         try:
             yield
         finally:
@@ -96,17 +95,13 @@ def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iter
                 layer.training = True
 
 
-def _dropping(generator: torch.Generator) -> Callable[..., Any]:
-    """Return a hook that sets single values (Dropout) or whole maps (Dropout1d to 3d) to 0 and rescales the others."""
-
-    def hook(layer: _DropoutNd, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = inputs[0]
-        shape = x.shape if isinstance(layer, nn.Dropout) else (*x.shape[:2], *(1 for _ in x.shape[2:]))
-        kept = torch.rand(shape, generator=generator, device=generator.device) >= layer.p
-        scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
-        return (x * kept.to(x.device) * scale, *inputs[1:])
-
-    return hook
+def _dropped(generator: torch.Generator, layer: _DropoutNd, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Set single values (Dropout) or whole maps (1d to 3d) to 0 and rescale the others, as a hook before a layer."""
+    x = inputs[0]
+    shape = x.shape if isinstance(layer, nn.Dropout) else (*x.shape[:2], *(1 for _ in x.shape[2:]))
+    kept = torch.rand(shape, generator=generator, device=generator.device) >= layer.p
+    scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
+    return (x * kept.to(x.device) * scale, *inputs[1:])
 
 
 def draws_by_itself(model: nn.Module, images: Tensor, *, training: bool) -> bool:

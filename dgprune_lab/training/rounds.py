@@ -125,7 +125,6 @@ class Plan:
         return recalibrate(network, self.study.sources) if wanted else network
 
     def measures(self, stage: Moment, number: int) -> bool:
-        """Return whether this stage of this round is measured."""
         return self.measure != "end" or (number == self.rounds and stage == ("tuned" if self.epochs else "cut"))
 
 
@@ -157,7 +156,6 @@ class Run:
         )
 
     def steps(self) -> Steps:
-        """Run all rounds, step by step."""
         try:
             rows = yield from self._complete("full", self.network, mask=self.mask)
             yield self._stage_event(rows)

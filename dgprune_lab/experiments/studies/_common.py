@@ -99,25 +99,19 @@ def fitting(*sources: Domain) -> dict[str, Any]:
 
 
 def dense_network(
-    scratch: Scratch,
-    sources: Sequence[Domain],
-    *,
-    builder: str,
-    options: TrainingOptions,
-    widths: tuple[int, ...] | None = None,
+    scratch: Scratch, sources: Sequence[Domain], *, builder: str, options: TrainingOptions, widths: tuple[int, ...]
 ) -> nn.Module:
     """Return the network trained on the sources, made once per results folder.
 
     `options.seed` is the training seed: it draws the initial weights too. The first layer normalises by mean and
     standard deviation of the sources' train images.
     """
-    shape: dict[str, Any] = {} if widths is None else {"widths": widths}
 
     def make() -> nn.Module:
-        network = networks.build(builder, **fitting(*sources), seed=options.seed, **shape)
+        network = networks.build(builder, **fitting(*sources), seed=options.seed, widths=widths)
         return finish(train(network.to(scratch.device), sources=sources, options=options))
 
-    key = {"builder": builder, **shape, **options.to_json()}
+    key = {"builder": builder, "widths": widths, **options.to_json()}
     return scratch.network({**key, "sources": tuple(f"{source.name} {source.key}" for source in sources)}, make)
 
 
@@ -132,8 +126,8 @@ def completed(result: Tuned) -> Tuned:
     return result
 
 
-def end_rows(result: Tuned, *, metrics: Sequence[str] = ("accuracy",)) -> list[dict[str, Any]]:
-    """Return the rows of the network at the end of pruning and fine-tuning, without their empty cells.
+def end_rows(result: Tuned) -> list[dict[str, Any]]:
+    """Return the rows of accuracy at the end of pruning and fine-tuning, without their empty cells.
 
     Raises:
         DgpruneError: a run that did not reach its end, because its training diverged.
@@ -141,12 +135,18 @@ def end_rows(result: Tuned, *, metrics: Sequence[str] = ("accuracy",)) -> list[d
     table: Any = completed(result).table
     last = table[table["round"] == table["round"].max()]
     last = last[last["stage"].eq("tuned") | ~last["stage"].eq("tuned").any()]
-    return [filled(row) for row in last[last["metric"].isin(metrics)].to_dict("records")]
+    return [filled(row) for row in last[last["metric"] == "accuracy"].to_dict("records")]
 
 
 def filled(row: Mapping[Any, Any], *extra: str) -> dict[str, Any]:
     """Return the shared columns of a row, and some further ones, without its empty cells."""
     return {name: row[name] for name in (*COLUMNS, *extra) if not is_missing(row[name])}
+
+
+def gap_row(row: Mapping[str, Any], *, trained: float) -> dict[str, Any]:
+    """Return the row of the accuracy on training images minus that of a row, which loses its interval."""
+    about = {name: cell for name, cell in row.items() if name not in ("low", "high", "interval")}
+    return {**about, "metric": "generalization_gap", "value": trained - row["value"]}
 
 
 def data_hashes(study: Study) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ...pruning import deep_copy
 from ...study import Study
 from ...training import PruneEvent, PruningRun, StageEvent
 from ..instability_correlations import FLATNESS
-from ._common import filled
+from ._common import filled, gap_row
 
 TEST = "selected on test"
 
@@ -74,11 +74,10 @@ def _test_rows(network: nn.Module, domains: Sequence[Domain]) -> Iterator[dict[s
     set_provenance(chosen, provenance_of(network).adding("selection", reads))
     for row in measure(chosen, domains, split="report", latency=False).to_dict("records"):
         if row["metric"] == "accuracy":
-            yield {**filled(row), "stage": TEST}
+            cells = {**filled(row), "stage": TEST}
+            yield cells
             if row["domain"] == source.name:
-                gap = evaluate(network, source, "train").accuracy - row["value"]
-                about = {name: cell for name, cell in filled(row).items() if name not in ("low", "high", "interval")}
-                yield {**about, "stage": TEST, "metric": "generalization_gap", "value": gap}
+                yield gap_row(cells, trained=evaluate(network, source, "train").accuracy)
 
 
 def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str, Any]]:
@@ -86,10 +85,10 @@ def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str
     provenance, roles = provenance_of(run.network), roles_of(domains)
     for name in (None, *roles):
         cells: dict[str, Any] = {"stage": "last", "split": "score"}
-        if name is not None:
-            cells |= {"domain": name, "role": roles[name], **provenance.columns(name, "score", roles=roles)}
         drops = [] if name is None else counted_drops(run, name)
-        cells |= {} if name is None else {"events": len(drops)}
+        if name is not None:
+            about = {"domain": name, "role": roles[name], "events": len(drops)}
+            cells |= {**about, **provenance.columns(name, "score", roles=roles)}
         yield {**cells, "metric": "mean_stability", "value": run.stability(name), "unit": "%"}
         for place, metric in enumerate(("mean_relative_drop", "mean_absolute_drop") if drops else ()):
             value = sum(drop[place] for drop in drops) / len(drops)
@@ -99,6 +98,7 @@ def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str
 def counted_drops(run: PruningRun, domain: str) -> list[tuple[float, float]]:
     """Return relative and absolute drop of the events that count: while training, from an accuracy above chance."""
     events: Any = run.events[(run.events["domain"] == domain) & (run.events["epoch"] > 0)]
-    by_event = events.pivot(index="event", columns="metric", values="value") if len(events) else events
-    known = by_event.dropna(subset=["relative_drop"]) if len(events) else events
+    if events.empty:
+        return []
+    known = events.pivot(index="event", columns="metric", values="value").dropna(subset=["relative_drop"])
     return [(row["relative_drop"], -row["accuracy_change"]) for row in known.to_dict("records")]

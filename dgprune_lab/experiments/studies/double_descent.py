@@ -20,7 +20,7 @@ over training seeds, those of correlations on the scale of Fisher's z.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -32,10 +32,10 @@ from ...core import Count, DgpruneError, Domain, Tidy
 from ...diagnostics import prunability
 from ...measurement import evaluate, measure
 from ...models import network_key, networks
-from ...stats import CORRELATIONS, intervals
+from ...stats import CORRELATIONS
 from ...study import Study
 from ...training import TrainingOptions, finish, train
-from ..claims import Claim, verdict
+from ..claims import Claim, over_seeds
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
 from ._common import data_hashes, data_sets, filled, fitting, part
@@ -155,32 +155,22 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
         )
     images = float(frame.loc[frame["metric"] == "training_loss", "images"].iloc[0])
     peak = min(loss.columns, key=lambda width: abs(width - images * _CLASSES / (_PIXELS + _CLASSES)))
-    taus = [_tau(share.loc[seed].to_numpy(), loss.loc[seed].to_numpy()) for seed in loss.index]
-    widths = [_tau(loss.columns.to_numpy(dtype=float), loss.loc[seed].to_numpy()) for seed in loss.index]
-    seeds = ", ".join(f"{seed:g}" for seed in loss.index)
+    taus = {seed: _tau(share.loc[seed].to_numpy(), loss.loc[seed].to_numpy()) for seed in loss.index}
+    widths = loss.columns.to_numpy(dtype=float)
     words = f"tau-b over {len(loss.columns)} widths within a seed; the training losses differ between widths."
     return [
         _claim(
             f"The test loss falls again: from {peak:g} to {max(loss.columns):g} hidden units",
-            (loss[peak] - loss[max(loss.columns)]).tolist(),
+            (loss[peak] - loss[max(loss.columns)]).to_dict(),
             paper="Belkin et al. 2019, arXiv:1812.11118",
             unit="nats",
-            seeds=seeds,
             note=f"{peak:g} units have about as many parameters as images times classes, the channels being equal.",
         ),
-        _claim(
-            "Prunability rises and falls with the test loss",
-            taus,
-            unit="correlation",
-            seeds=seeds,
-            note=words,
-            most=1.0,
-        ),
+        _claim("Prunability rises and falls with the test loss", taus, unit="correlation", note=words, most=1.0),
         _claim(
             "Prunability follows the test loss better than the number of parameters",
-            [tau - other for tau, other in zip(taus, widths, strict=True)],
+            {seed: tau - _tau(widths, loss.loc[seed].to_numpy()) for seed, tau in taus.items()},
             unit="correlation",
-            seeds=seeds,
             note=f"Difference of {words}",
             most=2.0,
         ),
@@ -188,26 +178,13 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
 
 
 def _claim(
-    words: str, values: list[float], *, unit: str, seeds: str, note: str, paper: str = PAPER, most: float = math.inf
+    words: str, values: Mapping[Any, float], *, unit: str, note: str, paper: str = PAPER, most: float = math.inf
 ) -> Claim:
     """The claim that a number per training seed is above 0 on average; `most`: the largest that it can be."""
-    smallest = intervals.minimum_detectable_effect(values)
-    mean, low, high = intervals.over_seeds(values)
-    if most < math.inf:
-        z = np.arctanh(np.clip(np.array(values) / most, -_NEAR_ONE, _NEAR_ONE)).tolist()
-        found = [*intervals.over_seeds(z), intervals.minimum_detectable_effect(z)]
-        mean, low, high, smallest = (most * math.tanh(number) for number in found)
-    return Claim(
-        claim=words,
-        paper=paper,
-        published="no figure in the abstract",
-        estimate=mean,
-        low=low,
-        high=high,
-        minimum_detectable_effect=smallest,
-        unit=unit,
-        seeds=seeds,
-        verdict=verdict(low, high),
-        note=note,
-        target_aware=False,
-    )
+    if most < math.inf:  # a correlation, or a difference of two, on the scale of Fisher's z
+        z = np.arctanh(np.clip(np.array([*values.values()]) / most, -_NEAR_ONE, _NEAR_ONE)).tolist()
+        row = over_seeds(dict(zip(values, z, strict=True)), unit=unit)
+        row |= {name: most * math.tanh(row[name]) for name in ("value", "low", "high", "minimum_detectable_effect")}
+    else:
+        row = over_seeds(values, unit=unit)
+    return Claim.from_row(row, claim=words, paper=paper, published="no figure in the abstract", note=note)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...core import is_missing
 from ...stats import intervals
-from ..claims import Claim, verdict
+from ..claims import Claim, over_seeds
 
 PAPER = "Wisell and Yasaei Sekeh 2024, arXiv:2411.09199"
 PUBLISHED = "no number in the abstract"
@@ -109,7 +109,6 @@ def _claim(part: Outcomes, scorer: str, *, baseline: str, claim: str, published:
     gaps = _differences(part, scorer, baseline=baseline)
     if len(gaps) < 2:
         return []
-    mean, low, high = intervals.over_seeds(list(gaps.values()))
     notes = {}
     for data_set in sorted({cell.data_set for cell in part}):
         of_one = {cell: arms for cell, arms in part.items() if cell.data_set == data_set}
@@ -121,19 +120,12 @@ def _claim(part: Outcomes, scorer: str, *, baseline: str, claim: str, published:
     each = [(name, *intervals.over_seeds(list(values.values()))) for name, values in notes.items()]
     said = "; ".join(f"{name} {value:+.3f} [{start:+.3f}, {end:+.3f}]" for name, value, start, end in each)
     return [
-        Claim(
+        Claim.from_row(
+            over_seeds(gaps),
             claim=claim,
             paper=PAPER,
             published=published,
-            estimate=mean,
-            low=low,
-            high=high,
-            minimum_detectable_effect=high - mean,
-            unit="share",
-            seeds=", ".join(f"{seed:g}" for seed in gaps),
-            verdict=verdict(low, high),
             note=said + spread,
-            target_aware=False,
             ours=published != PUBLISHED or baseline == "random",
         )
     ]

@@ -27,7 +27,8 @@ images, for the runs with the training settings of the protocol.
 
 Nothing is chosen by test images or by the shifted ones: numbers are those of the last epoch (stage "last") and of the
 epoch that was best on other images of the source ("selected on score"). The epoch that was best on the reported images
-of the source, as the paper reports it, is a stage of its own, "selected on test".
+of the source, as the paper reports it, is a stage of its own, "selected on test". Both may be an epoch before the last
+event, or before any; the claims rest on the last epoch alone.
 """
 
 from __future__ import annotations

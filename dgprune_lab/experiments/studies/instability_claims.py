@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -110,9 +111,10 @@ def _correlations(table: Any) -> Iterator[Claim]:
         role = table["role"].isna() if link.role is None else table["role"] == link.role
         about = (table["measure"] == link.measure) & (table["of_metric"] == link.metric) & (table["stage"] == "last")
         rows = table[about & role]
+        highest = rows.groupby("data_set")["within"].last()  # rates stand in ascending order behind the pooled runs
         for (data_set, within), pair in rows.groupby(["data_set", "within"], sort=False):
             found = pair.set_index("metric").to_dict("index")
-            if "pearson" in found and within in ((POOLED,) if link.pooled else ()) + (_highest(rows, data_set),):
+            if "pearson" in found and (within == highest[data_set] or (within == POOLED and link.pooled)):
                 where = f"{data_set}, {'pooled over rates' if within == POOLED else f'within {within}'}"
                 yield from _linked(link, found["pearson"], kendall=found.get("kendall"), where=where)
 
@@ -123,26 +125,15 @@ def _linked(link: _Link, row: dict[str, Any], *, kendall: dict[str, Any] | None,
         return
     tau = "Kendall's tau-b is undefined" if kendall is None else f"Kendall's tau-b {_text(kendall)}"
     mixed = "" if is_missing(row["note"]) else f" It {row['note']}."
-    yield Claim(
+    found = Claim.from_row(
+        row,
         claim=f"{link.words}, {where}",
         paper=PAPER,
         published=OURS if link.role == "target" else PUBLISHED,
         ours=link.role == "target",
-        estimate=row["value"],
-        low=row["low"],
-        high=row["high"],
-        minimum_detectable_effect=row["minimum_detectable_effect"],
-        unit="correlation",
-        seeds=row["seeds"],
-        verdict=verdict(row["low"], row["high"]) if link.positive else verdict(-row["high"], -row["low"]),
         note=f"Pearson's, over {row['runs']:.0f} runs; {tau}.{mixed}",
-        target_aware=None if is_missing(row["target_aware"]) else bool(row["target_aware"]),
     )
-
-
-def _highest(rows: Any, data_set: Any) -> str:
-    """The highest rate of a data set, in words; rates stand in ascending order behind the pooled runs."""
-    return str(rows.loc[rows["data_set"] == data_set, "within"].iloc[-1])
+    yield found if link.positive else replace(found, verdict=verdict(-found.high, -found.low))
 
 
 def _text(row: dict[str, Any]) -> str:

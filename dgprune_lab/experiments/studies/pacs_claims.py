@@ -69,7 +69,7 @@ def _below_random(miro: Any, baseline: str) -> dict[float, str]:
             f" This baseline is itself worse than random removal, {_points(row['value'])} points "
             f"[{_points(row['low'])}, {_points(row['high'])}], so that to beat it says little."
         )
-        for row in rows.query("high < 0").to_dict("records")
+        for row in rows.query("low < high < 0").to_dict("records")  # two equal seeds have no interval
     }
 
 

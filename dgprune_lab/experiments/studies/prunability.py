@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core import Count, Domain, Outcomes
+from ...core import Count, Domain, Outcomes, Tidy, is_missing
 from ...diagnostics import (
     distance_from_initialisation,
     hessian_trace,
@@ -47,10 +47,32 @@ from ...models import network_key, networks
 from ...pruning import allocate
 from ...study import Study
 from ...training import EpochEvent, TrainingOptions, train
+from ..claims import Claim
 from ..experiment import Experiment, Finding, Scratch, Settings
+from ..predictors import predictors
 from ..settings import grid
-from ._common import data_hashes, data_sets, filled, fitting, part
-from .prunability_claims import HYPERPARAMETERS, prunability_claims
+from ._common import data_hashes, data_sets, filled, fitting, gap_row, part
+
+PAPER = "Kuhn et al. 2021, arXiv:2103.06002"
+HYPERPARAMETERS = ("width", "depth", "dropout", "weight_decay", "batch_size", "lr")
+"""The settings in which the networks differ, beside the training seed."""
+MEASURE = "prunability"
+RIVALS = {
+    "sharpness": "sharpness",
+    "sam_sharpness": "SAM's sharpness",
+    "hessian_trace": "the Hessian's trace",
+    "random_perturbation": "a random perturbation of the same norm",
+    "margin": "the margin",
+    "l2_norm": "the L2 norm",
+    "distance_from_initialisation": "the distance from initialisation",
+    "parameter_count": "the number of parameters",
+    "weights_kept": "the number of weights that are enough",
+    "sum_of_training_losses": "the sum of training losses",
+    "training_loss": "the final training loss",
+    "drop_at_once": "the accuracy lost when half of the filters are removed",
+}
+"""The measure -> its name in a sentence; the paper's abstract names margin, flatness and speed of optimisation."""
+
 
 _FULL: Settings = {
     "data_set": "fashion_mnist",
@@ -81,7 +103,6 @@ _QUICK_LEVELS: dict[str, Any] = {
     "batch_size": (16, 32),
     "lr": (0.02,),
 }
-__all__ = ["HYPERPARAMETERS", "prunability", "run_prunability", "zoo_domains"]
 EXTRA = ("better_direction", "training_loss", "converged", "epochs_trained", "weights", "training_log")
 
 
@@ -189,8 +210,7 @@ def _outcome_rows(study: Study, trained: Outcomes) -> Iterator[dict[str, Any]]:
         if row["metric"] == "accuracy":
             ends = {name: 1 - row[other] for name, other in (("low", "high"), ("high", "low"))}
             yield {**cells, "metric": "error", "value": 1 - row["value"], **ends}
-            gap = {name: cell for name, cell in cells.items() if name not in ("low", "high", "interval")}
-            yield {**gap, "metric": "generalization_gap", "value": trained.accuracy - row["value"]}
+            yield gap_row(cells, trained=trained.accuracy)
 
 
 def _measure_rows(study: Study, plan: Any, losses: list[float], reached: float) -> Iterator[dict[str, Any]]:
@@ -228,3 +248,45 @@ def _measure_rows(study: Study, plan: Any, losses: list[float], reached: float) 
         for row in found[found["value"].notna()].to_dict("records"):
             kept_cells = {name: cell for name, cell in filled(row).items() if name != "training_seed"}
             yield {**about, **kept_cells, "better_direction": row["better_direction"]}
+
+
+def prunability_claims(frame: Tidy) -> list[Claim]:
+    """Return what a table of trained networks says about prunability as a predictor of the loss on reported images.
+
+    All intervals are over cells of the grid of hyperparameters. A comparison without an interval is left out.
+
+    Raises:
+        DgpruneError: too few networks that converged.
+    """
+    measured = {str(name) for name in frame["metric"].unique()}
+    names = [name for name in (MEASURE, *RIVALS) if name in measured]
+    table: Any = predictors(frame, hyperparameters=HYPERPARAMETERS, outcomes=["loss"], measures=names)
+    seeds = ", ".join(f"{seed:g}" for seed in sorted(frame["training_seed"].dropna().unique()))
+    rows = [row for row in table[table["measure"] == MEASURE].to_dict("records") if not is_missing(row["low"])]
+    return [claim for role in ("source", "target") for claim in _claims(rows, role, seeds)]
+
+
+def _claims(rows: list[Any], role: str, seeds: str) -> Iterator[Claim]:
+    """Yield the claims about the loss in-domain, or the one about the loss on shifted images."""
+    for row in rows:
+        rival = RIVALS.get(str(row["given"]))
+        sentence = {
+            "kendall_tau_a": "A lower prunability predicts a lower loss",
+            "tau_difference": f"Prunability predicts the loss better than {rival}",
+            "partial_correlation": f"Prunability predicts the loss beyond what {rival} tells",
+        }.get(row["metric"])
+        if row["role"] != role or sentence is None or (role == "target" and row["metric"] != "kendall_tau_a"):
+            continue
+        about = {
+            "kendall_tau_a": "Kendall's tau-a",
+            "tau_difference": "difference of Kendall's tau-a",
+            "partial_correlation": "Spearman's partial correlation",
+        }[row["metric"]]
+        yield Claim.from_row(
+            {**row, "minimum_detectable_effect": (row["high"] - row["low"]) / 2, "seeds": seeds},
+            claim=f"{sentence} on new images" if role == "source" else f"{sentence} on shifted images",
+            paper=PAPER,
+            published="no figure in the abstract" if role == "source" else "not published; our question",
+            ours=role == "target",
+            note=f"{about} over {row['networks']:g} networks; interval over {row['cells']:g} cells of the grid.",
+        )

@@ -29,10 +29,9 @@ from ...core import COLUMNS, Count, DgpruneError, Domain, Tidy
 from ...diagnostics import sweep
 from ...models import network_key
 from ...scorers import SCORERS, Scorer, reverse, share
-from ...stats import intervals
 from ...study import Study, pooled
 from ...training import DENSE, TrainingOptions, prune_and_tune
-from ..claims import Claim, verdict
+from ..claims import Claim, over_seeds
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
 from ._common import data_hashes, data_sets, dense_network, end_rows, part
@@ -251,23 +250,10 @@ def _wide(
 
 def _claim(words: str, by_seed: Any, *, note: str, margin: float = 0.0, ours: bool = False) -> Claim:
     """The claim that a number per training seed is above 0 on average, or above -margin."""
-    values = by_seed.tolist()
-    mean, low, high = intervals.over_seeds(values)
-    return Claim(
-        claim=words,
-        paper=PAPER,
-        published="" if ours else PUBLISHED,
-        estimate=mean,
-        low=low,
-        high=high,
-        minimum_detectable_effect=intervals.minimum_detectable_effect(values),
-        unit="share",
-        seeds=", ".join(str(seed) for seed in by_seed.index.get_level_values("training_seed")),
-        verdict=verdict(low, high, margin=margin),
-        margin=margin,
-        note=note,
-        target_aware=False,
-        ours=ours,
+    values = dict(zip(by_seed.index.get_level_values("training_seed"), by_seed.tolist(), strict=True))
+    published = "" if ours else PUBLISHED
+    return Claim.from_row(
+        over_seeds(values), claim=words, paper=PAPER, published=published, margin=margin, note=note, ours=ours
     )
 
 

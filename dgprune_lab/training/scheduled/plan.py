@@ -39,7 +39,9 @@ class PruningRun:
         events: for each event and domain, the accuracy before and after, their difference and the relative drop; extra
             columns event, epoch, layers, filters.
         end: accuracy and loss at the last epoch ("last") and at the epoch that was best on `split`, the gap between
-            training images and reported images, and the mean stability; empty until training is complete.
+            training images and reported images, and the mean stability; empty until training is complete. The best
+            epoch may come before the last event or before any, so that its network has more filters than `network`;
+            `epoch` says which it is, while `ratio_achieved` and `event` are those of the whole run.
         settings: all options, as plain values.
         finished: False if the run was stopped or diverged; the network is then that of the last complete epoch.
         reached: the last complete epoch, such as "epoch 3 of 20".

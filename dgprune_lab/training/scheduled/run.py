@@ -67,7 +67,6 @@ class PruningLoop:
         return sum(len(filters) for filters in self.treatment.chosen.values()) / max(total, 1)
 
     def steps(self) -> PruningSteps:
-        """Run all epochs, step by step."""
         try:
             if not self._resume():
                 yield from self._between_epochs(None)
@@ -86,7 +85,6 @@ class PruningLoop:
         return self.so_far(finished=True)
 
     def _epoch(self) -> Generator[RunEvent | None, None, float]:
-        """Train one epoch and return its loss."""
         loss = 0.0
         for event in self.loop.epoch():
             loss = event.loss if isinstance(event, EpochEvent) else loss
@@ -214,7 +212,6 @@ class PruningLoop:
         }
 
     def _finite(self) -> bool:
-        """Return whether the network's logits are finite."""
         source = self.plan.study.sources[0]
         x = source.take(source.rows("train", 2), device=self.loop.device).images
         with torch.no_grad():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Literal, cast, get_args
 
 from torch import nn
@@ -79,17 +80,14 @@ def train_treatments(
             seed=seed,
         )
 
-    return _steps(
-        {f"{treatment}, seed {seed}": partial(start, seed, treatment) for seed in seeds for treatment in treatments}
-    )
+    def steps() -> Generator[Step, None, Runs]:
+        runs: Runs = {}
+        for seed, treatment in product(seeds, treatments):
+            name, total = f"{treatment}, seed {seed}", len(seeds) * len(treatments)
+            step = (len(runs), total, name)
+            yield step
+            runs[name] = yield from yielding(start(seed, treatment), step)
+            yield len(runs), total, name
+        return runs
 
-
-def _steps(starts: Mapping[str, Callable[[], Generator[object, None, PruningRun]]]) -> Generator[Step, None, Runs]:
-    """Run one training after the other."""
-    runs: Runs = {}
-    for name, start in starts.items():
-        step = (len(runs), len(starts), name)
-        yield step
-        runs[name] = yield from yielding(start(), step)
-        yield len(runs), len(starts), name
-    return runs
+    return steps()

@@ -13,9 +13,9 @@ from ...core import Count, DgpruneError, Domain, Seed, check_writable_folder, no
 from ...pruning import deep_copy, device_of, prove_copies_if_suspect
 from ...scorers import Scorer, resolve
 from ...study import Study
+from ..events import run_events
 from ..loop import check_training
 from ..options import TrainingOptions
-from ..progress import run_events
 from ..random_streams import draws_by_itself
 from .plan import PruningPlan, PruningSteps, Remove
 from .producers import Producer, find_producers
@@ -70,7 +70,8 @@ def train_with_pruning(
         how: "remove" permanently; "zero" for `batches` batches, then free to regrow; "noise": normal noise added before
             each of `batches` batches; "restore": zero for `batches` batches, then as before. See `Treatment`.
         batches: number of batches that the treatment lasts, at least 1; only if `how` is not "remove".
-        split: the split on which events are measured and the best epoch is chosen.
+        split: the split on which events are measured and the best epoch is chosen, of all epochs: it may be one before
+            any filter was removed.
         report: the split that is reported in the end. To reproduce the paper, use a data set's test split for both.
         seed: random seed of the scorer, of `remove` and of the noise.
         images: measure the first `images` images of each split only; at the end, the whole train split.
