@@ -79,7 +79,7 @@ class Domain:
         Args:
             name: name of the domain in tables and charts.
             images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
-                array, a tensor or a PIL image.
+                array, a tensor or a PIL image, whose transparency is dropped (a note says so).
             labels: (N,) integers from 0 or class names ("7" is the integer); None for a target without labels.
             splits: row numbers, a slice or a bool vector for each split; or fractions that add up to 1, by which the
                 rows are divided, stratified by label. None divides them 60 / 20 / 20 into train, score and report, and

@@ -90,7 +90,8 @@ def from_folder(
         root: the folder that holds one folder per domain.
         size: height and width in pixels to which every image is resized.
         resize: "stretch" resizes the whole image, without keeping its aspect ratio, as DomainBed does; "crop" resizes
-            its central square.
+            its central square. Before that, images are turned upright by their EXIF orientation tag, which DomainBed's
+            loader does not do: photographs with such a tag are other pixels there.
         splits: shares of each domain that add up to 1, stratified by class, as in {"train": 0.8, "score": 0.1,
             "report": 0.1}; None: 60 / 20 / 20, which a note tells. "domainbed" repeats DomainBed's own division with
             `seed` as its trial_seed: the 80 % it trains on are `train`, the other 20 % are halved into `score` and
