@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
@@ -180,17 +180,13 @@ def outside_inference() -> AbstractContextManager[object]:
 
     Each function here names the device of its tensors; a default device of the user's would split them over two.
     """
-    contexts: list[AbstractContextManager[object]] = []
-    if torch.empty(0).device.type != "cpu":
-        contexts.append(torch.device("cpu"))
-    if torch.is_inference_mode_enabled():
-        contexts.append(torch.inference_mode(False))
-    contexts += [torch.autocast(kind, enabled=False) for kind in _DEVICES if torch.is_autocast_enabled(kind)]
-    if not contexts:
-        return nullcontext()
     stack = ExitStack()
-    for context in contexts:
-        stack.enter_context(context)
+    if torch.empty(0).device.type != "cpu":
+        stack.enter_context(torch.device("cpu"))
+    if torch.is_inference_mode_enabled():
+        stack.enter_context(torch.inference_mode(False))
+    for kind in filter(torch.is_autocast_enabled, _DEVICES):
+        stack.enter_context(torch.autocast(kind, enabled=False))
     return stack
 
 

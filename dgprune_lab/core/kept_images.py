@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from .errors import DgpruneError, note
+from .files import at_home
 from .locks import Lock
 from .memory import memory
-from .writable import at_home
 
 SHARE = 0.25
 """Share of the available memory that all kept images of this process may take together."""
