@@ -3,7 +3,7 @@
 from .domain import Batch, Domain, Pixels, Role
 from .datasets import DatasetImages
 from .labels import check_domains, listed_names
-from .pixels import depth_words, is_deep, pixels_of_picture
+from .pixels import kind_of_picture, pixels_of_picture
 from .splits import cut, cut_counts
 from .layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
 from .graph import FilterGraph, FilterGroup, Member

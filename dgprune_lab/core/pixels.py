@@ -155,30 +155,28 @@ def check_shape(image: Tensor, wanted: tuple[int, ...], *, what: str, number: in
         )
 
 
-def depth_words(picture: Any) -> str:
-    """Return in words how a picture file differs from 8-bit grey or RGB; "" if it does not, and for JPEG."""
+def kind_of_picture(picture: Any) -> tuple[str, bool]:
+    """Return in words how a picture file differs from 8-bit grey or RGB, and whether it has more bits per channel.
+
+    The words are "" if it does not differ, and for JPEG.
+    """
     frames = getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1
     bits, signed = _depth(picture)
     words = [f"{frames} pages, of which the first is read"] if frames > 1 else []
-    if bits > 8 or signed:
+    deep = bits > 8 or signed
+    if deep:
         largest = f"{_largest(bits, signed=signed):,}"
         words.append(f"{bits} bits, divided by {largest} (rescale files whose values use a smaller range)")
     elif picture.mode == "F":
         words.append("floats, taken as they are")
     if holds_alpha(picture):
         words.append(ALPHA)
-    return " and ".join(words)
+    return " and ".join(words), deep or picture.mode == "F"
 
 
 def holds_alpha(image: Any) -> bool:
     """Return whether an image is a PIL image with an alpha channel or a transparent colour."""
     return hasattr(image, "getbands") and (image.mode in _TRANSPARENT or "transparency" in image.info)
-
-
-def is_deep(picture: Any) -> bool:
-    """Return whether a picture file holds more than 8 bits per channel."""
-    bits, signed = _depth(picture)
-    return bits > 8 or signed or picture.mode == "F"
 
 
 def _depth(picture: Any) -> tuple[int, bool]:
