@@ -94,7 +94,8 @@ class Border:
                 raise DgpruneError(self._text(args, self._unknown(name)))
         for name in self.needed:
             if name not in options and name not in given:
-                raise DgpruneError(self._text(args, f" needs the argument {name!r}: {self._words(name)}."))
+                words = self.kinds[name].words if name in self.kinds else "see its help"
+                raise DgpruneError(self._text(args, f" needs the argument {name!r}: {words}."))
         taken = [self.checked(name, value, args) for name, value in zip(given, args, strict=False)]
         return (*taken, *args[len(given) :]), {name: self.checked(name, value, args) for name, value in options.items()}
 
@@ -128,9 +129,6 @@ class Border:
         if not places:
             return f" takes {'every argument by keyword' if rest else 'no argument'}; got {count} without one."
         return f" takes only {' and '.join(places)} by position; got {count}.{others}"
-
-    def _words(self, name: str) -> str:
-        return self.kinds[name].words if name in self.kinds else "see its help"
 
     def _text(self, args: tuple[Any, ...], sentence: str) -> str:
         return f"{self._name(args)}(){sentence}"

@@ -287,13 +287,13 @@ def _settled(
     name = checked_name("domain", name)
     if count == 0:
         raise DgpruneError(f"domain {name!r} is empty: it holds no image.")
-    settled = settled_labels(name, labels, count=count, classes=classes)
+    indices, number, names = settled_labels(name, labels, count=count, classes=classes)
     return Domain(
         name=name,
         images=images,
-        labels=settled.indices,
-        splits=settled_splits(name, splits, labels=settled.indices, count=count, seed=seed),
-        classes=settled.classes,
-        class_names=settled.names,
+        labels=indices,
+        splits=settled_splits(name, splits, labels=indices, count=count, seed=seed),
+        classes=number,
+        class_names=names,
         origin=origin,
     )

@@ -10,7 +10,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..core import Count, DgpruneError, Domain, Pixels, Seed, at_home, late_bar, listed_names, note, public, unknown
+from ..core import (
+    Count,
+    DgpruneError,
+    Domain,
+    Pixels,
+    Seed,
+    at_home,
+    first_few,
+    late_bar,
+    listed_names,
+    note,
+    public,
+    unknown,
+)
 from .image_files import SUFFIXES, ImageFiles, Resize, broken_file
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
@@ -219,11 +232,7 @@ def _note_kinds(name: str, images: ImageFiles) -> None:
 
 
 def _find(folder: Path, *, deeper: bool = True) -> _Found:
-    """Find the class folders of a domain: in its folder, or in the only subfolder of it.
-
-    Raises:
-        DgpruneError: images that lie deeper, or below several folders that are no class folders.
-    """
+    """Find the class folders of a domain in its folder, or in the only subfolder of it; refuse images elsewhere."""
     folders = _folders(folder)
     by_name = {inner.name: sorted(filter(_is_image, inner.iterdir())) for inner in folders}
     groups = {name: files for name, files in by_name.items() if files}
@@ -253,8 +262,7 @@ def _note_classes(held: dict[str, set[str]], classes: list[str]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first few of many names, as text."""
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return first_few(names, _LISTED)
 
 
 def _folders(base: Path) -> list[Path]:
