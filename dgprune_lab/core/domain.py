@@ -21,7 +21,6 @@ from .settled_dataset import settled_dataset
 from .splits import settled_splits
 
 Role = Literal["source", "target"]
-_SAMPLE = 32
 Pixels = Annotated[int, Within("lie in 1 to 4,096", lambda value: 1 <= value <= 4096)]
 
 
@@ -256,7 +255,7 @@ class Domain:
     def _hash(self) -> str:
         digest, tensors = hashlib.blake2b(self.name.encode(), digest_size=12), self._tensors()
         if isinstance(self.images, DatasetImages):
-            drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+            drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:32]
             tensors = [torch.tensor(len(self)), self.images[drawn], *tensors]
         for tensor in tensors:
             digest.update(tensor.cpu().contiguous().numpy().data)  # a view: bytes would copy the images once more
