@@ -20,7 +20,7 @@ from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, ch
 from .network_table import OUTCOMES, NetworkTable, network_table, larger_is_better
 from .summary import answer, summary
 from .latex import latex
-from .errors import DgpruneError, DgpruneNote, checked_name, collect_notes, first_few, note, note_once, unknown
+from .errors import DgpruneError, DgpruneNote, checked_name, collect_notes, note, note_once, unknown
 from .kinds import NUMBERS, SEEN, Columns, Count, NotNegative, Positive, Probability, Ratio, Repeats, Seed, Share
 from .kinds import Side, Tidy, Whole, Within
 from .border import border_of, public, resolved_hints

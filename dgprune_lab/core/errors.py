@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -101,15 +101,6 @@ def checked_name(what: str, name: object) -> str:
     if not isinstance(name, str) or _UNSHOWN.search(name):
         raise DgpruneError(f"the name of the {what} must be text without control characters; got {name!r}.")
     return name
-
-
-def first_few(words: Sequence[str], most: int) -> str:
-    """Return at most so many words with commas between them, and how many more there are.
-
-    >>> first_few(["a", "b", "c"], 2), first_few(["a", "b"], 2)
-    ('a, b and 1 more', 'a, b')
-    """
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> str:

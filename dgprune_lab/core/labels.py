@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DgpruneError, checked_name, first_few, note
+from .errors import DgpruneError, checked_name, note
 
 _LISTED = 12
 
@@ -90,7 +90,8 @@ def check_domains(domains: Iterable[Any]) -> None:
 
 def listed_names(names: Sequence[str]) -> str:
     """Return class names with their indices as text, "0 cat, 1 dog"; only the first ones where there are many."""
-    return first_few([f"{number} {word}" for number, word in enumerate(names)], _LISTED)
+    words = [f"{number} {word}" for number, word in enumerate(names[:_LISTED])]
+    return ", ".join(words) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _as_array(name: str, labels: Any) -> Any:

@@ -227,6 +227,6 @@ def _text(cell: float, decimals: int | None, *, sign: bool) -> str:
 
 def _verdict(row: dict[str, Any], above: str, below: str) -> str:
     low, high = row.get("low"), row.get("high")
-    if is_missing(low) or is_missing(high):
+    if low is None or high is None or low != low or high != high:
         return "no interval"
     return above if low > 0 else below if high < 0 else "not significant"

@@ -10,20 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..core import (
-    Count,
-    DgpruneError,
-    Domain,
-    Pixels,
-    Seed,
-    at_home,
-    first_few,
-    late_bar,
-    listed_names,
-    note,
-    public,
-    unknown,
-)
+from ..core import Count, DgpruneError, Domain, Pixels, Seed, at_home, late_bar, listed_names, note, public, unknown
 from .image_files import SUFFIXES, ImageFiles, Resize, broken_file
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
@@ -262,7 +249,8 @@ def _note_classes(held: dict[str, set[str]], classes: list[str]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return first_few(names, _LISTED)
+    """The first few of many names, as text."""
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _folders(base: Path) -> list[Path]:

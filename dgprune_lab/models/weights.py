@@ -22,7 +22,7 @@ from .container import tensors_from_bytes
 from .foreign import KEY, header_of, is_pickle, refuse_foreign
 from .weight_names import MOST, Fit, Tensors, first_few, fits, is_in, layers_of, same
 
-_WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl")  # ends of files that hold weights, mostly
+_ENDS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl")  # ends of files that hold weights, mostly
 _REPARAMETRISED = re.compile(r"\.parametrizations\.|_(orig|mask|g|v|u)$|fake_quant|activation_post_process")
 # What trainers put beside the weights, and what holds nothing but values.
 _REBUILD: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
@@ -224,13 +224,10 @@ def _content(path: Path) -> Any:
         if not path.is_dir():
             raise DgpruneError(f"{path} is no file; check the path.")
         files = sorted(inner.name for inner in path.glob("*") if inner.is_file() and not inner.name.startswith("."))
-        weights = [name for name in files if name.endswith(_WEIGHTS)]
-        inside = (
-            f"name a file in it, such as {[*weights, *files][0]}"
-            if files
-            else "there is no file in it, so check the path"
-        )
-        raise DgpruneError(f"{path} is a folder; {inside}.")
+        if not files:
+            raise DgpruneError(f"{path} is a folder; there is no file in it, so check the path.")
+        likely = next((name for name in files if name.endswith(_ENDS)), files[0])
+        raise DgpruneError(f"{path} is a folder; name a file in it, such as {likely}.")
     try:
         data = path.read_bytes()
     except OSError as error:
