@@ -132,7 +132,7 @@ def answer(
             f"frame holds an infinite number for {endless[0]!r}; leave it out: frame[frame[{of!r}] != {endless[0]!r}]."
         )
     count = len({str(row[of]) for row in rows})
-    held = pd.DataFrame(rows)
+    held: Any = pd.DataFrame(rows)
     mixed = [name for name in _ALIKE if name != of and name in held and held[name].nunique() > 1]
     if count < 2 or count < len(rows) or mixed:
         raise DgpruneError(
