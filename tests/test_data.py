@@ -21,8 +21,7 @@ from dgprune_lab import Domain, data
 from dgprune_lab.core.errors import DgpruneError, DgpruneNote
 from dgprune_lab.data import digits
 from dgprune_lab.data.blending import blend, blend_patch, centre_crop
-from dgprune_lab.data.folders import ImageFiles
-from dgprune_lab.data.image_files import read_image
+from dgprune_lab.data.image_files import ImageFiles, read_image
 
 SIZES = {
     "mnist": {"train": 3200, "score": 800, "report": 1000},

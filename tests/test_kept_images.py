@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 import dgprune_lab as dg
 from dgprune_lab.core import kept_images, memory
-from dgprune_lab.data import folders
+from dgprune_lab.data import image_files
 
 SIDE, COUNT = 8, 30
 BYTES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (COUNT, 3, SIDE, SIDE), dtype=np.uint8))
@@ -308,13 +308,13 @@ def test_a_scorer_reads_a_held_out_domain_only_when_told_to_and_the_table_says_s
 
 def test_nothing_is_decoded_after_the_first_pass(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: Counter[str] = Counter()
-    read = folders.read_image
+    read = image_files.read_image
 
     def counted(path: Path, **options: Any) -> torch.Tensor:
         decoded[str(path)] += 1
         return read(path, **options)
 
-    monkeypatch.setattr(folders, "read_image", counted)
+    monkeypatch.setattr(image_files, "read_image", counted)
     study = study_of(root)
     decoded.clear()
     dg.measure(study.model, study.domains, batchnorm="recalibrate")

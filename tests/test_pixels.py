@@ -154,6 +154,8 @@ def test_photographs_are_turned_upright_by_their_exif_tag(tmp_path: Path) -> Non
     Image.fromarray(values).save(tmp_path / "photo" / "dog" / "a.png", exif=exif)
     image = only(folder_of_existing(tmp_path))
     assert image[:, :7].min() > 0.99 and image[:, 9:].max() < 0.01
+    said = " ".join((dg.data.from_folder.__doc__ or "").split())
+    assert "EXIF orientation tag, which DomainBed's loader does not do" in said
 
 
 def test_several_pages_and_depths_are_said_once_per_domain(tmp_path: Path) -> None:
@@ -224,6 +226,26 @@ ARRAYS: dict[str, tuple[Any, np.ndarray]] = {
 def test_arrays_of_any_type_and_byte_order(kind: str) -> None:
     given, want = ARRAYS[kind]
     np.testing.assert_allclose(pixels(given).numpy(), want, atol=1 / 250 if kind == "bfloat16" else 1 / 2000)
+
+
+@pytest.mark.parametrize("made", ["arrays", "dataset"])
+def test_dropped_transparency_of_pictures_in_memory_is_said_once(made: str) -> None:
+    keyed = Image.new("RGB", (8, 8))
+    keyed.info["transparency"] = (0, 0, 0)
+    pictures = [Image.new("RGBA", (8, 8), (255, 136, 0, 7)), Image.new("RGB", (8, 8), (255, 136, 0)), keyed]
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        if made == "arrays":
+            domain = dg.Domain.from_arrays("a", images=pictures, splits=SPLITS)
+        else:
+            domain = dg.Domain.from_dataset("a", [(picture, 0) for picture in pictures], splits=SPLITS)
+        images = domain.take(torch.arange(3)).images
+    assert (images[0] == images[1]).all() and images.shape == (3, 3, 8, 8)
+    count = "2 of 3 images" if made == "arrays" else "images"
+    assert [str(warning.message) for warning in raised] == [
+        f"domain 'a': {count} hold transparency, which is dropped (a transparent pixel gets the colour that is stored "
+        "with it)."
+    ]
 
 
 def test_numbers_that_leave_the_range_by_rounding_are_taken() -> None:

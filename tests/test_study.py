@@ -17,7 +17,7 @@ from torch import nn
 import dgprune_lab as dg
 from dgprune_lab.core.kinds import COLUMNS, SEEN
 from dgprune_lab.core.masks import Mask
-from dgprune_lab.core.outcomes import Outcomes
+from dgprune_lab.core.statistics import Outcomes
 from dgprune_lab.core.tables import BatchNorm
 from dgprune_lab.measurement.evaluator import Evaluator
 from dgprune_lab.models.networks import build

@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
@@ -94,7 +94,8 @@ class Border:
                 raise DgpruneError(self._text(args, self._unknown(name)))
         for name in self.needed:
             if name not in options and name not in given:
-                raise DgpruneError(self._text(args, f" needs the argument {name!r}: {self._words(name)}."))
+                words = self.kinds[name].words if name in self.kinds else "see its help"
+                raise DgpruneError(self._text(args, f" needs the argument {name!r}: {words}."))
         taken = [self.checked(name, value, args) for name, value in zip(given, args, strict=False)]
         return (*taken, *args[len(given) :]), {name: self.checked(name, value, args) for name, value in options.items()}
 
@@ -128,9 +129,6 @@ class Border:
         if not places:
             return f" takes {'every argument by keyword' if rest else 'no argument'}; got {count} without one."
         return f" takes only {' and '.join(places)} by position; got {count}.{others}"
-
-    def _words(self, name: str) -> str:
-        return self.kinds[name].words if name in self.kinds else "see its help"
 
     def _text(self, args: tuple[Any, ...], sentence: str) -> str:
         return f"{self._name(args)}(){sentence}"
@@ -180,17 +178,13 @@ def outside_inference() -> AbstractContextManager[object]:
 
     Each function here names the device of its tensors; a default device of the user's would split them over two.
     """
-    contexts: list[AbstractContextManager[object]] = []
-    if torch.empty(0).device.type != "cpu":
-        contexts.append(torch.device("cpu"))
-    if torch.is_inference_mode_enabled():
-        contexts.append(torch.inference_mode(False))
-    contexts += [torch.autocast(kind, enabled=False) for kind in _DEVICES if torch.is_autocast_enabled(kind)]
-    if not contexts:
-        return nullcontext()
     stack = ExitStack()
-    for context in contexts:
-        stack.enter_context(context)
+    if torch.empty(0).device.type != "cpu":
+        stack.enter_context(torch.device("cpu"))
+    if torch.is_inference_mode_enabled():
+        stack.enter_context(torch.inference_mode(False))
+    for kind in filter(torch.is_autocast_enabled, _DEVICES):
+        stack.enter_context(torch.autocast(kind, enabled=False))
     return stack
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from .errors import DgpruneError
+from .errors import DgpruneError, note
 from .kept_images import KeptImages, Place
 from .labels import listed_names
 from .locks import Lock
-from .pixels import check_shape, pixels_of_item, stacked
+from .pixels import ALPHA, check_shape, holds_alpha, pixels_of_item, stacked
 from .random import preserved_rng
 
 _IMAGE = ("image", "img", "images", "pixel_values", "pixels", "x", "input", "inputs", "data")
@@ -37,7 +37,7 @@ class DatasetImages:
     """
 
     def __init__(self, dataset: Any, *, what: str) -> None:
-        self.dataset, self.what = dataset, what
+        self.dataset, self.what, self._alpha_is_noted = dataset, what, False
         first = self.read(0)
         self.shape, self.dtype = torch.Size((len(dataset), *first.shape)), first.dtype
         self._lock: Lock = Lock()
@@ -116,6 +116,9 @@ class DatasetImages:
         return stacked([(homeless | kept)[position] for position in rows.tolist()], what=self.what)
 
     def _pixels(self, position: int, image: Any) -> Tensor:
+        if not self._alpha_is_noted and holds_alpha(image):
+            self._alpha_is_noted = True
+            note(f"{self.what}: images hold {ALPHA}.")
         return pixels_of_item(image, what=f"{self.what}: the image of item {position}{self._file(position)}")
 
     def _store(self) -> KeptImages:

@@ -21,7 +21,6 @@ from .settled_dataset import settled_dataset
 from .splits import settled_splits
 
 Role = Literal["source", "target"]
-_SAMPLE = 32
 Pixels = Annotated[int, Within("lie in 1 to 4,096", lambda value: 1 <= value <= 4096)]
 
 
@@ -79,7 +78,7 @@ class Domain:
         Args:
             name: name of the domain in tables and charts.
             images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
-                array, a tensor or a PIL image.
+                array, a tensor or a PIL image, whose transparency is dropped (a note says so).
             labels: (N,) integers from 0 or class names ("7" is the integer); None for a target without labels.
             splits: row numbers, a slice or a bool vector for each split; or fractions that add up to 1, by which the
                 rows are divided, stratified by label. None divides them 60 / 20 / 20 into train, score and report, and
@@ -256,7 +255,7 @@ class Domain:
     def _hash(self) -> str:
         digest, tensors = hashlib.blake2b(self.name.encode(), digest_size=12), self._tensors()
         if isinstance(self.images, DatasetImages):
-            drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+            drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:32]
             tensors = [torch.tensor(len(self)), self.images[drawn], *tensors]
         for tensor in tensors:
             digest.update(tensor.cpu().contiguous().numpy().data)  # a view: bytes would copy the images once more
@@ -287,13 +286,13 @@ def _settled(
     name = checked_name("domain", name)
     if count == 0:
         raise DgpruneError(f"domain {name!r} is empty: it holds no image.")
-    settled = settled_labels(name, labels, count=count, classes=classes)
+    indices, number, names = settled_labels(name, labels, count=count, classes=classes)
     return Domain(
         name=name,
         images=images,
-        labels=settled.indices,
-        splits=settled_splits(name, splits, labels=settled.indices, count=count, seed=seed),
-        classes=settled.classes,
-        class_names=settled.names,
+        labels=indices,
+        splits=settled_splits(name, splits, labels=indices, count=count, seed=seed),
+        classes=number,
+        class_names=names,
         origin=origin,
     )

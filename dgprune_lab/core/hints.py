@@ -19,6 +19,7 @@ _LONG = 1000
 _ENDLESS = 100_000
 _LISTS = (list, tuple, abc.Sequence, abc.Iterable, abc.Collection)
 _WALKED = (abc.Sequence, abc.Iterator, abc.KeysView, abc.ValuesView, abc.Set)
+_PLAIN = ((None, Nothing), (type(None), Nothing), (bool, Flag), (str, Text), (Path, Place), (torch.device, Device))
 _TOGETHER = {
     frozenset({"str", "Scorer"}): ("a scorer (a name or a Scorer)", "scorers (names or Scorers)"),
     frozenset({"str", "Scorer", "Scores"}): ("a scorer (a name, a Scorer or Scores)", "scorers (names or Scorers)"),
@@ -164,16 +165,11 @@ def kind_of(hint: Any, *, bounds: Within | None = None) -> Kind:
     if origin in (Union, types.UnionType):
         parts = [part for part in inner if not (part is str and (torch.device in inner or Path in inner))]
         return _Either([kind_of(part, bounds=bounds) for part in parts])
-    if hint is None or hint is type(None):
-        return Nothing()
     if hint in (int, float):
         return Number(hint, bounds)
-    if hint is Path:
-        return Place()
-    if hint is torch.device:
-        return Device()
-    if hint is bool or hint is str:
-        return Flag() if hint is bool else Text()
+    for plain, kind in _PLAIN:
+        if hint is plain:
+            return kind()
     if origin is Literal:
         return Choice(inner)
     if origin is tuple and inner and not (len(inner) == 2 and inner[1] is Ellipsis):

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from .errors import DgpruneError, note
+from .files import at_home
 from .locks import Lock
 from .memory import memory
-from .writable import at_home
 
 SHARE = 0.25
 """Share of the available memory that all kept images of this process may take together."""
@@ -248,11 +248,7 @@ def _file(folder: Path, size: int, *, name: str | None) -> BinaryIO:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Remove the files used longest ago until a new one fits.
-
-    Raises:
-        DgpruneError: it does not fit even then.
-    """
+    """Remove the files used longest ago until a new one fits; refuse one that does not fit even then."""
     files = sorted(((path.stat().st_mtime, path) for path in folder.glob("*.pixels")), reverse=True)
     sizes = [(_on_disk(path), path) for _, path in files]
     limit = min(DISK, shutil.disk_usage(folder).free // 2 + sum(taken for taken, _ in sizes))

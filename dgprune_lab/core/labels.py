@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +14,12 @@ from .errors import DgpruneError, checked_name, note
 _LISTED = 12
 
 
-class Labels(NamedTuple):
-    """Class indices (N,) int64 or None, the number of classes, and the names of the classes, () where unknown."""
+def settled_labels(
+    name: str, labels: Any, *, count: int, classes: int | Sequence[str] | None
+) -> tuple[Tensor | None, int, tuple[str, ...]]:
+    """Return labels as class indices (N,) int64, in a new tensor, the number of classes, and their names.
 
-    indices: Tensor | None
-    classes: int
-    names: tuple[str, ...]
-
-
-def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequence[str] | None) -> Labels:
-    """Return labels as class indices, in a new tensor.
+    Without labels the indices are None; where the names are unknown, they are ().
 
     A name becomes its position in `classes`; without `classes`, its position among the sorted names, which a note
     lists. Where all names are whole numbers ("7"), these numbers are the indices.
@@ -34,7 +30,7 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
     """
     names = () if classes is None or isinstance(classes, int | np.integer) else _checked_names(name, classes)
     if labels is None:
-        return Labels(None, len(names) or int(classes or 0), names)  # type: ignore[arg-type]
+        return None, len(names) or int(classes or 0), names  # type: ignore[arg-type]
     values = _as_array(name, labels)
     if values.dtype.kind in "USO":
         words = [_text(name, value) for value in values.ravel()]
@@ -67,7 +63,7 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
         )
     for word in names:
         checked_name(f"class of domain {name!r}", word)
-    return Labels(indices, number, names)
+    return indices, number, names
 
 
 def check_domains(domains: Iterable[Any]) -> None:

@@ -62,9 +62,8 @@ def latex(
     if "metric" in table and table.metric.nunique() == 1:
         head, dropped = [f"Value: {table.metric[0]}", *head], [*dropped, "metric"]
     table = table.drop(columns=dropped)
-    scorers: dict[object, Exposure] = {
-        name: scorer_exposure(r for r in records if r.get("scorer") == name) for name in _names(records)
-    }
+    parts = rows.groupby("scorer", sort=False)
+    scorers: dict[object, Exposure] = {name: scorer_exposure(part.to_dict("records")) for name, part in parts}
     lines, marks = [], []
     for record, (_, cells) in zip(records, table.iterrows(), strict=True):
         exposure, scorer = exposure_of(record), scorers.get(record.get("scorer"), "")
@@ -84,10 +83,6 @@ def latex(
     title = rf"\caption{{{_escaped(caption or '')}}}"
     title += rf"\label{{{re.sub(r'[^A-Za-z0-9:.-]', '-', label)}}}" if label else ""
     return "\n".join([r"\begin{table}", r"\centering", title, *body, r"\end{table}"]) + "\n"
-
-
-def _names(records: Iterable[Mapping[Hashable, object]]) -> set[object]:
-    return {record["scorer"] for record in records if not is_missing(record.get("scorer"))}
 
 
 def _mark(exposure: Exposure) -> str:

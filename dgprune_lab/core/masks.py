@@ -217,19 +217,14 @@ class Mask:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary with the original indices of the filters that stay."""
+        about = {name: getattr(self, name) for name in (*_ABOUT, *_ADDED)}
         return {
             "format": FORMATS["mask"],
             "keep": {name: column.nonzero().flatten().tolist() for name, column in self.keep.items()},
             "filters": {group.name: group.filters for group in self.graph.groups},
             "ratio_requested": self.ratio_requested,
             "ratio_achieved": self.ratio_achieved,
-            **{name: getattr(self, name) for name in _ABOUT},
-            "options": dict(self.options),
-            "reads": None if self.reads is None else dict(self.reads),
-            "layer_ratios": dict(self.layer_ratios),
-            "max_layer_ratio": self.max_layer_ratio,
-            "forced": dict(self.forced),
-            "selection": None if self.selection is None else dict(self.selection),
+            **{name: dict(value) if isinstance(value, Mapping) else value for name, value in about.items()},
             "input_shape": list(self.graph.input_shape),
             "layers": self.graph.layers,
         }

@@ -14,6 +14,8 @@ from .errors import DgpruneError, note
 _GREY = ("1", "L", "LA", "La")
 _ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 _TRANSPARENT = (*_ALPHA, *_ALPHA.values())
+ALPHA = "transparency, which is dropped (a transparent pixel gets the colour that is stored with it)"
+"""What a note says of pictures for which `holds_alpha`."""
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 1e-5
 _BLACK = 1 / 255
@@ -45,6 +47,8 @@ def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
 def _of_arrays(images: Any, *, what: str) -> Tensor:
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.dtype == object):
         items = [pixels_of_item(item, what=f"{what}: image {number}") for number, item in enumerate(images)]
+        if clear := sum(map(holds_alpha, images)):
+            note(f"{what}: {clear} of {len(items)} images hold {ALPHA}.")
         return stacked(items, what=what) if items else torch.empty(0, 3, 1, 1)
     pixels = _as_tensor(images, what=f"{what}: images")
     if pixels.ndim != 4:
@@ -151,25 +155,28 @@ def check_shape(image: Tensor, wanted: tuple[int, ...], *, what: str, number: in
         )
 
 
-def depth_words(picture: Any) -> str:
-    """Return in words how a picture file differs from 8-bit grey or RGB; "" if it does not, and for JPEG."""
+def kind_of_picture(picture: Any) -> tuple[str, bool]:
+    """Return in words how a picture file differs from 8-bit grey or RGB, and whether it has more bits per channel.
+
+    The words are "" if it does not differ, and for JPEG.
+    """
     frames = getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1
     bits, signed = _depth(picture)
     words = [f"{frames} pages, of which the first is read"] if frames > 1 else []
-    if bits > 8 or signed:
+    deep = bits > 8 or signed
+    if deep:
         largest = f"{_largest(bits, signed=signed):,}"
         words.append(f"{bits} bits, divided by {largest} (rescale files whose values use a smaller range)")
     elif picture.mode == "F":
         words.append("floats, taken as they are")
-    if picture.mode in _TRANSPARENT or "transparency" in picture.info:
-        words.append("transparency, which is dropped (a transparent pixel gets the colour that is stored with it)")
-    return " and ".join(words)
+    if holds_alpha(picture):
+        words.append(ALPHA)
+    return " and ".join(words), deep or picture.mode == "F"
 
 
-def is_deep(picture: Any) -> bool:
-    """Return whether a picture file holds more than 8 bits per channel."""
-    bits, signed = _depth(picture)
-    return bits > 8 or signed or picture.mode == "F"
+def holds_alpha(image: Any) -> bool:
+    """Return whether an image is a PIL image with an alpha channel or a transparent colour."""
+    return hasattr(image, "getbands") and (image.mode in _TRANSPARENT or "transparency" in image.info)
 
 
 def _depth(picture: Any) -> tuple[int, bool]:

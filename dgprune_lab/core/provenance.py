@@ -225,7 +225,7 @@ def declared(reads: Mapping[str, Any] | None, *, what: str) -> Reads:
     """
     if reads is None:
         return None
-    for key, use in reads.items() if isinstance(reads, Mapping) else [(reads, None)]:
+    for key, use in reads.items():
         domain, _, split = key.rpartition("/") if isinstance(key, str) else ("", "", "")
         if not domain or not split or use not in ("images", "labels"):
             raise DgpruneError(

@@ -12,7 +12,6 @@ from torch import Tensor
 from .errors import DgpruneError, note
 
 SHARES = {"train": 0.6, "score": 0.2, "report": 0.2}
-_SUM = 1e-6
 
 
 def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tensor | None, count: int, seed: int) -> Any:
@@ -102,7 +101,7 @@ def _is_share(value: Any) -> bool:
 
 def _check_shares(name: str, shares: Mapping[str, float], splits: Mapping[str, Any]) -> None:
     total = sum(shares.values())
-    if len(shares) < len(splits) or not all(0 < share <= 1 for share in shares.values()) or abs(total - 1) > _SUM:
+    if len(shares) < len(splits) or not all(0 < share <= 1 for share in shares.values()) or abs(total - 1) > 1e-6:
         listed = ", ".join(f"{key} {value:g}" for key, value in shares.items())
         raise DgpruneError(
             f"domain {name!r}: shares must be above 0, be given for every split and add up to 1, as in {SHARES}; got "

@@ -18,7 +18,6 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 Parameters = ParamSpec("Parameters")
 _thread = threading.local()
-_LATE = 3.0  # seconds
 
 
 class Cancelled(BaseException):
@@ -113,7 +112,7 @@ def late_bar(items: Iterable[Value], *, label: str, total: int) -> Iterable[Valu
 
     main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
     hidden = None if main and has_stderr() else True  # None: hidden where the output is no terminal or notebook
-    return tqdm(items, desc=label, total=total, unit="image", delay=_LATE, leave=False, disable=hidden)
+    return tqdm(items, desc=label, total=total, unit="image", delay=3.0, leave=False, disable=hidden)
 
 
 def yielding(steps: Generator[Any, None, Result], value: Value) -> Generator[Value, None, Result]:

@@ -132,7 +132,8 @@ def answer(
             f"frame holds an infinite number for {endless[0]!r}; leave it out: frame[frame[{of!r}] != {endless[0]!r}]."
         )
     count = len({str(row[of]) for row in rows})
-    mixed = [name for name in _ALIKE if name != of and len({row[name] for row in rows if _given(row, name)}) > 1]
+    held: Any = pd.DataFrame(rows)
+    mixed = [name for name in _ALIKE if name != of and name in held and held[name].nunique() > 1]
     if count < 2 or count < len(rows) or mixed:
         raise DgpruneError(
             f"frame must hold two or more choices in the column {of!r}, one row for each and all else alike; got "
@@ -155,10 +156,6 @@ def answer(
 
 def _is_endless(value: object) -> bool:
     return isinstance(value, float) and math.isinf(value)
-
-
-def _given(row: dict[str, Any], name: str) -> bool:
-    return name in row and not is_missing(row[name])
 
 
 def _overlap(first: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -9,11 +9,9 @@ from . import external
 from .augment import AUGMENTATIONS
 from .digits import mnist, mnist_m, uci_digits
 from .external import available
-from .folders import from_folder
+from .folders import from_folder, to_folder
 from .garments import fashion, fashion_colour, fashion_photo
-from .halves import halves
-from .to_folder import to_folder
-from .shifts import SHIFTS, blur, colour, contrast, invert, noise, pixelate, rotate
+from .shifts import SHIFTS, blur, colour, contrast, halves, invert, noise, pixelate, rotate
 
 BUILTIN: dict[str, Callable[[], Domain]] = {
     domain.__name__: domain for domain in (mnist, mnist_m, uci_digits, fashion, fashion_colour, fashion_photo)
@@ -21,20 +19,8 @@ BUILTIN: dict[str, Callable[[], Domain]] = {
 """Domains that need nothing but the installed packages."""
 
 __all__ = ["AUGMENTATIONS", "BUILTIN", "SHIFTS", "available", "from_folder", "halves", "load"]
-__all__ += [
-    "blur",
-    "colour",
-    "contrast",
-    "invert",
-    "mnist",
-    "mnist_m",
-    "noise",
-    "pixelate",
-    "rotate",
-    "to_folder",
-    "uci_digits",
-]
-__all__ += ["fashion", "fashion_colour", "fashion_photo", "to_folder"]
+__all__ += ["blur", "colour", "contrast", "invert", "noise", "pixelate", "rotate", "to_folder"]
+__all__ += ["fashion", "fashion_colour", "fashion_photo", "mnist", "mnist_m", "uci_digits"]
 
 
 @public

@@ -12,6 +12,7 @@ from ..core import DgpruneError
 
 SIZE = 32
 """Height and width of a published MNIST-M image; the digit inside is 28 x 28."""
+_EDGE = (SIZE - 28) // 2
 
 Bytes = NDArray[np.uint8]
 
@@ -100,15 +101,13 @@ def random_patches(photographs: Sequence[Bytes], *, count: int, size: int, seed:
 
 def _difference(digits: Bytes, patches: Bytes) -> Bytes:
     """|patch - 255 * digit| computed in uint8: the patch outside the strokes, its negative inside."""
-    edge = (SIZE - 28) // 2
-    stroke = np.pad(digits > 0, ((0, 0), (edge, edge), (edge, edge)))
+    stroke = np.pad(digits > 0, ((0, 0), (_EDGE, _EDGE), (_EDGE, _EDGE)))
     return np.where(stroke[..., None], 255 - patches, patches)
 
 
 def centre_crop(images: Bytes) -> Bytes:
     """Crop the recipe's padding off MNIST-M images and put the channels first: (N, 32, 32, 3) to (N, 3, 28, 28)."""
-    edge = (SIZE - 28) // 2
-    return channels_first(images[:, edge:-edge, edge:-edge])
+    return channels_first(images[:, _EDGE:-_EDGE, _EDGE:-_EDGE])
 
 
 def channels_first(images: Bytes) -> Bytes:

@@ -74,7 +74,7 @@ class _Set:
     """A data set: the layouts it may have on disk, how its images become (N, 3, H, W) uint8, and how to get it."""
 
     layouts: tuple[_Layout, ...]
-    images: Callable[[Bytes], Tensor]
+    images: Callable[[Bytes], Bytes | Tensor]
     get: str
 
     def find(self) -> tuple[_Layout, Path] | None:
@@ -92,16 +92,6 @@ def _usps(stored: Bytes) -> Tensor:
     """Resize (N, 16, 16) to (N, 3, 28, 28), bilinear, rounded to uint8."""
     large = enlarged(torch.from_numpy(stored)[:, None].to(torch.float32).div_(255))
     return large.mul_(255).round_().to(torch.uint8).expand(-1, 3, -1, -1)
-
-
-def _blended(stored: Bytes) -> Tensor:
-    """Crop (N, 32, 32, 3) to (N, 3, 28, 28), without the padding of the MNIST-M recipe."""
-    return torch.from_numpy(centre_crop(stored))
-
-
-def _colour(stored: Bytes) -> Tensor:
-    """Put the channels first: (N, 32, 32, 3) to (N, 3, 32, 32)."""
-    return torch.from_numpy(channels_first(stored))
 
 
 _MNIST_M = "the published MNIST-M (Ganin & Lempitsky 2015), "
@@ -139,14 +129,14 @@ _SETS = {
         ("mnist_full", _grey, _BUILD.format("MNIST")),
         (
             "mnist_m_published",
-            _blended,
+            centre_crop,
             f"unpack the authors' mnist_m.tar.gz, linked from yaroslav.ganin.net, in ${VARIABLE}",
         ),
         ("usps", _usps, _BUILD.format("USPS")),
         ("fashion_mnist", _grey, f"apt install dataset-fashion-mnist, or {_BUILD.format('FashionMNIST')}"),
         (
             "cifar10",
-            _colour,
+            channels_first,
             f"curl https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz | tar xz -C ${VARIABLE} "
             "(torchvision's cifar-10-batches-py holds pickles, which run code when read, so it is not read)",
         ),

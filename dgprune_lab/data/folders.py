@@ -1,21 +1,17 @@
-"""Domains from folders of images in DomainBed's layout: domain/class/image."""
+"""Domains from folders of images in DomainBed's layout, domain/class/image, and a domain written as such a folder."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import PIL
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from ..core import DgpruneError, Domain, Pixels, Seed, at_home, late_bar, listed_names, note, public, unknown
-from .image_files import JPEG, SUFFIXES, Resize, broken_file, kind_of_file, read_image
+from ..core import Count, DgpruneError, Domain, Pixels, Seed, at_home, late_bar, listed_names, note, public, unknown
+from .image_files import SUFFIXES, ImageFiles, Resize, broken_file
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
 _DOMAINBED = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision IMG_EXTENSIONS
@@ -23,38 +19,6 @@ _LISTED = 4
 _HELD_OUT = 0.2  # DomainBed's --holdout_fraction, as it is by default
 
 Splits = Mapping[str, float] | Literal["domainbed"] | None
-
-
-class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files that are read when needed: an item is the image (3, size, size) and its label; see `read_image`.
-
-    Images are uint8; if any file holds more than 8 bits per channel, all images are float32 in [0, 1].
-
-    Attributes:
-        kinds: kind of file other than 8-bit grey or RGB, in words -> number of such files; read from their headers.
-    """
-
-    def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int, resize: Resize = "stretch") -> None:
-        self.files, self.targets, self.size = list(files), list(labels), size
-        self.resize: Resize = resize
-        held = [kind_of_file(path) for path in self.files if path.suffix.lower() not in JPEG]
-        self.deep = any(kind.deep for kind in held)
-        self.kinds = Counter(kind.words for kind in held if kind.words)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = read_image(self.files[index], size=self.size, resize=self.resize, deep=self.deep)
-        return image, self.targets[index]
-
-    def content(self) -> str:
-        """Return a hash of the bytes of all files and of how they are read."""
-        settings = (self.size, self.resize, self.deep, PIL.__version__)
-        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-        for path in self.files:
-            digest.update(hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
-        return digest.hexdigest()
 
 
 class _Found(NamedTuple):
@@ -90,7 +54,8 @@ def from_folder(
         root: the folder that holds one folder per domain.
         size: height and width in pixels to which every image is resized.
         resize: "stretch" resizes the whole image, without keeping its aspect ratio, as DomainBed does; "crop" resizes
-            its central square.
+            its central square. Before that, images are turned upright by their EXIF orientation tag, which DomainBed's
+            loader does not do: photographs with such a tag are other pixels there.
         splits: shares of each domain that add up to 1, stratified by class, as in {"train": 0.8, "score": 0.1,
             "report": 0.1}; None: 60 / 20 / 20, which a note tells. "domainbed" repeats DomainBed's own division with
             `seed` as its trial_seed: the 80 % it trains on are `train`, the other 20 % are halved into `score` and
@@ -152,6 +117,39 @@ def from_folder(
     return domains
 
 
+@public
+def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", images: Count | None = None) -> None:
+    """Write images of a domain as PNG files `folder/class/row.png`, which `from_folder` reads as one domain.
+
+    Channels beyond 8 bits are rounded to 8.
+
+    Args:
+        domain: a domain with labels.
+        folder: a new or empty folder; several domains go side by side into one folder.
+        split: the split whose images are written.
+        images: only the first `images` images of the split; None for all.
+
+    Raises:
+        DgpruneError: no labels, no such split, a class whose name cannot be that of a folder, or a folder that holds
+            something.
+    """
+    from torchvision.utils import save_image
+
+    path = at_home(folder)
+    if domain.labels is None:
+        raise DgpruneError(f"domain {domain.name!r} has no labels, so no class folder for its images.")
+    rows = domain.rows(split, images)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DgpruneError(f"folder {str(path)!r} is not empty; give a new one.")
+    names = {domain.class_label(int(label)) for label in domain.labels[rows]}
+    if odd := [name for name in names if name.startswith(".") or Path(name).name != name or "\\" in name]:
+        raise DgpruneError(f"the class {odd[0]!r} cannot be the name of a folder; name the classes otherwise.")
+    for image, row in zip(domain.take(rows).images, rows.tolist(), strict=True):
+        kind = path / domain.class_label(int(domain.labels[row]))
+        kind.mkdir(parents=True, exist_ok=True)
+        save_image(image, kind / f"{row}.png")
+
+
 def _domains(base: Path) -> dict[str, _Found]:
     """Domain -> its image files, sorted by name; a note reports the files that belong to none."""
     if not base.is_dir():
@@ -166,10 +164,11 @@ def _domains(base: Path) -> dict[str, _Found]:
             f"{base} holds no images as domain/class/image (class folders inside domain folders, files ending in "
             f"{', '.join(SUFFIXES)}). A single domain needs its own folder around its class folders."
         )
-    _note_left_out(base, [*_files(base), *(path for found in every.values() for path in found.left_out)])
+    if left_out := [*_files(base), *(path for found in every.values() for path in found.left_out)]:
+        listed = _some([str(path.relative_to(base)) for path in left_out])
+        note(f"from_folder left out {len(left_out)} files that do not lie as domain/class/image: {listed}.")
     classes = {name for found in by_domain.values() for name in found.groups}
-    empty = [path for found in every.values() for path in found.empty if path.name not in classes]
-    if empty:
+    if empty := [path for found in every.values() for path in found.empty if path.name not in classes]:
         listed = _some([str(path.relative_to(base)) for path in empty])
         note(f"from_folder: folders without an image are neither domains nor classes: {listed}.")
     return by_domain
@@ -220,12 +219,10 @@ def _note_kinds(name: str, images: ImageFiles) -> None:
 
 
 def _find(folder: Path, *, deeper: bool = True) -> _Found:
-    """Find the class folders of a domain: in its folder, or in the only subfolder of it.
-
-    Raises:
-        DgpruneError: images that lie deeper, or below several folders that are no class folders.
-    """
-    groups, folders = _by_class(folder), _folders(folder)
+    """Find the class folders of a domain in its folder, or in the only subfolder of it; refuse images elsewhere."""
+    folders = _folders(folder)
+    by_name = {inner.name: sorted(filter(_is_image, inner.iterdir())) for inner in folders}
+    groups = {name: files for name, files in by_name.items() if files}
     others = [inner for inner in folders if inner.name not in groups and any(map(_is_image, inner.rglob("*")))]
     empty = [inner for inner in folders if inner.name not in groups and inner not in others]
     if not groups and deeper and len(others) == 1:
@@ -242,12 +239,6 @@ def _find(folder: Path, *, deeper: bool = True) -> _Found:
     beside = [path for name in groups for path in _files(folder / name, deep=True) if path not in known]
     left_out = [*_files(folder), *beside, *(path for inner in others for path in _files(inner, deep=True))]
     return _Found(groups, left_out, empty if groups else [folder] * (not left_out))
-
-
-def _note_left_out(base: Path, files: Sequence[Path]) -> None:
-    if files:
-        listed = _some([str(path.relative_to(base)) for path in files])
-        note(f"from_folder left out {len(files)} files that do not lie as domain/class/image: {listed}.")
 
 
 def _note_classes(held: dict[str, set[str]], classes: list[str]) -> None:
@@ -280,9 +271,3 @@ def _files(base: Path, *, deep: bool = False) -> list[Path]:
 def _is_image(path: Path) -> bool:
     """Whether it is named like an image and is a file, or a link to one that is gone."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and (path.is_file() or not path.exists())
-
-
-def _by_class(domain: Path) -> dict[str, list[Path]]:
-    """Class folder -> its image files, sorted, for each class folder that has any."""
-    groups = {folder.name: sorted(filter(_is_image, folder.iterdir())) for folder in _folders(domain)}
-    return {name: files for name, files in groups.items() if files}

@@ -75,8 +75,7 @@ def read_usps_text(folder: Path) -> Arrays:
     Each line is a label from 1 to 10 and 256 pairs index:value with values in [-1, 1], which become uint8 by
     (value + 1) / 2 * 255, rounded down as in torchvision.
     """
-    (x_train, y_train), (x_test, y_test) = _usps(folder / "usps.bz2"), _usps(folder / "usps.t.bz2")
-    return Arrays(x_train, y_train, x_test, y_test)
+    return Arrays(*_usps(folder / "usps.bz2"), *_usps(folder / "usps.t.bz2"))
 
 
 def _usps(path: Path) -> tuple[Bytes, NDArray[np.int64]]:
@@ -95,10 +94,10 @@ def read_cifar_binary(folder: Path) -> Arrays:
     """
     content = [(folder / name).read_bytes() for name in CIFAR_BINARY]
     records = (np.frombuffer(data, np.uint8).reshape(-1, 3073) for data in (b"".join(content[:-1]), content[-1]))
-    (x_train, y_train), (x_test, y_test) = (
+    train, test = (
         (rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int64)) for rows in records
     )
-    return Arrays(x_train, y_train, x_test, y_test)
+    return Arrays(*train, *test)
 
 
 def read_png_lists(folder: Path) -> Arrays:

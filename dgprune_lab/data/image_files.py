@@ -1,16 +1,20 @@
-"""Single image files: their kinds, and their pixels at a given size."""
+"""Image files: their kinds, and their pixels at a given size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+import PIL
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from ..core import DgpruneError, depth_words, is_deep, pixels_of_picture
+from ..core import DgpruneError, kind_of_picture, pixels_of_picture
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 """File types that always have 8 bits and one page, so that their headers need not be read."""
@@ -18,21 +22,36 @@ SUFFIXES = (*JPEG, ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pn
 Resize = Literal["stretch", "crop"]
 
 
-class FileKind(NamedTuple):
-    """How a file differs from 8-bit grey or RGB, in words, and whether it has more than 8 bits per channel."""
+class ImageFiles(Dataset[tuple[Tensor, int]]):
+    """Image files that are read when needed: an item is the image (3, size, size) and its label; see `read_image`.
 
-    words: str
-    deep: bool
+    Images are uint8; if any file holds more than 8 bits per channel, all images are float32 in [0, 1].
 
-
-def kind_of_file(path: Path) -> FileKind:
-    """Return the kind of an image file, read from its header.
-
-    Raises:
-        DgpruneError: a file that is no image.
+    Attributes:
+        kinds: kind of file other than 8-bit grey or RGB, in words -> number of such files; read from their headers.
     """
-    with _opened(path) as picture:
-        return FileKind(depth_words(picture), is_deep(picture))
+
+    def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int, resize: Resize = "stretch") -> None:
+        self.files, self.targets, self.size = list(files), list(labels), size
+        self.resize: Resize = resize
+        held = [_kind_of_file(path) for path in self.files if path.suffix.lower() not in JPEG]
+        self.deep = any(deep for _, deep in held)
+        self.kinds = Counter(words for words, _ in held if words)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = read_image(self.files[index], size=self.size, resize=self.resize, deep=self.deep)
+        return image, self.targets[index]
+
+    def content(self) -> str:
+        """Return a hash of the bytes of all files and of how they are read."""
+        settings = (self.size, self.resize, self.deep, PIL.__version__)
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+        for path in self.files:
+            digest.update(hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
+        return digest.hexdigest()
 
 
 def broken_file(path: Path, *, size: int, resize: Resize) -> str | None:
@@ -59,6 +78,12 @@ def read_image(path: Path, *, size: int | None = None, resize: Resize = "stretch
     if deep and pixels.dtype == torch.uint8:
         pixels = pixels.to(torch.float32) / 255
     return pixels.repeat(3, 1, 1) if len(pixels) == 1 else pixels
+
+
+def _kind_of_file(path: Path) -> tuple[str, bool]:
+    """The kind of an image file, read from its header; see `core.kind_of_picture`."""
+    with _opened(path) as picture:
+        return kind_of_picture(picture)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from .container import tensors_from_bytes
 from .foreign import KEY, header_of, is_pickle, refuse_foreign
 from .weight_names import MOST, Fit, Tensors, first_few, fits, is_in, layers_of, same
 
+_ENDS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl")  # ends of files that hold weights, mostly
 _REPARAMETRISED = re.compile(r"\.parametrizations\.|_(orig|mask|g|v|u)$|fake_quant|activation_post_process")
 # What trainers put beside the weights, and what holds nothing but values.
 _REBUILD: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
@@ -220,9 +221,13 @@ def _number(value: Tensor, *, like: Tensor, what: str) -> Tensor:
 def _content(path: Path) -> Any:
     """The tensors of a file and the plain values around them; nothing in the file is executed."""
     if not path.is_file():
-        listed = sorted(p.name for p in path.glob("*.*")) if path.is_dir() else []
-        what = f"is a folder; name a file in it, such as {listed[0]}" if listed else "is no file; check the path"
-        raise DgpruneError(f"{path} {what}.")
+        if not path.is_dir():
+            raise DgpruneError(f"{path} is no file; check the path.")
+        files = sorted(inner.name for inner in path.glob("*") if inner.is_file() and not inner.name.startswith("."))
+        if not files:
+            raise DgpruneError(f"{path} is a folder; there is no file in it, so check the path.")
+        likely = next((name for name in files if name.endswith(_ENDS)), files[0])
+        raise DgpruneError(f"{path} is a folder; name a file in it, such as {likely}.")
     try:
         data = path.read_bytes()
     except OSError as error:
