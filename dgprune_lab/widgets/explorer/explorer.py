@@ -175,6 +175,7 @@ class Explorer(SessionActions):
             session.unpin(content.get("index"))
         elif kind == "reset":
             session.unpin()
+            session.host.forget_picked()
             self.choose(**{name: value for name, value in session.start.items() if name in CONTROLS})
         elif kind == "code":
             self.send({"type": "code", "text": self.code()})

@@ -16,7 +16,7 @@ import { choose, learn, listen, scorerOf, sendMessage, useInstead } from "./stat
 import { createPinTable } from "./pins.js";
 import { createSteps, undoKeys } from "./steps.js";
 import { withForced, withLayers } from "./by_hand.js";
-import { createForcing, listenToCells } from "./selection.js";
+import { clearSelection, createForcing, listenToCells } from "./selection.js";
 import { createStrip, pictureOf } from "./strip.js";
 import { loadVega } from "./views.js";
 import { watchKernel, watchSize, watchTheme } from "./watch.js";
@@ -58,6 +58,11 @@ function createPage(el, model, host) {
     open: (cells) => sendMessage(page, { type: "filter", ...(cells.length > 1 ? { cells } : cells[0]) }),
     choose: (field, value) => choose(page, { [field]: value }),
     send: (message) => sendMessage(page, message),
+    reset: () => {
+      clearSelection(page.strip);
+      sendMessage(page, { type: "reset" });
+      schedule(page);
+    },
     instead: () => useInstead(page),
     pick: (index) => {
       page.pin = index;

@@ -87,6 +87,13 @@ function link({ x, y, width, height }) {
 
 const place = ({ x, y }) => ({ left: `${x}px`, top: `${y}px` });
 
+// A narrower page would cut the current step at the right.
+export function keepInView(steps) {
+  if (steps.room === steps.scroll.clientWidth) return;
+  steps.room = steps.scroll.clientWidth;
+  intoView(steps, steps.buttons.get(steps.current));
+}
+
 // Only the strip scrolls, never the page around it.
 function intoView({ scroll }, element) {
   if (!element) return;
