@@ -26,9 +26,9 @@ _CARD = {"study": dict, "steps": list, "choice": dict, "pins": list, "history": 
 _CARD |= {"images": (int, type(None)), "calibration": int, "id": str, "saved": str}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class SavedStep:
-    """A step of a session.
+    """A step of a session, without its network.
 
     Attributes:
         number: 0 for the full network, then in the order in which the steps were made.
@@ -37,15 +37,15 @@ class SavedStep:
         label: what was done, in words.
         made: for "prune", the choices that were applied; for "finetune", `epochs`, `options` and `batchnorm`.
         mask: which filters of the full network are left.
-        table: what was measured of it; None if nothing was.
+        table: what was measured of it on the `report` splits; None if nothing was.
     """
 
     number: int
     parent: int | None
     kind: StepKind
     label: str
-    made: Mapping[str, Any]
     mask: Mask
+    made: Mapping[str, Any] = field(default_factory=dict)
     table: pd.DataFrame | None = field(default=None, repr=False)
 
 

@@ -16,7 +16,7 @@ from .history import History
 from .measurements import Measurements
 from .network_file import saved_text
 from .panel_host import PanelHost
-from .pin_board import PinBoard
+from .pins import PinBoard
 from .silent import silent_filters
 from .steps import Steps
 from .tried import view_of

@@ -17,27 +17,26 @@ from ...core import DgpruneError, Scores, note, public
 from ...scorers import SCORERS, Scorer
 from ...study import Study
 from ..panels.menu_scores import name_of
-from ..panels.protocol import Panel
+from ..panels.protocol import Item, Panel
 from ..worker import EXACT, Job
 from .choices import CONTROLS, Choices
 from .code import as_code
+from .controls import Controls
 from .history import entry_of
-from .pin_board import MOST
-from .saved_session import SavedSession, SavedStep, session_of, session_values, step_network
+from .pins import MOST
+from .saved_session import SavedSession, session_of, session_values, step_network
 from .session_content import session_content
 from .session_folder import Opened, check_folder, open_session, write_session, zipped
-from .step_actions import StepActions
 from .tried import view_of
 
 if TYPE_CHECKING:
     from .measurements import Measurements
 
 _PATIENCE = 10.0  # seconds in which a view that is still being measured may arrive
-Item = Scorer | Scores
 
 
 @public
-class SessionActions(StepActions):
+class SessionActions(Controls):
     """Save, load and download a session; copy it as code."""
 
     _key = ""  # tells sessions apart; one that is loaded goes on under its key
@@ -146,7 +145,6 @@ class SessionActions(StepActions):
 
     def _values(self) -> Mapping[str, Any]:
         session, load = self._session, self._session.measurements.load
-        about = ("number", "parent", "kind", "label", "made", "mask", "table")
         pins = (*(entry_of(view) for view, _ in session.board), *self._awaited)[:MOST]
         history = session.history.to_json()
         choices = [entry_of(session.view), *pins, *history["undo"], *history["redo"]]
@@ -154,7 +152,7 @@ class SessionActions(StepActions):
         menu = session.steps.full.menu
         saved = SavedSession(
             id=self._key,
-            steps=tuple(SavedStep(**{name: getattr(step, name) for name in about}) for step in session.steps),
+            steps=tuple(session.steps),
             choice=choices[0],
             pins=pins,
             history=history,

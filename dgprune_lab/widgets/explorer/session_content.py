@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from ...charts import drop, size_and_cost, sweep, trade_off
+from ...charts import trade_off
 from ...charts.renderer import Drawing
 from ...core import tidy
-from ..panels.protocol import Row, Tried, View
+from ..panels.protocol import View
 from ..panels.trade_off import distinct, table_of
 from .frames import EXTRA
-from .grid_picture import filters_kept_svg
+from .pictures import filters_kept_svg, is_labelled, view_charts
 from .saved_session import network_file
 from .session_folder import CHARTS, CODE, PINS, STEPS
 
-_WIDE, _PLOT = 760, 400
-_MOVED = ("id", "by", "ratio", "moving")
+_WIDE = 760
 
 
 def session_content(
@@ -41,7 +39,7 @@ def session_content(
         tried = distinct(view.tried)
         table = table_of(tried) if tried else tidy([], extra=EXTRA)
         charts = dict(view_charts(view))
-        if tried and _labelled(view):
+        if tried and is_labelled(view):
             charts = {"trade_off": trade_off(table, width=_WIDE).to_dict(validate=False), **charts}
         drawing.begin(list(charts.values()))
         yield CODE, code + "\n"
@@ -64,28 +62,3 @@ def _table(table: pd.DataFrame, file: str) -> Iterator[tuple[str, str | bytes]]:
     yield file, table.to_csv(index=False)
     if find_spec("pyarrow"):
         yield file.replace(".csv", ".parquet"), table.to_parquet(index=False)
-
-
-def view_charts(view: View) -> Iterator[tuple[str, Row]]:
-    """Yield (name, specification) of the charts of the present view with its curve, those that have numbers."""
-    present, labelled = view.present, _labelled(view)
-    if present is None:
-        return
-    curve = [one for one in distinct(view.tried) if _settings(one) == _settings(present)]
-    of_ratio = {one.choice["ratio"]: one.table for one in curve}  # a step and its pin are one network
-    if curve and labelled:
-        yield "accuracy", sweep(pd.concat(of_ratio.values(), ignore_index=True)).to_dict(validate=False)
-    if len(present.table):
-        full = (view.full or view.study).graph.full._asdict()
-        yield "size_and_cost", size_and_cost(present.table, full=full, width=_PLOT).to_dict(validate=False)
-        if labelled:
-            yield "accuracy_change", drop(present.table, width=_PLOT).to_dict(validate=False)
-
-
-def _labelled(view: View) -> bool:
-    return any(domain.labels is not None for domain in view.study.domains)
-
-
-def _settings(tried: Tried) -> dict[str, Any]:
-    """What one curve shares: all choices but the ratio."""
-    return {name: value for name, value in tried.choice.items() if name not in _MOVED}

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
@@ -24,39 +24,26 @@ from ...training import with_network
 from .choices import Choices
 from .frames import AGREEMENT, CALIBRATION, Origin, full_table
 from .measurements import Measurements
+from .saved_session import SavedStep, StepKind
 
 KEPT = 500_000_000
 """Bytes of weights that steps keep in memory, besides the full network and the present step."""
 
-StepKind = Literal["full", "prune", "finetune"]
 Row = dict[str, Any]
 
 
 @dataclass(eq=False, kw_only=True)
-class Step:
+class Step(SavedStep):
     """One network of the tree.
 
     Attributes:
-        number: 0 for the full network, then in the order in which the steps were made.
-        parent: number of the step that it was made from; None for the full network.
-        kind, label: what was done.
-        mask: which filters of the full network are left.
         network: the network; its weights may be in `file` instead of memory, so use `Steps.network`.
-        made: for "prune" the choices that were applied, for "finetune" `epochs`, `options` and `batchnorm`.
-        table: what was measured of it on the `report` splits; None if nothing yet.
         file: where its weights are, once they were written.
         away: whether they are there alone.
         used: when it was used, as a count.
     """
 
-    number: int
-    parent: int | None
-    kind: StepKind
-    label: str
-    mask: Mask
     network: nn.Module = field(repr=False)
-    made: Mapping[str, Any] = field(default_factory=dict)
-    table: pd.DataFrame | None = field(default=None, repr=False)
     _rows: tuple[pd.DataFrame, list[Row]] | None = field(default=None, repr=False)
     file: Path | None = None
     away: bool = False
