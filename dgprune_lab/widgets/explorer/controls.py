@@ -176,11 +176,11 @@ class Controls(CommWidget):
 
     def undo(self) -> None:
         """Go back to the choices before the present ones."""
-        self._session.workbench.undo()
+        self._session.workbench.move(-1)
 
     def redo(self) -> None:
         """Restore the choices that were undone last."""
-        self._session.workbench.redo()
+        self._session.workbench.move(1)
 
     def _number(self) -> int:
         """Number of the newest request, valid or not."""

@@ -32,6 +32,7 @@ from ...diagnostics.drop import accuracy_change
 from ...measurement import LATENCY_IMAGES, calibration_count, latency_row, timings
 from ...stats import intervals
 from ...study import Study, mask_provenance, remaining_cost
+from ..panels.protocol import Row
 
 AGREEMENT = "agreement"
 EXTRA = ("calibration",)
@@ -40,7 +41,6 @@ STEP = 0.05
 _LETTERS = 11  # of a domain's name with its mark, beside chart D
 SPLIT = "report"
 _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
-Row = dict[str, Any]
 
 
 class Origin(NamedTuple):

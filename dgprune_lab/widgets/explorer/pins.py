@@ -15,6 +15,7 @@ from ...core import DIAMOND, BatchNorm, Exposure, Lock, Mask, Outcomes, exposure
 from ...diagnostics.drop import accuracy_change
 from ...scorers import Scorer
 from ...study import Study, fingerprint
+from ..panels.protocol import Row
 from .choices import Choices, frame_key, listed
 from .frames import AGREEMENT, SPLIT
 from .history import entry_of
@@ -23,7 +24,6 @@ from .measurements import Measurements
 LETTERS = "abc"
 MOST = len(LETTERS)
 OUTDATED = " (its scorer has changed since)"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

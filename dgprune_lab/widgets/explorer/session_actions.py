@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import torch
@@ -25,12 +25,8 @@ from .controls import Controls
 from .history import entry_of
 from .pins import MOST
 from .saved_session import SavedSession, session_of, session_values, step_network
-from .session_content import session_content
-from .session_folder import Opened, check_folder, open_session, write_session, zipped
+from .session_folder import Opened, check_folder, open_session, session_content, write_session, zipped
 from .tried import view_of
-
-if TYPE_CHECKING:
-    from .measurements import Measurements
 
 _PATIENCE = 10.0  # seconds in which a view that is still being measured may arrive
 
@@ -119,13 +115,12 @@ class SessionActions(Controls):
         self._session.worker.put("download", self._download, priority=EXACT)
 
     def _retry(self) -> None:
-        """Do again what failed last: the download, the saving, the fine-tuning, or the measurement."""
-        session = self._session
-        if session.failed_job == "download":
-            session.say(error=None)
-            self.download()
-        else:
-            session.retry(ack=self._number())
+        """Do again what failed last; measure the present view if it was nothing else."""
+        session, bench = self._session, self._session.workbench
+        jobs = {"download": self.download, "save": session.save, "pin": session.pin}
+        jobs |= {"apply": bench.apply, "finetune": bench.again}
+        session.say(error=None)
+        jobs.get(session.failed_job, lambda: session.measure(ack=self._number()))()
 
     def _download(self) -> Job:
         self._key = self._key or uuid4().hex
@@ -194,13 +189,10 @@ def _pinned_again(explorer: SessionActions) -> Job:
     session = explorer._session
     for pin in explorer._awaited:
         view: Choices = session.steps.full.checked({"id": 0, "by": "kernel", **pin}, steps=range(len(session.steps)))
-        number = view.get("step", 0)
-        measured: Measurements = session.steps.ready(number) or session.steps.apart(number)
-        for words in measured.scoring(view):
-            yield words
+        measured = session.steps.apart(view.get("step", 0))
+        yield from measured.scoring(view)
         if measured.exact(view) is None:
-            for words in measured.measure(view):
-                yield words
+            yield from measured.measure(view)
         yield from session.board.add(measured, view)
         explorer._awaited = explorer._awaited[1:]
     yield from session.board.compare(session.measurements, session.view)

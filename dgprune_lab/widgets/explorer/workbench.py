@@ -59,8 +59,10 @@ class Workbench:
             elif kind == "finetune":
                 options = replace(FINETUNING, lr=content.get("lr"), augmentation=content.get("augment"))
                 self.finetune(epochs=content.get("epochs", 1), options=options)
-            elif kind in ("apply", "cancel", "undo", "redo"):
-                getattr(self, str(kind))()
+            elif kind in ("undo", "redo"):
+                self.move(-1 if kind == "undo" else 1)
+            elif kind in ("apply", "cancel"):
+                getattr(self, kind)()
         except (DgpruneError, KeyError, TypeError, ValueError) as error:
             self._session.failed(error)
 
@@ -96,15 +98,8 @@ class Workbench:
             self._say(None)
             self._session.say(message="The fine-tuning was cancelled; the network it began from is unchanged.")
 
-    def undo(self) -> None:
-        """Go back to the choices before the present ones."""
-        self._move(-1)
-
-    def redo(self) -> None:
-        """Go to the choices that were undone last."""
-        self._move(1)
-
-    def _move(self, by: int) -> None:
+    def move(self, by: int) -> None:
+        """Go back to the choices before the present ones (-1), or to those that were undone last (1)."""
         session = self._session
         session.history.settle(session.view)  # a choice that has not come to rest is one step of its own
         if not session.history.move(by, go=session.choose):

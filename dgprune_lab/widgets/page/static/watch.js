@@ -1,10 +1,10 @@
 // What happens around the explorer: its width, the theme of the page, the life of the kernel.
 
+import { follow } from "./elements.js";
 import { zoomOf } from "./projector.js";
 import { keepInView } from "./steps.js";
 import { inksOf } from "./views.js";
 
-const LOST = ["comm_live_update", "destroy"]; // events of a model without its comm
 const TALL = 536; // pixels from the slider to the end of the charts
 
 export function watchSize(page) {
@@ -60,7 +60,7 @@ export function watchKernel(page) {
     page.gone = gone;
     page.schedule();
   };
-  // The kernel was restarted, or the widget was closed.
+  // The model lost its comm: the kernel restarted, or the widget was closed.
   const lost = () => {
     page.lost = true;
     page.gone = true;
@@ -75,9 +75,9 @@ export function watchKernel(page) {
   const { statusChanged, connectionStatusChanged, disposed, iopubMessage } = kernelOf(page) ?? {};
   const signals = [[statusChanged, check], [connectionStatusChanged, check], [disposed, check], [iopubMessage, heard]];
   for (const [signal, act] of signals) signal?.connect(act);
-  for (const event of LOST) page.model.on(event, lost);
+  const unfollow = follow(page.model, { comm_live_update: lost, destroy: lost });
   return () => {
     for (const [signal, act] of signals) signal?.disconnect(act);
-    for (const event of LOST) page.model.off(event, lost);
+    unfollow();
   };
 }
