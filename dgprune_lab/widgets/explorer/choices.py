@@ -164,9 +164,8 @@ def arguments(choices: Choices, *, taken: Mask | None, graph: FilterGraph) -> di
         DgpruneError: a filter to keep that the step no longer has.
     """
     layers, removed, kept = by_hand(choices)
-    lists: dict[str, dict[str, list[int]]] = {}
+    lists: Forced = {"remove": {}, "keep": {}}
     for name, pairs in (("remove", removed), ("keep", kept)):
-        lists[name] = {}
         for layer, filters in pairs:
             left = list(range(graph[layer].filters)) if taken is None else taken.kept(layer)
             gone = sorted(set(filters) - set(left))

@@ -16,8 +16,9 @@ from ..panels.protocol import Row, Tried, View
 from ..panels.trade_off import distinct
 
 _SHOWN = ("accuracy", "accuracy_change")
-_PLOT = 400
+_PLOT = 400  # pixels of a chart
 _MOVED = ("id", "by", "ratio", "moving")
+# Of the filter grid, as the page's menu saves it:
 _SIDE, _WIDTH, _GAP, _EDGE, _HEAD = 148, 660, 8, 12, 44
 _SIZES = (15, 13, 11, 9, 8)  # of a cell
 _TALL = 900  # pixels; larger cells are taken as long as all fit

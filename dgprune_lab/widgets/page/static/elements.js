@@ -38,7 +38,7 @@ export function lendKeys(root) {
 }
 
 // Listens to a model, {event: handler}; returns a function that ends it.
-export function follow(model, handlers) {
+export function listenTo(model, handlers) {
   for (const [event, handler] of Object.entries(handlers)) model.on(event, handler);
   return () => Object.entries(handlers).forEach(([event, handler]) => model.off(event, handler));
 }

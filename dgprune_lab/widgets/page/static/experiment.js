@@ -1,7 +1,7 @@
 // A study that is watched: how far it is, its chart, the runs that ended last, and those that failed.
 
 import { chartMenu } from "./chart_menu.js";
-import { follow, lendKeys, node, perFrame, say, select, show } from "./elements.js";
+import { lendKeys, listenTo, node, perFrame, say, select, show } from "./elements.js";
 import { inked } from "./memory.js";
 import { fillNotice } from "./notices.js";
 import { endPage, endView, feed, inksOf, loadVega, redraw } from "./views.js";
@@ -17,7 +17,7 @@ function render({ model, el, host }) {
   el.append(page.root);
   const again = () => embed(page);
   const news = { "change:status": page.schedule, "change:data": page.schedule, "change:runs": page.schedule, "change:chart": again };
-  const stops = [follow(model, news), watchTheme(page, again), watchKernel(page), lendKeys(page.root)];
+  const stops = [listenTo(model, news), watchTheme(page, again), watchKernel(page), lendKeys(page.root)];
   paint(page);
   loadVega(page, embed, [page.box]);
   return () => endPage(page, stops);

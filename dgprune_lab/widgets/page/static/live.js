@@ -1,7 +1,7 @@
 // A run in the background: a chart that grows, a progress line, and a button to stop and resume.
 
 import { chartMenu } from "./chart_menu.js";
-import { button, follow, lendKeys, node, perFrame, say, show } from "./elements.js";
+import { button, lendKeys, listenTo, node, perFrame, say, show } from "./elements.js";
 import { inked } from "./memory.js";
 import { fillNotice } from "./notices.js";
 import { endPage, feed, inksOf, loadVega, redraw } from "./views.js";
@@ -53,7 +53,7 @@ function listen(page) {
     page.schedule();
   };
   watchSilence(page);
-  return follow(page.model, { "change:status": status, "change:data": page.schedule });
+  return listenTo(page.model, { "change:status": status, "change:data": page.schedule });
 }
 
 // A run reports several times a second; JupyterLab reports a stopped kernel late, so check after silence.

@@ -1,6 +1,6 @@
 // A question with options: one is chosen and locked, then the measured answer is shown beside it. All state is the model's.
 
-import { button, enable, follow, lendKeys, node, radios, say, show } from "./elements.js";
+import { button, enable, lendKeys, listenTo, node, radios, say, show } from "./elements.js";
 import { drawChart } from "./live_chart.js";
 
 const TRAITS = ["chosen", "locked", "shown", "answer"];
@@ -15,7 +15,7 @@ function render({ model, el, host }) {
   layOut(page);
   el.append(page.root);
   const again = () => paint(page);
-  const stops = [follow(model, Object.fromEntries(TRAITS.map((trait) => [`change:${trait}`, again]))), lendKeys(page.root)];
+  const stops = [listenTo(model, Object.fromEntries(TRAITS.map((trait) => [`change:${trait}`, again]))), lendKeys(page.root)];
   paint(page);
   return () => {
     stops.forEach((stop) => stop());

@@ -1,7 +1,7 @@
 // The state of the page: what it learns from Python, and what the user chooses.
 
 import { createControls } from "./controls.js";
-import { follow, saveBlob } from "./elements.js";
+import { listenTo, saveBlob } from "./elements.js";
 import { answerOffline, precomputed } from "./offline.js";
 import { showCode } from "./notices.js";
 import { isGone } from "./watch.js";
@@ -17,7 +17,7 @@ export function listen(page) {
     learn(page);
     page.schedule();
   };
-  return follow(page.model, {
+  return listenTo(page.model, {
     "change:plan": again, "change:frames": again, "change:pins": again, "change:silent": again, "change:panels": again, "change:tree": page.schedule, "change:static": () => restart(page),
     "change:status": () => onStatus(page), "change:choice": () => onChoice(page), "msg:custom": (message, buffers) => onMessage(page, message, buffers),
   });

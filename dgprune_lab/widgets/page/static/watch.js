@@ -1,6 +1,6 @@
 // What happens around the explorer: its width, the theme of the page, the life of the kernel.
 
-import { follow } from "./elements.js";
+import { listenTo } from "./elements.js";
 import { zoomOf } from "./projector.js";
 import { keepInView } from "./steps.js";
 import { inksOf } from "./views.js";
@@ -75,9 +75,9 @@ export function watchKernel(page) {
   const { statusChanged, connectionStatusChanged, disposed, iopubMessage } = kernelOf(page) ?? {};
   const signals = [[statusChanged, check], [connectionStatusChanged, check], [disposed, check], [iopubMessage, heard]];
   for (const [signal, act] of signals) signal?.connect(act);
-  const unfollow = follow(page.model, { comm_live_update: lost, destroy: lost });
+  const silence = listenTo(page.model, { comm_live_update: lost, destroy: lost });
   return () => {
     for (const [signal, act] of signals) signal?.disconnect(act);
-    unfollow();
+    silence();
   };
 }
