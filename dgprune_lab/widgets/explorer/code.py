@@ -76,7 +76,8 @@ class _Writer:
     def __init__(
         self, study: Study, steps: Mapping[int, SavedStep], *, menu: Mapping[str, Item], calibration: int
     ) -> None:
-        self._study, self._steps, self._menu, self._calibration = study, steps, menu, calibration
+        self._study, self._steps, self._menu = study, steps, menu
+        self._calibrated = "" if calibration == CALIBRATION else f", images={calibration}"
         self._variables: dict[str, str] = {}
 
     def supply(self, scorers: Mapping[str, str]) -> str:
@@ -103,7 +104,7 @@ class _Writer:
             choices = Choices(**made)  # type: ignore[typeddict-item]
             pruned = f"dg.prune({before}.model, mask)"
             if choices["batchnorm"] == "recalibrate" and self._study.has_batchnorm:
-                pruned = f"dg.recalibrate({pruned}, study.sources{self._calibrated()})"
+                pruned = f"dg.recalibrate({pruned}, study.sources{self._calibrated})"
             lines += [f"mask = {self._allocated(choices, self._scorer(choices['scorer']))}", f"{network} = {pruned}"]
         else:
             options, plain = made["options"], TrainingOptions().to_json()
@@ -127,8 +128,8 @@ class _Writer:
         value = self._scorer(view["scorer"])
         named = "" if value == "scorer" else f"scorer = {value}\n"
         made = f"dg.prune({before}.model, mask)"
-        if batchnorm == "recalibrate" and self._calibrated():
-            made, batchnorm = f"dg.recalibrate({made}, study.sources{self._calibrated()})", "as_is"
+        if batchnorm == "recalibrate" and self._calibrated:
+            made, batchnorm = f"dg.recalibrate({made}, study.sources{self._calibrated})", "as_is"
         first = "" if images is None else f", images={images}"
         labelled = any(domain.labels is not None for domain in self._study.domains)
         metric = ', metric="accuracy"' if labelled else ""
@@ -137,9 +138,6 @@ class _Writer:
 small = {made}
 table = dg.measure(small, study.domains{first}, batchnorm={batchnorm!r}, latency=False)
 dg.summary(table{metric})"""
-
-    def _calibrated(self) -> str:
-        return "" if self._calibration == CALIBRATION else f", images={self._calibration}"
 
     def _scorer(self, name: str) -> str:
         return self._variables.get(name) or str(_expression(name, self._menu.get(name)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, cast
 
 import pandas as pd
@@ -164,7 +165,7 @@ class Controls(CommWidget):
                 cancelled.
         """
         session, before = self._session, len(self._session.steps)
-        session.workbench.finetune(epochs=epochs, options=options or FINETUNING)
+        session.workbench.finetune(replace(options or FINETUNING, epochs=epochs))
         if wait:
             session.worker.wait("finetune", timeout=threading.TIMEOUT_MAX)
             if all(step.kind != "finetune" for step in list(session.steps)[before:]):

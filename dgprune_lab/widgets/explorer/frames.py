@@ -283,16 +283,12 @@ def latency_steps(study: Study, mask: Mask | None, *, slow: bool) -> Generator[N
         yield
 
 
-def timed_table(table: pd.DataFrame, milliseconds: list[float], *, images: int) -> pd.DataFrame:
-    """Return the table of a frame with a row for the latency."""
-    about = records(table, metric="parameters")[0]
-    return tidy([*records(table), {**about, **latency_row(milliseconds, images)}], extra=EXTRA)
-
-
-def latency_text(milliseconds: list[float], *, full: list[float], images: int) -> Row:
-    """Return median and range of the latency as text, and how it compares: no difference if the ranges overlap."""
-    row = latency_row(milliseconds, images)
+def with_latency(frame: Frame, milliseconds: list[float], *, full: list[float], images: int) -> Frame:
+    """Return a frame with median and range of the latency, and how it compares: no difference if the ranges overlap."""
+    row, (about,) = latency_row(milliseconds, images), records(frame.table, metric="parameters")
     text = f"{row['value']:.1f} ms for {images} images ({row['low']:.1f} to {row['high']:.1f})"
     overlap = min(milliseconds) <= max(full) and min(full) <= max(milliseconds)
     text += "; no clear difference from the full network" if overlap else f"; full network {np.median(full):.1f} ms"
-    return {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}
+    latency = {"text": text, **{name: row[name] for name in ("value", "low", "high")}}
+    timed = tidy([*records(frame.table), {**about, **row}], extra=EXTRA)
+    return replace(frame, payload={**frame.payload, "latency": latency}, timed=timed)

@@ -39,7 +39,7 @@ class Workbench:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.job: Progress | None = None
-        self._wanted: tuple[int, TrainingOptions] = (1, FINETUNING)
+        self._wanted = FINETUNING
 
     def check_open(self) -> None:
         """Refuse work that nothing would do any more.
@@ -57,8 +57,8 @@ class Workbench:
             if kind == "goto":
                 self._session.choose(dict(content.get("choice") or {}))
             elif kind == "finetune":
-                options = replace(FINETUNING, lr=content.get("lr"), augmentation=content.get("augment"))
-                self.finetune(epochs=content.get("epochs", 1), options=options)
+                wanted = {"lr": content.get("lr"), "augmentation": content.get("augment")}
+                self.finetune(replace(FINETUNING, **wanted, epochs=content.get("epochs", 1)))
             elif kind in ("undo", "redo"):
                 self.move(-1 if kind == "undo" else 1)
             elif kind in ("apply", "cancel"):
@@ -73,7 +73,7 @@ class Workbench:
         view = self._session.view
         self._session.worker.put("apply", lambda: self._apply(view), priority=EXACT)
 
-    def finetune(self, *, epochs: int, options: TrainingOptions) -> None:
+    def finetune(self, options: TrainingOptions) -> None:
         """Fine-tune the present network, in the background; filters that are removed in it are applied first.
 
         Raises:
@@ -82,14 +82,14 @@ class Workbench:
         self.check_open()
         if self.job is not None:
             raise DgpruneError("a fine-tuning is running; cancel it, or wait for it, before you start another one.")
-        self._wanted = epochs, replace(options, epochs=epochs)
+        self._wanted = options
         self._say({"words": "Fine-tuning: about to begin", "done": 0, "total": 0})
         view = self._session.view
         self._session.worker.put("finetune", lambda: self._finetune(view), priority=CURVES)
 
     def again(self) -> None:
         """Start the last fine-tuning again, after it failed."""
-        self.finetune(epochs=self._wanted[0], options=self._wanted[1])
+        self.finetune(self._wanted)
 
     def cancel(self) -> None:
         """End a fine-tuning; the step that it began from stays as it was."""
@@ -137,7 +137,7 @@ class Workbench:
         return step.number
 
     def _finetune(self, view: Choices) -> Job:
-        session, (epochs, options) = self._session, self._wanted
+        session, options, epochs = self._session, self._wanted, self._wanted.epochs
         try:
             number = yield from self._applied(view)
             if number is None:

@@ -1,7 +1,7 @@
 // A chart's menu: its picture as SVG or PNG, and its rows as CSV. Nothing leaves the page but the file that is saved.
 
 import { csvOf, csvText, fileName, rowsOf } from "./chart_rows.js";
-import { button, node, saveBlob, show } from "./elements.js";
+import { button, node, saveBlob, show, swallow } from "./elements.js";
 import { drawnAnew } from "./views.js";
 
 const PIXELS = 2; // per unit, so that a PNG is sharp in print
@@ -59,8 +59,7 @@ function onKey(event, { menu, open, turn }) {
   else if (event.key === "Home") items[0].focus();
   else if (event.key === "End") items.at(-1).focus();
   else return;
-  event.preventDefault();
-  event.stopPropagation();
+  swallow(event);
 }
 
 const isEmpty = ({ spec, wanted }) => rowsOf(spec, wanted).every(({ rows }) => !rows.length);

@@ -43,6 +43,12 @@ export function listenTo(model, handlers) {
   return () => Object.entries(handlers).forEach(([event, handler]) => model.off(event, handler));
 }
 
+// A key that was answered here: neither the browser nor the notebook acts on it.
+export function swallow(event) {
+  event.preventDefault();
+  event.stopPropagation();
+}
+
 export function button(text, press, attributes = {}) {
   const click = (event) => event.currentTarget.getAttribute("aria-disabled") === "true" || press(event);
   return node("button", { type: "button", class: "dgx-button", text, on: { click }, ...attributes });
