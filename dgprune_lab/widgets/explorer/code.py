@@ -16,7 +16,7 @@ from ...study import Study
 from ...training import TrainingOptions
 from ..panels.protocol import Item
 from .choices import Choices, arguments, hand_reads, is_by_hand
-from .frames import CALIBRATION
+from .frames import CALIBRATION, is_labelled
 from .saved_session import SavedStep
 
 _LINE = 90
@@ -131,8 +131,7 @@ class _Writer:
         if batchnorm == "recalibrate" and self._calibrated:
             made, batchnorm = f"dg.recalibrate({made}, study.sources{self._calibrated})", "as_is"
         first = "" if images is None else f", images={images}"
-        labelled = any(domain.labels is not None for domain in self._study.domains)
-        metric = ', metric="accuracy"' if labelled else ""
+        metric = ', metric="accuracy"' if is_labelled(self._study) else ""
         return f"""\
 {named}mask = {self._allocated(view, "scorer")}
 small = {made}

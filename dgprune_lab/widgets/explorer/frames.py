@@ -145,6 +145,11 @@ def all_images(study: Study, images: int | None) -> bool:
     return images is None or all(len(domain.rows(SPLIT)) <= images for domain in study.domains)
 
 
+def is_labelled(study: Study) -> bool:
+    """Return whether any domain has labels."""
+    return any(domain.labels is not None for domain in study.domains)
+
+
 def time_share(mask: Mask) -> float:
     """Return about which share of the full network's time the pruned one takes: the mean of two shares.
 

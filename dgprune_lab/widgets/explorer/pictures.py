@@ -14,6 +14,7 @@ from ...core import Mask
 from ..page.static import picture
 from ..panels.protocol import Row, Tried, View
 from ..panels.trade_off import distinct
+from .frames import is_labelled
 
 _SHOWN = ("accuracy", "accuracy_change")
 _PLOT = 400  # pixels of a chart
@@ -79,7 +80,7 @@ def _with_rows(part: Any, data: Mapping[str, Any]) -> Any:
 
 def view_charts(view: View) -> Iterator[tuple[str, Row]]:
     """Yield (name, specification) of the charts of the present view with its curve, those that have numbers."""
-    present, labelled = view.present, is_labelled(view)
+    present, labelled = view.present, is_labelled(view.study)
     if present is None:
         return
     curve = [one for one in distinct(view.tried) if _settings(one) == _settings(present)]
@@ -91,11 +92,6 @@ def view_charts(view: View) -> Iterator[tuple[str, Row]]:
         yield "size_and_cost", size_and_cost(present.table, full=full, width=_PLOT).to_dict(validate=False)
         if labelled:
             yield "accuracy_change", drop(present.table, width=_PLOT).to_dict(validate=False)
-
-
-def is_labelled(view: View) -> bool:
-    """Return whether any domain of the study has labels."""
-    return any(domain.labels is not None for domain in view.study.domains)
 
 
 def _settings(tried: Tried) -> dict[str, Any]:

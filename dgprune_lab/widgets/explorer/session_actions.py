@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -23,6 +22,7 @@ from .choices import CONTROLS, Choices
 from .code import as_code
 from .controls import Controls
 from .history import entry_of
+from .network_file import safe_name
 from .pins import MOST
 from .saved_session import SavedSession, session_of, session_values, step_network
 from .session_folder import Opened, check_folder, open_session, session_content, write_session, zipped
@@ -126,7 +126,7 @@ class SessionActions(Controls):
         self._key = self._key or uuid4().hex
         self._session.say(work="collecting the files of the session")
         yield
-        name = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{self._session.study.name}-session")[-80:].lstrip("._-")
+        name = safe_name(f"{self._session.study.name}-session", most=80)
         data = zipped(name, self._content(), values=self._values())
         self.send({"type": "file", "name": f"{name}.zip", "mime": "application/zip"}, buffers=[data])
         self._session.say(work="")

@@ -34,8 +34,8 @@ from ...core import (
 from ...models import save
 from ..panels.protocol import View
 from ..panels.trade_off import distinct, table_of
-from .frames import EXTRA
-from .pictures import filters_kept_svg, is_labelled, view_charts
+from .frames import EXTRA, is_labelled
+from .pictures import filters_kept_svg, view_charts
 from .saved_session import network_file
 
 CARD, CODE, STEPS, PINS = "session.json", "repeat.py", "tables/steps.csv", "tables/pins.csv"
@@ -81,7 +81,7 @@ def session_content(
         tried = distinct(view.tried)
         table = table_of(tried) if tried else tidy([], extra=EXTRA)
         charts = dict(view_charts(view))
-        if tried and is_labelled(view):
+        if tried and is_labelled(view.study):
             charts = {"trade_off": trade_off(table, width=_WIDE).to_dict(validate=False), **charts}
         drawing.begin(list(charts.values()))
         yield CODE, code + "\n"

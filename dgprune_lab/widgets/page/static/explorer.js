@@ -13,7 +13,7 @@ import { current, embedCharts, endCharts, paint, schedule } from "./drawing.js";
 import { clearPanels, createPanels } from "./panels.js";
 import { choose, learn, listen, scorerOf, sendMessage, useInstead } from "./state.js";
 import { createPinTable } from "./pins.js";
-import { createSteps, undoKeys } from "./steps.js";
+import { createSteps, keepInView, undoKeys } from "./steps.js";
 import { withForced, withLayers } from "./by_hand.js";
 import { clearSelection, createForcing, listenToCells } from "./selection.js";
 import { createStrip, pictureOf } from "./strip.js";
@@ -24,7 +24,7 @@ function render({ model, el, host }) {
   const page = createPage(el, model, host);
   learn(page);
   layOut(page);
-  const stops = [listen(page), watchSize(page), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root), undoKeys(page.root, page.steps)];
+  const stops = [listen(page), watchSize(page, () => keepInView(page.steps)), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root), undoKeys(page.root, page.steps)];
   paint(page);
   loadVega(page, embedCharts, Object.values(page.boxes));
   return () => {

@@ -18,8 +18,7 @@ export function createPanels(acts) {
   const announced = node("span", { class: "dgx-said", "aria-live": "polite" });
   const body = node("div", { class: "dgx-panel" }, error, text, menus.box, actions.box, pager.box, charts, announced);
   body.hidden = true;
-  const parts = { bar, body, text, error, menus, actions, pager, charts, announced };
-  const panels = { ...parts, acts, views: new Map(), open: null, number: 0, ack: 0, picked: {} };
+  const panels = { bar, body, text, error, menus, actions, pager, charts, announced, acts, views: new Map(), open: null, number: 0, ack: 0, picked: {} };
   return panels;
 }
 

@@ -2,12 +2,11 @@
 
 import { listenTo } from "./elements.js";
 import { zoomOf } from "./projector.js";
-import { keepInView } from "./steps.js";
 import { inksOf } from "./views.js";
 
 const TALL = 536; // pixels from the slider to the end of the charts
 
-export function watchSize(page) {
+export function watchSize(page, resized) {
   const observer = new ResizeObserver(() => {
     const width = page.root.clientWidth;
     const layout = width >= 1000 ? "wide" : width >= 840 ? "medium" : width >= 560 ? "small" : "stack";
@@ -17,7 +16,7 @@ export function watchSize(page) {
     page.root.style.setProperty("--dgx-main", `${Math.max(360, Math.round(TALL - above))}px`);
     // The sentence stays in view below the first line.
     page.root.style.setProperty("--dgx-first", `${page.controls.box.firstChild.offsetHeight}px`);
-    keepInView(page.steps);
+    resized();
     page.schedule();
   });
   [page.root, page.main, page.strip.scroll, page.controls.box.firstChild].forEach((watched) => observer.observe(watched));
