@@ -28,10 +28,10 @@ from dgprune_lab.core import files
 from dgprune_lab.pruning import read_groups
 from dgprune_lab.widgets.explorer import session_folder
 from dgprune_lab.widgets.explorer.code import as_code
-from dgprune_lab.widgets.explorer.grid_picture import filters_kept_svg
 from dgprune_lab.widgets.explorer.history import History, entry_of
 from dgprune_lab.widgets.explorer.measurements import Measurements
 from dgprune_lab.widgets.explorer.network_file import file_name
+from dgprune_lab.widgets.explorer.pictures import filters_kept_svg, view_charts
 from dgprune_lab.widgets.explorer.saved_session import (
     SavedSession,
     SavedStep,
@@ -41,7 +41,6 @@ from dgprune_lab.widgets.explorer.saved_session import (
     step_network,
     study_values,
 )
-from dgprune_lab.widgets.explorer.session_content import view_charts
 from dgprune_lab.widgets.explorer.session_folder import CARD, check_folder, open_session, write_session, zipped
 from dgprune_lab.widgets.explorer.tried import view_of
 

@@ -16,8 +16,8 @@ from torch import nn
 import dgprune_lab as dg
 from dgprune_lab.widgets import Panel, View
 from dgprune_lab.widgets.explorer.choices import hand_reads
-from dgprune_lab.widgets.explorer.finetuning import tuning_steps
 from dgprune_lab.widgets.explorer.frames import sentence
+from dgprune_lab.widgets.explorer.workbench import tuning_steps
 
 
 class Tiny(nn.Module):

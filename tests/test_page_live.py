@@ -237,6 +237,8 @@ def test_a_step_is_gone_to_and_the_current_one_is_in_view(live: Live) -> None:
     page.locator("main").evaluate("(main) => { main.style.display = 'flex'; }")  # as a notebook's output
     page.set_viewport_size({"width": 640, "height": 800})
     page.wait_for_function("() => document.querySelector('.dgx').clientWidth <= 600")
+    live.settle()
+    assert page.evaluate(inside), "the page is narrower now"
     page.locator(".dgx-step[aria-current]").focus()
     for key in ("ArrowLeft", "Home", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
@@ -341,6 +343,12 @@ def test_filters_are_selected_forced_and_stay_forced_while_the_slider_moves(live
     page.keyboard.press("Escape")
     live.settle()
     assert page.get_by_role("button", name="Keep", exact=True).count() == 0
+    page.mouse.click(*at(0))
+    live.settle()
+    page.get_by_role("button", name="Start again").click()
+    live.settle()
+    assert page.get_by_role("button", name="Keep", exact=True).count() == 0, "nothing is selected any more"
+    assert page.evaluate("() => window.sent.at(-1)") == {"type": "reset"}
 
 
 def test_keys_act_on_the_filter_with_the_focus_unless_several_are_selected(live: Live) -> None:

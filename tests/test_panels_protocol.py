@@ -265,3 +265,14 @@ def test_without_such_a_panel_a_picked_filter_opens_none(made: Any) -> None:
     panel = Plain()
     told = say(made(panel), type="filter", group="conv2", filter=4)
     assert told["open"] is None and panel.seen == [] and panel.selected is None
+
+
+def test_start_again_lets_no_filter_be_picked_and_keeps_the_menus(made: Any) -> None:
+    full = Full()
+    explorer = made(full, Plain())
+    picked = [{"group": "conv1", "filter": 0}, {"group": "conv1", "filter": 2}]
+    say(explorer, type="filter", cells=picked, number=1)
+    say(explorer, type="control", name="layer", value="conv2", number=2)
+    assert full.seen[-1]["cells"] == [("conv1", 0), ("conv1", 2)]
+    told = say(explorer, type="reset")
+    assert full.seen[-1] == {"layer": "conv2"} and told["picked"] == {} and told["open"] == "full"

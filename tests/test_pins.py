@@ -14,8 +14,15 @@ from dgprune_lab.core import DgpruneError, DgpruneNote, drain
 from dgprune_lab.core.rounding import whole_percent
 from dgprune_lab.widgets.explorer.frames import _part, measure_frame
 from dgprune_lab.widgets.explorer.measurements import Measurements
-from dgprune_lab.widgets.explorer.pin_board import PinBoard
-from dgprune_lab.widgets.explorer.pins import OUTDATED, Pinned, accuracy_cells, outcome_steps, pin_rows, pins_frame
+from dgprune_lab.widgets.explorer.pins import (
+    OUTDATED,
+    PinBoard,
+    Pinned,
+    accuracy_cells,
+    outcome_steps,
+    pin_rows,
+    pins_frame,
+)
 
 
 def pinned(study: dg.Study, scorer: str, ratio: float) -> Pinned:

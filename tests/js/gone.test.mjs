@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { createPanels, showPanels } from "../../dgprune_lab/widgets/page/static/panels.js";
 import { createPinTable, showPinTable } from "../../dgprune_lab/widgets/page/static/pins.js";
 import { createSteps, showSteps } from "../../dgprune_lab/widgets/page/static/steps.js";
+import { watchKernel } from "../../dgprune_lab/widgets/page/static/watch.js";
 import { isOff, named, openPage } from "./fake_page.mjs";
 
 openPage();
@@ -40,4 +41,21 @@ test("no panel can be opened, set or turned over without a kernel", () => {
     bar: () => named(panels.bar, "Trade-off"), menu: () => panels.menus.lists.get("x").list,
     number: () => panels.menus.lists.get("y").input, action: () => named(panels.actions.box, "Press"), pager: () => panels.pager.after,
   });
+});
+
+test("a kernel that another program has restarted is another process with the same connection", () => {
+  const signals = Object.fromEntries(["statusChanged", "connectionStatusChanged", "disposed", "iopubMessage"].map((name) => [name, new Set()]));
+  const connected = ([name, held]) => [name, { connect: (act) => held.add(act), disconnect: (act) => held.delete(act) }];
+  const kernel = { status: "idle", connectionStatus: "connected", ...Object.fromEntries(Object.entries(signals).map(connected)) };
+  const page = { model: { widget_manager: { kernel }, on() {}, off() {} }, fixed: {}, gone: false, schedule() {} };
+  const end = watchKernel(page);
+  const hear = (session, msg_type, execution_state) => signals.iopubMessage.forEach((act) => act(kernel, { header: { session, msg_type }, content: { execution_state } }));
+  for (const state of ["busy", "idle", "busy"]) hear("first", "status", state);
+  hear("server", "status", "restarting"); // of the server, which has a session too
+  hear("other", "comm_msg");
+  assert.equal(page.gone, false);
+  hear("second", "status", "busy");
+  assert.equal(page.gone, true);
+  end();
+  assert.ok(Object.values(signals).every((held) => held.size === 0));
 });

@@ -139,21 +139,17 @@ def _checked_by_hand(layers: Any, forced: Any, graph: FilterGraph) -> tuple[dict
         )
     if not layers and not any(lists):
         return {}, {}
+    plain: dict[str, float] = {}
     for name, ratio in layers.items():
         try:
-            checked_ratio(ratio)
+            plain[str(name)] = checked_ratio(ratio)
         except DgpruneError as error:
             raise DgpruneError(f"layers, {name!r}: {error}") from None
-    plain = {str(name): checked_ratio(ratio) for name, ratio in layers.items()}
     limits = Limits.of(graph, layers=plain, max_layer_ratio=None, remove=forced.get("remove"), keep=forced.get("keep"))
-    cached_order(_equal(graph), scope="layer", limits=limits)  # refuses filters that contradict their layer's ratio
+    equal = Scores("none", {g.name: torch.zeros(g.filters, dtype=torch.float64) for g in graph.groups}, graph)
+    cached_order(equal, scope="layer", limits=limits)  # refuses filters that contradict their layer's ratio
     shortest = forced_lists(limits.remove, limits.keep)
     return dict(limits.ratios), {name: filters for name, filters in shortest.items() if filters}
-
-
-def _equal(graph: FilterGraph) -> Scores:
-    """Scores that are all zero."""
-    return Scores("none", {g.name: torch.zeros(g.filters, dtype=torch.float64) for g in graph.groups}, graph)
 
 
 def arguments(choices: Choices, *, taken: Mask | None, graph: FilterGraph) -> dict[str, Any]:
@@ -168,9 +164,8 @@ def arguments(choices: Choices, *, taken: Mask | None, graph: FilterGraph) -> di
         DgpruneError: a filter to keep that the step no longer has.
     """
     layers, removed, kept = by_hand(choices)
-    lists: dict[str, dict[str, list[int]]] = {}
+    lists: Forced = {"remove": {}, "keep": {}}
     for name, pairs in (("remove", removed), ("keep", kept)):
-        lists[name] = {}
         for layer, filters in pairs:
             left = list(range(graph[layer].filters)) if taken is None else taken.kept(layer)
             gone = sorted(set(filters) - set(left))

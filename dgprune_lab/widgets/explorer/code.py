@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,14 +14,11 @@ from ...core import Scores
 from ...scorers import SCORERS, Scorer, hybrid, reverse
 from ...study import Study
 from ...training import TrainingOptions
+from ..panels.protocol import Item
 from .choices import Choices, arguments, hand_reads, is_by_hand
-from .frames import CALIBRATION
+from .frames import CALIBRATION, is_labelled
+from .saved_session import SavedStep
 
-if TYPE_CHECKING:
-    from .saved_session import SavedStep
-    from .steps import Step
-
-Item = Scorer | Scores
 _LINE = 90
 
 
@@ -30,7 +26,7 @@ def as_code(
     study: Study,
     view: Choices,
     *,
-    steps: Sequence[Step] | Sequence[SavedStep],
+    steps: Sequence[SavedStep],
     menu: Mapping[str, Item],
     images: int | None,
     calibration: int,
@@ -65,7 +61,7 @@ def as_code(
     return head + rebuilt + "\n" * bool(taken) + writer.view(view, images=images)
 
 
-def _before(steps: Mapping[int, Step | SavedStep], number: int) -> list[int]:
+def _before(steps: Mapping[int, SavedStep], number: int) -> list[int]:
     """The numbers of a step and of those that it was made from, in order."""
     listed: list[int] = []
     while number in steps:
@@ -78,9 +74,10 @@ class _Writer:
     """Writes the calls that make steps and views."""
 
     def __init__(
-        self, study: Study, steps: Mapping[int, Step | SavedStep], *, menu: Mapping[str, Item], calibration: int
+        self, study: Study, steps: Mapping[int, SavedStep], *, menu: Mapping[str, Item], calibration: int
     ) -> None:
-        self._study, self._steps, self._menu, self._calibration = study, steps, menu, calibration
+        self._study, self._steps, self._menu = study, steps, menu
+        self._calibrated = "" if calibration == CALIBRATION else f", images={calibration}"
         self._variables: dict[str, str] = {}
 
     def supply(self, scorers: Mapping[str, str]) -> str:
@@ -98,7 +95,7 @@ class _Writer:
                 lines += f"# Supply `{self._variables[name]}`: the {kind} of {where}, named {name!r}.\n"
         return lines
 
-    def step(self, step: Step | SavedStep) -> str:
+    def step(self, step: SavedStep) -> str:
         """Return the calls that make the network of a step, and its study."""
         before, made = _study_of(step.parent or 0), step.made
         network = f"network_{step.number}"
@@ -107,7 +104,7 @@ class _Writer:
             choices = Choices(**made)  # type: ignore[typeddict-item]
             pruned = f"dg.prune({before}.model, mask)"
             if choices["batchnorm"] == "recalibrate" and self._study.has_batchnorm:
-                pruned = f"dg.recalibrate({pruned}, study.sources{self._calibrated()})"
+                pruned = f"dg.recalibrate({pruned}, study.sources{self._calibrated})"
             lines += [f"mask = {self._allocated(choices, self._scorer(choices['scorer']))}", f"{network} = {pruned}"]
         else:
             options, plain = made["options"], TrainingOptions().to_json()
@@ -131,19 +128,15 @@ class _Writer:
         value = self._scorer(view["scorer"])
         named = "" if value == "scorer" else f"scorer = {value}\n"
         made = f"dg.prune({before}.model, mask)"
-        if batchnorm == "recalibrate" and self._calibrated():
-            made, batchnorm = f"dg.recalibrate({made}, study.sources{self._calibrated()})", "as_is"
+        if batchnorm == "recalibrate" and self._calibrated:
+            made, batchnorm = f"dg.recalibrate({made}, study.sources{self._calibrated})", "as_is"
         first = "" if images is None else f", images={images}"
-        labelled = any(domain.labels is not None for domain in self._study.domains)
-        metric = ', metric="accuracy"' if labelled else ""
+        metric = ', metric="accuracy"' if is_labelled(self._study) else ""
         return f"""\
 {named}mask = {self._allocated(view, "scorer")}
 small = {made}
 table = dg.measure(small, study.domains{first}, batchnorm={batchnorm!r}, latency=False)
 dg.summary(table{metric})"""
-
-    def _calibrated(self) -> str:
-        return "" if self._calibration == CALIBRATION else f", images={self._calibration}"
 
     def _scorer(self, name: str) -> str:
         return self._variables.get(name) or str(_expression(name, self._menu.get(name)))

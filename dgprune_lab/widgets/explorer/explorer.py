@@ -27,7 +27,6 @@ from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
 from ..panels.trade_off import TradeOffPanel
 from .choices import CONTROLS
-from .finetuning import defaults
 from .frames import CALIBRATION
 from .panel_host import MESSAGES
 from .pictures import explorer_picture
@@ -35,6 +34,7 @@ from .session import Session
 from .session_actions import SessionActions
 from .tried import view_of
 from .workbench import MESSAGES as STEP_MESSAGES
+from .workbench import defaults
 
 
 @public
@@ -175,6 +175,7 @@ class Explorer(SessionActions):
             session.unpin(content.get("index"))
         elif kind == "reset":
             session.unpin()
+            session.host.forget_picked()
             self.choose(**{name: value for name, value in session.start.items() if name in CONTROLS})
         elif kind == "code":
             self.send({"type": "code", "text": self.code()})

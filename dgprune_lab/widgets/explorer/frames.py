@@ -32,6 +32,7 @@ from ...diagnostics.drop import accuracy_change
 from ...measurement import LATENCY_IMAGES, calibration_count, latency_row, timings
 from ...stats import intervals
 from ...study import Study, mask_provenance, remaining_cost
+from ..panels.protocol import Row
 
 AGREEMENT = "agreement"
 EXTRA = ("calibration",)
@@ -40,7 +41,6 @@ STEP = 0.05
 _LETTERS = 11  # of a domain's name with its mark, beside chart D
 SPLIT = "report"
 _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
-Row = dict[str, Any]
 
 
 class Origin(NamedTuple):
@@ -143,6 +143,11 @@ def full_table(study: Study, mask: Mask, *, images: int | None) -> Generator[flo
 def all_images(study: Study, images: int | None) -> bool:
     """Return whether so many images of each domain are all of them."""
     return images is None or all(len(domain.rows(SPLIT)) <= images for domain in study.domains)
+
+
+def is_labelled(study: Study) -> bool:
+    """Return whether any domain has labels."""
+    return any(domain.labels is not None for domain in study.domains)
 
 
 def time_share(mask: Mask) -> float:
@@ -283,16 +288,12 @@ def latency_steps(study: Study, mask: Mask | None, *, slow: bool) -> Generator[N
         yield
 
 
-def timed_table(table: pd.DataFrame, milliseconds: list[float], *, images: int) -> pd.DataFrame:
-    """Return the table of a frame with a row for the latency."""
-    about = records(table, metric="parameters")[0]
-    return tidy([*records(table), {**about, **latency_row(milliseconds, images)}], extra=EXTRA)
-
-
-def latency_text(milliseconds: list[float], *, full: list[float], images: int) -> Row:
-    """Return median and range of the latency as text, and how it compares: no difference if the ranges overlap."""
-    row = latency_row(milliseconds, images)
+def with_latency(frame: Frame, milliseconds: list[float], *, full: list[float], images: int) -> Frame:
+    """Return a frame with median and range of the latency, and how it compares: no difference if the ranges overlap."""
+    row, (about,) = latency_row(milliseconds, images), records(frame.table, metric="parameters")
     text = f"{row['value']:.1f} ms for {images} images ({row['low']:.1f} to {row['high']:.1f})"
     overlap = min(milliseconds) <= max(full) and min(full) <= max(milliseconds)
     text += "; no clear difference from the full network" if overlap else f"; full network {np.median(full):.1f} ms"
-    return {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}
+    latency = {"text": text, **{name: row[name] for name in ("value", "low", "high")}}
+    timed = tidy([*records(frame.table), {**about, **row}], extra=EXTRA)
+    return replace(frame, payload={**frame.payload, "latency": latency}, timed=timed)

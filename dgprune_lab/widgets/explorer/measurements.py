@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -16,18 +15,7 @@ from ...scorers import SCORERS, Scorer, resolve
 from ...study import Study, fingerprint, scoring
 from ..panels.menu_scores import label
 from .choices import Choices, Key, checked_choices, choices_of, frame_key, listed, setting_words
-from .frames import (
-    CALIBRATION,
-    SPLIT,
-    Frame,
-    Origin,
-    Row,
-    all_images,
-    curve_rows,
-    latency_steps,
-    latency_text,
-    timed_table,
-)
+from .frames import CALIBRATION, SPLIT, Frame, Origin, Row, all_images, curve_rows, latency_steps, with_latency
 from .menu import static_state
 from .plans import Plans, put_newest
 from .workload import TIMED, Piece, Workload, said
@@ -287,9 +275,7 @@ class Measurements:
         if frame is not None and frame.payload["latency"] is None:
             milliseconds = yield from latency_steps(self.study, self.mask(choices), slow=slow)
             images = min(LATENCY_IMAGES, len(self.study.domains[0].rows(SPLIT)))
-            latency = latency_text(milliseconds, full=self._full_latency, images=images)
-            table = timed_table(frame.table, milliseconds, images=images)
-            timed = replace(frame, payload={**frame.payload, "latency": latency}, timed=table)
+            timed = with_latency(frame, milliseconds, full=self._full_latency, images=images)
             self._frames.get(frame_key(choices), {})[choices["ratio"]] = timed
 
     def _add(self, choices: Choices, mask: Mask, *, piece: Piece) -> Generator[float, None, None]:

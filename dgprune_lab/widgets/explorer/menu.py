@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from ...charts import drop, size_and_cost, sweep
 from ...charts.marks import LABEL_HEIGHT
@@ -13,11 +13,10 @@ from ...data import SHIFTS
 from ...scorers import Scorer
 from ...study import Study
 from ..panels.menu_scores import label
+from ..panels.protocol import Item, Row
 
-Row = dict[str, Any]
 
-
-def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
+def static_state(study: Study, *, items: Sequence[Item]) -> Row:
     """Return the part of an explorer's state that stays constant, except `scorers`, which grows with the menu."""
     levels = dict.fromkeys(100 / domain.classes for domain in study.domains if domain.classes)
     return {
@@ -43,7 +42,7 @@ def _specs() -> Row:
     return {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty).to_dict()}
 
 
-def _scorer_entry(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> Row:
+def _scorer_entry(study: Study, item: Scorer, items: Sequence[Item]) -> Row:
     return {
         "name": item.name,
         "label": label(study, item),
@@ -105,7 +104,7 @@ def option_controls(study: Study, scorer: Scorer) -> list[Row]:
     return controls
 
 
-def _instead(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> str | None:
+def _instead(study: Study, item: Scorer, items: Sequence[Item]) -> str | None:
     """Name of the target-free scorer to offer instead of a target-aware one, if it is in the menu and can run."""
     twin = item.instead
     if not isinstance(twin, Scorer):

@@ -18,11 +18,14 @@ _MOST = 99.9999  # percent: a ratio below 1 is never written as 100
 def file_name(study: str, view: Choices) -> str:
     """Return a file name for the network of a view; it tells choices apart, in characters that are safe everywhere."""
     share, step = f"{min(100 * view['ratio'], _MOST):.6g}pct", view.get("step", 0)
-    parts = [study, *([f"step{step}"] if step else []), view["scorer"], share]
-    name = "-".join(
-        [*parts, view["scope"], view["budget"], view["batchnorm"], *(["by_hand"] if is_by_hand(view) else [])]
-    )
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-_LONGEST:].lstrip("._-")
+    parts = [study, f"step{step}" * bool(step), view["scorer"], share, view["scope"], view["budget"], view["batchnorm"]]
+    name = "-".join(filter(None, [*parts, "by_hand" * is_by_hand(view)]))
+    return safe_name(name, most=_LONGEST)
+
+
+def safe_name(text: str, *, most: int) -> str:
+    """Return a text in characters that are safe in a file name everywhere; of a long one, its end."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", text)[-most:].lstrip("._-")
 
 
 def _unused(name: str) -> Path:

@@ -15,6 +15,7 @@ from ..worker import BACKGROUND, PANEL, Job, Worker
 JOBS = ("panel", "panel background")
 MESSAGES = ("panel", "filter", "page", "control", "brush", "press")
 _BESIDE: Row = {"text": None, "pages": None, "controls": [], "actions": [], "hidden": [], "picked": None}  # no charts
+_FILTERS = ("group", "filter", "cells")
 _EMPTY: Row = {"data": {}, **_BESIDE, "error": None}
 
 
@@ -85,6 +86,16 @@ class PanelHost:
         panel = self.opened
         if panel is not None and panel.unavailable(self._study) is None:
             self._worker.put("panel", lambda: self._tick(panel), priority=PANEL)
+
+    def forget_picked(self) -> None:
+        """Let no filter be picked any more, in no panel; menus, brush and page stay."""
+        with self._lock:
+            self._messages += 1
+            for panel in self._panels.values():
+                if panel.selected:
+                    panel.selected = {name: value for name, value in panel.selected.items() if name not in _FILTERS}
+            self._update(picked={})
+        self.refresh()
 
     def close(self) -> None:
         """Stop the open panel's background work; the panel stays open, and the next tick starts the work again."""

@@ -14,13 +14,13 @@ from ...charts.theme import with_minus
 from ...core import Budget, FilterGroup, Mask, Scope, Scores, roles_of
 from ...pruning import Limits, Order, cached_order
 from ...study import Study, mask_provenance
+from ..panels.protocol import Row
 from .choices import Choices, Cut, Key, cut, is_by_hand, listed, plan_key
 from .frames import SPLIT
 
 PLAN_RATIOS = [round(k / 100, 2) for k in range(100)]
 _FREE = Limits()
 _MOST = 60  # plans, and curves, that are kept: each move of a layer's handle makes new ones
-Row = dict[str, Any]
 
 
 class Plans:

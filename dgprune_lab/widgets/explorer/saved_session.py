@@ -23,12 +23,13 @@ StepKind = Literal["full", "prune", "finetune"]
 _STEP = {"number": int, "parent": (int, type(None)), "kind": str, "label": str, "made": dict, "mask": dict}
 _STEP["table"] = (list, type(None))
 _CARD = {"study": dict, "steps": list, "choice": dict, "pins": list, "history": dict, "scorers": dict, "files": dict}
+_PLAIN = ("id", "choice", "history", "scorers", "images", "calibration")  # of a session, the same on its card
 _CARD |= {"images": (int, type(None)), "calibration": int, "id": str, "saved": str}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class SavedStep:
-    """A step of a session.
+    """A step of a session, without its network.
 
     Attributes:
         number: 0 for the full network, then in the order in which the steps were made.
@@ -37,15 +38,15 @@ class SavedStep:
         label: what was done, in words.
         made: for "prune", the choices that were applied; for "finetune", `epochs`, `options` and `batchnorm`.
         mask: which filters of the full network are left.
-        table: what was measured of it; None if nothing was.
+        table: what was measured of it on the `report` splits; None if nothing was.
     """
 
     number: int
     parent: int | None
     kind: StepKind
     label: str
-    made: Mapping[str, Any]
     mask: Mask
+    made: Mapping[str, Any] = field(default_factory=dict)
     table: pd.DataFrame | None = field(default=None, repr=False)
 
 
@@ -82,25 +83,14 @@ def network_file(number: int) -> str:
 
 def session_values(session: SavedSession, study: Study) -> dict[str, Any]:
     """Return a session as plain values; the networks are files of their own."""
-    plain = ("number", "parent", "kind", "label")
+    plain = ("number", "parent", "kind", "label", "made")
     return {
-        "id": session.id,
+        **{name: getattr(session, name) for name in (*_PLAIN, "pins")},
         "study": study_values(study),
         "steps": [
-            {
-                **{name: getattr(step, name) for name in plain},
-                "made": dict(step.made),
-                "mask": step.mask.to_json(),
-                "table": _rows(step.table),
-            }
+            {**{name: getattr(step, name) for name in plain}, "mask": step.mask.to_json(), "table": _rows(step.table)}
             for step in session.steps
         ],
-        "choice": dict(session.choice),
-        "pins": [dict(pin) for pin in session.pins],
-        "history": dict(session.history),
-        "scorers": {name: dict(how) for name, how in session.scorers.items()},
-        "images": session.images,
-        "calibration": session.calibration,
     }
 
 
@@ -124,9 +114,7 @@ def session_of(card: Mapping[str, Any], *, study: Study, name: str) -> SavedSess
     """
     check_entries(card, _CARD, name=name)
     refuse_other_study(card["study"], study, name=name)
-    steps: list[SavedStep] = []
-    for number, entry in enumerate(card["steps"]):
-        steps.append(_step(entry, number, study=study, name=name))
+    steps = [_step(entry, number, study=study, name=name) for number, entry in enumerate(card["steps"])]
     if not steps or steps[0].kind != "full":
         raise DgpruneError(f"{name} has no full network as its first step; save the session again.")
     check_entries(card["history"], {"undo": list, "redo": list}, name=f"{name}, history,")
@@ -135,8 +123,7 @@ def session_of(card: Mapping[str, Any], *, study: Study, name: str) -> SavedSess
     for key, how in card["scorers"].items():
         check_entries(how, {}, name=f"{name}, scorer {key!r},")
         _check_scores(how.get("scores", {}), name=f"{name}, scorer {key!r},")
-    kept = ("id", "choice", "history", "scorers", "images", "calibration")
-    return SavedSession(steps=tuple(steps), pins=tuple(card["pins"]), **{key: card[key] for key in kept})
+    return SavedSession(steps=tuple(steps), pins=tuple(card["pins"]), **{name: card[name] for name in _PLAIN})
 
 
 def check_entries(values: Any, kinds: Mapping[str, Any], *, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ...core import DgpruneError, Lock, Scores
@@ -16,8 +17,7 @@ from .history import History
 from .measurements import Measurements
 from .network_file import saved_text
 from .panel_host import PanelHost
-from .pin_board import PinBoard
-from .silent import silent_filters
+from .pins import PinBoard
 from .steps import Steps
 from .tried import view_of
 from .workbench import Workbench
@@ -70,10 +70,9 @@ class Session:
         self._plan, self.closed = None, False
         self._shown_step, self._silent = 0, dict[int, dict[str, list[int]]]()
         self.failed_job = "exact"
-        failed = weakly(self.failed)
-        self.worker = Worker(lambda name, error: failed(error, name), noted=weakly(self._noted))
-        show, view = (lambda state: send("panels", state)), weakly(self._panel_view)
-        self.host = PanelHost(panels, study=study, worker=self.worker, view=view, show=show)
+        failed, say, view = weakly(self.failed), weakly(self.say), weakly(self._panel_view)
+        self.worker = Worker(lambda name, error: failed(error, name), noted=lambda text: say(message=text))
+        self.host = PanelHost(panels, study=study, worker=self.worker, view=view, show=partial(send, "panels"))
 
     @property
     def measurements(self) -> Measurements:
@@ -155,13 +154,6 @@ class Session:
         self.renew()
         self.worker.put("save", self._save, priority=EXACT)
 
-    def retry(self, *, ack: int) -> None:
-        """Do again what failed: save, pin, apply, fine-tune, or measure the present view."""
-        self.say(error=None)
-        bench = self.workbench
-        jobs = {"save": self.save, "pin": self.pin, "apply": bench.apply, "finetune": bench.again}
-        jobs.get(self.failed_job, lambda: self.measure(ack=ack))()
-
     def pause(self) -> None:
         """Cancel the curves, the latency and the panel's work, while no page shows the explorer."""
         self.worker.drop("curves", "latency", "silent")
@@ -181,13 +173,10 @@ class Session:
             self._send("status", self.status)
 
     def failed(self, error: Exception, job: str = "exact") -> None:
-        """Show an error message; the last valid view stays, and `retry` does the job again."""
+        """Show an error message; the last valid view stays, and the page offers to do the job again."""
         self.failed_job = job
         text = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self.say(error=text, work="", progress=None)
-
-    def _noted(self, text: str) -> None:
-        self.say(message=text)
 
     def show_tree(self) -> None:
         """Send the tree of steps, with what can be undone and the progress of a fine-tuning."""
@@ -251,7 +240,7 @@ class Session:
 
     def _find_silent(self, number: int) -> Job:
         if new := number not in self._silent:
-            self._silent[number] = yield from silent_filters(self.steps.at(number).study, self.steps[number].mask)
+            self._silent[number] = yield from self.steps.silent(number)
         if number == self.view.get("step", 0):
             self._send("silent", {"key": [number], "groups": self._silent[number]})
             if new and self._silent[number] and self.host.opened is not None and self.host.opened.takes_filters:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import torch
@@ -17,27 +16,23 @@ from ...core import DgpruneError, Scores, note, public
 from ...scorers import SCORERS, Scorer
 from ...study import Study
 from ..panels.menu_scores import name_of
-from ..panels.protocol import Panel
+from ..panels.protocol import Item, Panel
 from ..worker import EXACT, Job
 from .choices import CONTROLS, Choices
 from .code import as_code
+from .controls import Controls
 from .history import entry_of
-from .pin_board import MOST
-from .saved_session import SavedSession, SavedStep, session_of, session_values, step_network
-from .session_content import session_content
-from .session_folder import Opened, check_folder, open_session, write_session, zipped
-from .step_actions import StepActions
+from .network_file import safe_name
+from .pins import MOST
+from .saved_session import SavedSession, session_of, session_values, step_network
+from .session_folder import Opened, check_folder, open_session, session_content, write_session, zipped
 from .tried import view_of
 
-if TYPE_CHECKING:
-    from .measurements import Measurements
-
 _PATIENCE = 10.0  # seconds in which a view that is still being measured may arrive
-Item = Scorer | Scores
 
 
 @public
-class SessionActions(StepActions):
+class SessionActions(Controls):
     """Save, load and download a session; copy it as code."""
 
     _key = ""  # tells sessions apart; one that is loaded goes on under its key
@@ -120,19 +115,18 @@ class SessionActions(StepActions):
         self._session.worker.put("download", self._download, priority=EXACT)
 
     def _retry(self) -> None:
-        """Do again what failed last: the download, the saving, the fine-tuning, or the measurement."""
-        session = self._session
-        if session.failed_job == "download":
-            session.say(error=None)
-            self.download()
-        else:
-            session.retry(ack=self._number())
+        """Do again what failed last; measure the present view if it was nothing else."""
+        session, bench = self._session, self._session.workbench
+        jobs = {"download": self.download, "save": session.save, "pin": session.pin}
+        jobs |= {"apply": bench.apply, "finetune": bench.again}
+        session.say(error=None)
+        jobs.get(session.failed_job, lambda: session.measure(ack=self._number()))()
 
     def _download(self) -> Job:
         self._key = self._key or uuid4().hex
         self._session.say(work="collecting the files of the session")
         yield
-        name = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{self._session.study.name}-session")[-80:].lstrip("._-")
+        name = safe_name(f"{self._session.study.name}-session", most=80)
         data = zipped(name, self._content(), values=self._values())
         self.send({"type": "file", "name": f"{name}.zip", "mime": "application/zip"}, buffers=[data])
         self._session.say(work="")
@@ -146,7 +140,6 @@ class SessionActions(StepActions):
 
     def _values(self) -> Mapping[str, Any]:
         session, load = self._session, self._session.measurements.load
-        about = ("number", "parent", "kind", "label", "made", "mask", "table")
         pins = (*(entry_of(view) for view, _ in session.board), *self._awaited)[:MOST]
         history = session.history.to_json()
         choices = [entry_of(session.view), *pins, *history["undo"], *history["redo"]]
@@ -154,7 +147,7 @@ class SessionActions(StepActions):
         menu = session.steps.full.menu
         saved = SavedSession(
             id=self._key,
-            steps=tuple(SavedStep(**{name: getattr(step, name) for name in about}) for step in session.steps),
+            steps=tuple(session.steps),
             choice=choices[0],
             pins=pins,
             history=history,
@@ -196,13 +189,10 @@ def _pinned_again(explorer: SessionActions) -> Job:
     session = explorer._session
     for pin in explorer._awaited:
         view: Choices = session.steps.full.checked({"id": 0, "by": "kernel", **pin}, steps=range(len(session.steps)))
-        number = view.get("step", 0)
-        measured: Measurements = session.steps.ready(number) or session.steps.apart(number)
-        for words in measured.scoring(view):
-            yield words
+        measured = session.steps.apart(view.get("step", 0))
+        yield from measured.scoring(view)
         if measured.exact(view) is None:
-            for words in measured.measure(view):
-                yield words
+            yield from measured.measure(view)
         yield from session.board.add(measured, view)
         explorer._awaited = explorer._awaited[1:]
     yield from session.board.compare(session.measurements, session.view)

@@ -1,4 +1,4 @@
-"""The folder of a saved session: written as a whole, and read only as it was written."""
+"""The folder of a saved session: what it holds; it is written as a whole, and read only as it was written."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pandas as pd
 from torch import nn
 
+from ...charts import trade_off
+from ...charts.renderer import Drawing
 from ...core import (
     DgpruneError,
     at_home,
@@ -22,14 +26,21 @@ from ...core import (
     parse_card,
     parse_json,
     settled_folder,
+    tidy,
     whole_folder,
     write_file,
     written,
 )
 from ...models import save
+from ..panels.protocol import View
+from ..panels.trade_off import distinct, table_of
+from .frames import EXTRA, is_labelled
+from .pictures import filters_kept_svg, view_charts
+from .saved_session import network_file
 
 CARD, CODE, STEPS, PINS = "session.json", "repeat.py", "tables/steps.csv", "tables/pins.csv"
 CHARTS = "charts/{}.svg"
+_WIDE = 760  # pixels of the chart of the trade-off
 _LEFT_BEHIND = {".ipynb_checkpoints", "__pycache__"}  # of an editor that looked at a file
 _LEFT_BEHIND |= {".DS_Store", "Thumbs.db", "desktop.ini"}  # of a file manager that showed the folder
 _UNREADABLE = (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, EOFError)
@@ -50,6 +61,49 @@ class Opened:
     name: str
     card: dict[str, Any]
     read: Callable[[str], bytes]
+
+
+def session_content(
+    networks: Mapping[int, Callable[[], nn.Module]], view: View, *, code: str, tables: Mapping[str, pd.DataFrame]
+) -> Iterator[tuple[str, str | bytes | nn.Module]]:
+    """Yield (name in the folder, text, bytes or network) of a session's files, each made when it is asked for.
+
+    Tables are written as CSV, and as Parquet too where pyarrow is installed (extra `[parquet]`): it is 100 MB on the
+    disk, which nobody who reads CSV should have to fetch.
+
+    Args:
+        networks: number of a step -> function that returns its network.
+        view: the present view, with everything that was tried.
+        code: the code that repeats it.
+        tables: "steps" and "pins", tables for people.
+    """
+    with Drawing() as drawing:
+        tried = distinct(view.tried)
+        table = table_of(tried) if tried else tidy([], extra=EXTRA)
+        charts = dict(view_charts(view))
+        if tried and is_labelled(view.study):
+            charts = {"trade_off": trade_off(table, width=_WIDE).to_dict(validate=False), **charts}
+        drawing.begin(list(charts.values()))
+        yield CODE, code + "\n"
+        for name, file in (("steps", STEPS), ("pins", PINS)):
+            if len(tables[name]):
+                yield from _table(tables[name].reset_index(), file)
+        for number, network in networks.items():
+            yield network_file(number), network()
+        if tried:
+            yield from _table(table, "tables/networks.csv")
+        if view.present is not None:
+            yield "networks/present.safetensors", view.present.network()
+            forced = view.present.choice.get("forced") or {}
+            yield CHARTS.format("filters_kept"), filters_kept_svg(view.present.mask, forced=forced, silent=view.silent)
+        for name, svg in zip(charts, drawing.finish(), strict=True):
+            yield CHARTS.format(name), svg
+
+
+def _table(table: pd.DataFrame, file: str) -> Iterator[tuple[str, str | bytes]]:
+    yield file, table.to_csv(index=False)
+    if find_spec("pyarrow"):
+        yield file.replace(".csv", ".parquet"), table.to_parquet(index=False)
 
 
 def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
@@ -73,7 +127,8 @@ def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
     if not (folder / CARD).is_file():
         raise DgpruneError(f"{folder} is a folder with other files, not a saved session; name another folder.")
     opened = open_session(folder)
-    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not _is_left_behind(path, folder)}
+    inside = (path.relative_to(folder) for path in folder.rglob("*"))
+    held = {path.as_posix() for path in inside if not _LEFT_BEHIND & set(path.parts)}
     known = {CARD, *opened.card["files"]}
     known |= {str(parent) for name in known for parent in PurePosixPath(name).parents}
     if added := sorted(held - known):
@@ -193,10 +248,6 @@ def _is_session(folder: Path) -> bool:
         return parse_json((folder / CARD).read_bytes(), name=CARD).get("kind") == "session"
     except (OSError, DgpruneError):
         return False
-
-
-def _is_left_behind(path: Path, folder: Path) -> bool:
-    return bool(_LEFT_BEHIND & set(path.relative_to(folder).parts))
 
 
 def _sha256(data: bytes) -> str:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
@@ -20,43 +20,31 @@ from torch import nn
 from ...charts.theme import domain_styles_of, records
 from ...core import DgpruneError, Lock, Mask, exposure_of, note
 from ...pruning import deep_copy
+from ...scorers import SCORERS
+from ...study import scoring
 from ...training import with_network
+from ..panels.protocol import Row
 from .choices import Choices
 from .frames import AGREEMENT, CALIBRATION, Origin, full_table
 from .measurements import Measurements
+from .saved_session import SavedStep, StepKind
 
 KEPT = 500_000_000
 """Bytes of weights that steps keep in memory, besides the full network and the present step."""
 
-StepKind = Literal["full", "prune", "finetune"]
-Row = dict[str, Any]
-
 
 @dataclass(eq=False, kw_only=True)
-class Step:
+class Step(SavedStep):
     """One network of the tree.
 
     Attributes:
-        number: 0 for the full network, then in the order in which the steps were made.
-        parent: number of the step that it was made from; None for the full network.
-        kind, label: what was done.
-        mask: which filters of the full network are left.
         network: the network; its weights may be in `file` instead of memory, so use `Steps.network`.
-        made: for "prune" the choices that were applied, for "finetune" `epochs`, `options` and `batchnorm`.
-        table: what was measured of it on the `report` splits; None if nothing yet.
         file: where its weights are, once they were written.
         away: whether they are there alone.
         used: when it was used, as a count.
     """
 
-    number: int
-    parent: int | None
-    kind: StepKind
-    label: str
-    mask: Mask
     network: nn.Module = field(repr=False)
-    made: Mapping[str, Any] = field(default_factory=dict)
-    table: pd.DataFrame | None = field(default=None, repr=False)
     _rows: tuple[pd.DataFrame, list[Row]] | None = field(default=None, repr=False)
     file: Path | None = None
     away: bool = False
@@ -177,9 +165,27 @@ class Steps:
         return changed
 
     def apart(self, number: int) -> Measurements:
-        """Return the measurements of a step without making it the present one: with a study of their own."""
+        """Return the measurements of a step without making it the present one: with a study of their own if need be."""
+        if (known := self.ready(number)) is not None:
+            return known
         study, mask = self.full.study, self[number].mask
         return self.full.at(with_network(study, self.network(number)), origin=Origin(study, mask))
+
+    def silent(self, number: int) -> Generator[object, None, dict[str, list[int]]]:
+        """Return layer -> the filters of a step whose activation is 0 on every source image of the split `score`.
+
+        They have their numbers in the full network. Yields between batches. A study without images to score has none.
+        """
+        study, taken, scorer = self.at(number).study, self[number].mask, SCORERS["activation_l1"]
+        if study.unavailable(scorer) is not None:
+            return {}
+        yield from scoring(study, scorer)  # reads the statistics in pieces; below they come from the cache
+        passes = [study.statistics(source.name, needs=("moments",), split="score").moments for source in study.sources]
+        found = {}
+        for name in study.graph.names:
+            silent, left = torch.stack([moments[name].mean_abs == 0 for moments in passes]).all(0), taken.kept(name)
+            found[name] = [left[place] for place in silent.nonzero().flatten().tolist()]
+        return {name: filters for name, filters in found.items() if filters}
 
     def rows(self) -> list[Row]:
         """Return the steps as plain values, with their accuracy, for the page."""

@@ -70,11 +70,8 @@ def _tried(
     session: Session, kind: Literal["pin", "ratio"], view: Choices, name: str, mask: Mask, table: pd.DataFrame
 ) -> Tried:
     step = view.get("step", 0)
-    network = partial(network_of, session, view)
+
+    def network() -> nn.Module:  # that of another step than the present one is examined for it
+        return session.steps.apart(step).network(view)
+
     return Tried(name=name, kind=kind, table=table, mask=mask, network=network, choice=entry_of(view), parent=step)
-
-
-def network_of(session: Session, view: Choices) -> nn.Module:
-    """Return the network of a view; that of another step than the present one is examined for it."""
-    number = view.get("step", 0)
-    return (session.steps.ready(number) or session.steps.apart(number)).network(view)

@@ -1,4 +1,4 @@
-"""What makes and undoes steps: apply, fine-tune, cancel, undo, redo, and going to a step."""
+"""What makes and undoes steps: apply, fine-tune (in pieces), cancel, undo, redo, and going to a step."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...core import DgpruneError
-from ...training import FINETUNING, TrainingOptions
+from torch import nn
+
+from ...core import BatchNorm, DgpruneError, duration
+from ...core import seed as seeded
+from ...data import AUGMENTATIONS
+from ...measurement import recalibrate
+from ...study import Study
+from ...training import FINETUNING, BatchEvent, TrainingOptions, train
 from ..worker import CURVES, EXACT, Job
 from .choices import Choices
-from .finetuning import Progress, tuning_steps
 from .history import entry_of
 from .steps import Step
 
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 
 MESSAGES = ("apply", "finetune", "cancel", "undo", "redo", "goto")
 _SAID_EVERY = 0.25  # seconds between two reports of progress
+_FEW = 4  # batches before the time left is announced
+Progress = dict[str, Any]
 
 
 class Workbench:
@@ -32,7 +39,7 @@ class Workbench:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.job: Progress | None = None
-        self._wanted: tuple[int, TrainingOptions] = (1, FINETUNING)
+        self._wanted = FINETUNING
 
     def check_open(self) -> None:
         """Refuse work that nothing would do any more.
@@ -50,10 +57,12 @@ class Workbench:
             if kind == "goto":
                 self._session.choose(dict(content.get("choice") or {}))
             elif kind == "finetune":
-                options = replace(FINETUNING, lr=content.get("lr"), augmentation=content.get("augment"))
-                self.finetune(epochs=content.get("epochs", 1), options=options)
-            elif kind in ("apply", "cancel", "undo", "redo"):
-                getattr(self, str(kind))()
+                wanted = {"lr": content.get("lr"), "augmentation": content.get("augment")}
+                self.finetune(replace(FINETUNING, **wanted, epochs=content.get("epochs", 1)))
+            elif kind in ("undo", "redo"):
+                self.move(-1 if kind == "undo" else 1)
+            elif kind in ("apply", "cancel"):
+                getattr(self, kind)()
         except (DgpruneError, KeyError, TypeError, ValueError) as error:
             self._session.failed(error)
 
@@ -64,7 +73,7 @@ class Workbench:
         view = self._session.view
         self._session.worker.put("apply", lambda: self._apply(view), priority=EXACT)
 
-    def finetune(self, *, epochs: int, options: TrainingOptions) -> None:
+    def finetune(self, options: TrainingOptions) -> None:
         """Fine-tune the present network, in the background; filters that are removed in it are applied first.
 
         Raises:
@@ -73,14 +82,14 @@ class Workbench:
         self.check_open()
         if self.job is not None:
             raise DgpruneError("a fine-tuning is running; cancel it, or wait for it, before you start another one.")
-        self._wanted = epochs, replace(options, epochs=epochs)
+        self._wanted = options
         self._say({"words": "Fine-tuning: about to begin", "done": 0, "total": 0})
         view = self._session.view
         self._session.worker.put("finetune", lambda: self._finetune(view), priority=CURVES)
 
     def again(self) -> None:
         """Start the last fine-tuning again, after it failed."""
-        self.finetune(epochs=self._wanted[0], options=self._wanted[1])
+        self.finetune(self._wanted)
 
     def cancel(self) -> None:
         """End a fine-tuning; the step that it began from stays as it was."""
@@ -89,15 +98,8 @@ class Workbench:
             self._say(None)
             self._session.say(message="The fine-tuning was cancelled; the network it began from is unchanged.")
 
-    def undo(self) -> None:
-        """Go back to the choices before the present ones."""
-        self._move(-1)
-
-    def redo(self) -> None:
-        """Go to the choices that were undone last."""
-        self._move(1)
-
-    def _move(self, by: int) -> None:
+    def move(self, by: int) -> None:
+        """Go back to the choices before the present ones (-1), or to those that were undone last (1)."""
         session = self._session
         session.history.settle(session.view)  # a choice that has not come to rest is one step of its own
         if not session.history.move(by, go=session.choose):
@@ -135,7 +137,7 @@ class Workbench:
         return step.number
 
     def _finetune(self, view: Choices) -> Job:
-        session, (epochs, options) = self._session, self._wanted
+        session, options, epochs = self._session, self._wanted, self._wanted.epochs
         try:
             number = yield from self._applied(view)
             if number is None:
@@ -171,3 +173,36 @@ class Workbench:
     def _say(self, progress: Progress | None) -> None:
         self.job = progress
         self._session.show_tree()
+
+
+def defaults() -> dict[str, Any]:
+    """Return what the page offers: the number of epochs and the learning rate at the start, and all augmentations."""
+    return {"epochs": 1, "lr": FINETUNING.lr, "augmentations": ["none", *(n for n in AUGMENTATIONS if n != "none")]}
+
+
+def tuning_steps(
+    network: nn.Module, study: Study, *, epochs: int, options: TrainingOptions, batchnorm: BatchNorm
+) -> Generator[Progress, None, nn.Module]:
+    """Fine-tune a network on the `train` splits of the sources and return the result; the argument stays unchanged.
+
+    Weights and random numbers are those of `dg.prune_and_tune(study of this network, None, ratio=0.0, rounds=1,
+    epochs=epochs, options=options, batchnorm=batchnorm)`. Yields {words, done, total} after each batch.
+    """
+    again = batchnorm == "recalibrate" and study.has_batchnorm
+    settled = replace(options, epochs=epochs, seed=seeded("tuning", 0, options.seed, 1))
+    network = recalibrate(network, study.sources) if again else network
+    events = train(network.to(study.device), sources=study.sources, options=settled, stage="finetuning")
+    spent = 0.0
+    while True:
+        start = time.perf_counter()
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return recalibrate(end.value, study.sources) if again else end.value
+        spent += time.perf_counter() - start
+        if isinstance(event, BatchEvent):
+            done, total = (event.epoch - 1) * event.batches + event.batch, event.epochs * event.batches
+            words = f"Fine-tuning: epoch {event.epoch} of {event.epochs}, batch {event.batch} of {event.batches}"
+            if done >= _FEW:
+                words += f", about {duration(spent / done * (total - done))} of work left"
+            yield {"words": words, "done": done, "total": total}

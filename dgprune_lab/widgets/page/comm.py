@@ -76,9 +76,9 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     """
     reference = weakref.WeakMethod(method)
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         alive = reference()
-        return None if alive is None else alive(*arguments)
+        return None if alive is None else alive(*arguments, **named)
 
     return call
 

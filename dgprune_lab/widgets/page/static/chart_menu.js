@@ -1,13 +1,11 @@
 // A chart's menu: its picture as SVG or PNG, and its rows as CSV. Nothing leaves the page but the file that is saved.
 
 import { csvOf, csvText, fileName, rowsOf } from "./chart_rows.js";
-import { saveBlob } from "./download.js";
-import { button, node, show } from "./elements.js";
+import { button, node, saveBlob, show, swallow } from "./elements.js";
 import { drawnAnew } from "./views.js";
 
 const PIXELS = 2; // per unit, so that a PNG is sharp in print
 const TITLES = { SVG: "As a picture of lines", PNG: "As a picture of pixels", CSV: "The numbers that it shows, as a table" };
-const KINDS = { SVG: svg, PNG: png, CSV: csv };
 
 // The menu of a chart; `holder` returns it as `createView` made it. `title` names the file; without one the chart's own does.
 // `setting` returns the lines that stand below the title in a saved picture.
@@ -61,8 +59,7 @@ function onKey(event, { menu, open, turn }) {
   else if (event.key === "Home") items[0].focus();
   else if (event.key === "End") items.at(-1).focus();
   else return;
-  event.preventDefault();
-  event.stopPropagation();
+  swallow(event);
 }
 
 const isEmpty = ({ spec, wanted }) => rowsOf(spec, wanted).every(({ rows }) => !rows.length);
@@ -70,14 +67,6 @@ const isEmpty = ({ spec, wanted }) => rowsOf(spec, wanted).every(({ rows }) => !
 function titleOf({ spec }) {
   const text = spec.title?.text ?? spec.title;
   return Array.isArray(text) ? text[0] : text;
-}
-
-async function svg(holder, title) {
-  return drawnAnew(holder, async (view) => svgBlob(await view.toSVG()), title);
-}
-
-async function png(holder, title) {
-  return pngBlob(await drawnAnew(holder, (view) => view.toCanvas(PIXELS), title));
 }
 
 async function pngOf(svgText) {
@@ -89,18 +78,12 @@ async function pngOf(svgText) {
   return pngBlob(canvas);
 }
 
-function csv(holder) {
-  return csvBlob(csvOf(holder.spec, holder.wanted));
-}
+const csvBlob = (text) => new Blob([text], { type: "text/csv;charset=utf-8" });
+const svgBlob = (text) => new Blob([text], { type: "image/svg+xml" });
+const pngBlob = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 
-function csvBlob(text) {
-  return new Blob([text], { type: "text/csv;charset=utf-8" });
-}
-
-function svgBlob(text) {
-  return new Blob([text], { type: "image/svg+xml" });
-}
-
-function pngBlob(canvas) {
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-}
+const KINDS = {
+  SVG: (holder, title) => drawnAnew(holder, async (view) => svgBlob(await view.toSVG()), title),
+  PNG: async (holder, title) => pngBlob(await drawnAnew(holder, (view) => view.toCanvas(PIXELS), title)),
+  CSV: ({ spec, wanted }) => csvBlob(csvOf(spec, wanted)),
+};

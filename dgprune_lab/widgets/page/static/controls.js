@@ -18,7 +18,7 @@ const SCOPES = [
   ["global", "global", "The lowest scores anywhere in the network"],
 ];
 
-// acts: {ratio(value, moving), choose(field, value), send(message)}
+// acts: {ratio(value, moving), choose(field, value), reset(), send(message)}
 export function createControls(fixed, acts) {
   const slider = createSlider(acts);
   const { box: scorerBox, list: scorers } = select("Scorer", (name) => acts.choose("scorer", name), "How the filters are ranked");
@@ -115,7 +115,7 @@ function optionControl({ name, value, choices }, acts) {
 
 function createButtons(acts) {
   const pin = button("Pin to compare", () => acts.send({ type: "pin" }));
-  const reset = button("Start again", () => acts.send({ type: "reset" }));
+  const reset = button("Start again", acts.reset);
   const code = button("Copy as code", () => acts.send({ type: "code" }));
   const save = button("Save", () => acts.send({ type: "save" }));
   const what = "The whole session as one zip file: steps, networks, tables, charts and code";

@@ -1,10 +1,9 @@
 // What the page shows now, drawn at most once per frame of the screen.
 
-import { paintCharts } from "./charts.js";
 import { showChoice } from "./controls.js";
-import { perFrame, say } from "./elements.js";
+import { perFrame, say, show } from "./elements.js";
 import { previewed } from "./by_hand.js";
-import { curveKey, frameAt, isAtStep, isStepOf, maskOf, nearest, planKey } from "./memory.js";
+import { costData, curveKey, dropData, frameAt, isAtStep, isStepOf, maskOf, nearest, pinsAlongside, planKey, sweepData, widest } from "./memory.js";
 import { showNotice, showWarning } from "./notices.js";
 import { showPanels } from "./panels.js";
 import { chosenAfter, pinKey, showPinTable } from "./pins.js";
@@ -12,7 +11,7 @@ import { showProjector } from "./projector.js";
 import { scorerOf } from "./state.js";
 import { showSteps } from "./steps.js";
 import { drawStrip } from "./strip.js";
-import { inksOf } from "./views.js";
+import { createView, dragInPlot, endView, feed, inksOf, plotSize } from "./views.js";
 
 export const schedule = (page) => perFrame(page, paint);
 
@@ -113,4 +112,40 @@ function paintWords(page, { frame, shown, stale }, status) {
   say(page.progress, progress && progress.done < progress.total ? progress.words : "");
   page.progress.title = page.progress.textContent;
   say(page.latency, (!stale && shown?.latency?.text) || "");
+}
+
+// --- A, C and D: the Vega views and what is fed to them --------------------------------------------------------------
+
+function paintCharts(page, pins, now) {
+  const { a, c, d } = page.charts;
+  if (!a) return;
+  const { fixed, choice, inks, pin } = page;
+  const { shown: frame, stale, curve } = now;
+  feed(c, costData({ step: now.step, stale: now.planStale }));
+  page.span = widest(page.span ?? [], curve, frame);
+  feed(a, sweepData({ fixed, curve, frame, stale, pins: pinsAlongside(pins, choice), pin, ratio: choice.ratio, ...plotSize(a), inks }));
+  feed(d, dropData({ frame, stale, pins, pin, span: page.span, height: plotSize(d).height, inks }));
+  show(page.exposures, Boolean(frame?.exposures));
+  say(page.exposures, frame?.exposures ?? "");
+}
+
+export function embedCharts(page) {
+  const { specs } = page.fixed;
+  page.inks = inksOf(page.root);
+  for (const name of ["a", "c", "d"]) {
+    page.boxes[name].replaceChildren();
+    page.charts[name] = createView(page.boxes[name], specs[name], { embed: page.embed, dark: page.inks.dark });
+    page.charts[name].ready.catch((problem) => say(page.boxes[name], `This chart could not be drawn: ${problem.message}`));
+  }
+  page.undrag = dragInPlot(page.charts.a, (ratio, moving) => {
+    page.dragging = moving;
+    if (ratio !== null) page.choose({ ratio: Math.min(Math.round(100 * ratio), Number(page.controls.slider.input.max)) / 100 });
+  });
+  page.schedule();
+}
+
+export function endCharts(page) {
+  page.undrag?.();
+  Object.values(page.charts).forEach(endView);
+  page.charts = {};
 }

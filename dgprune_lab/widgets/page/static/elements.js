@@ -37,6 +37,18 @@ export function lendKeys(root) {
   return () => window.removeEventListener("keydown", lend, true);
 }
 
+// Listens to a model, {event: handler}; returns a function that ends it.
+export function listenTo(model, handlers) {
+  for (const [event, handler] of Object.entries(handlers)) model.on(event, handler);
+  return () => Object.entries(handlers).forEach(([event, handler]) => model.off(event, handler));
+}
+
+// A key that was answered here: neither the browser nor the notebook acts on it.
+export function swallow(event) {
+  event.preventDefault();
+  event.stopPropagation();
+}
+
 export function button(text, press, attributes = {}) {
   const click = (event) => event.currentTarget.getAttribute("aria-disabled") === "true" || press(event);
   return node("button", { type: "button", class: "dgx-button", text, on: { click }, ...attributes });
@@ -90,4 +102,11 @@ export function perFrame(page, paint) {
     page.frame = null;
     if (!page.ended) paint(page);
   });
+}
+
+// Hands a file to the browser's downloads.
+export function saveBlob(blob, name) {
+  const url = URL.createObjectURL(blob);
+  node("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000); // a browser may ask first where to
 }

@@ -1,30 +1,26 @@
 // A study that is watched: how far it is, its chart, the runs that ended last, and those that failed.
 
 import { chartMenu } from "./chart_menu.js";
-import { lendKeys, node, perFrame, say, select, show } from "./elements.js";
+import { lendKeys, listenTo, node, perFrame, say, select, show } from "./elements.js";
 import { inked } from "./memory.js";
-import { createView, endView, feed, inksOf, loadVega } from "./views.js";
+import { fillNotice } from "./notices.js";
+import { endPage, endView, feed, inksOf, loadVega, redraw } from "./views.js";
 import { isGone, watchKernel, watchTheme } from "./watch.js";
 
 const STATES = { waiting: "no results", running: "running", stopped: "not running", finished: "finished" };
 const BADGES = { running: "estimate", finished: "exact" };
 
-function draw(el, model, host) {
+function render({ model, el, host }) {
   const page = { model, host, fixed: model.get("static"), chart: null, embed: null, gone: false };
   page.schedule = () => perFrame(page, paint);
   layOut(page);
   el.append(page.root);
   const again = () => embed(page);
-  const stops = [listen(page), watchTheme(page, again), watchKernel(page), lendKeys(page.root)];
+  const news = { "change:status": page.schedule, "change:data": page.schedule, "change:runs": page.schedule, "change:chart": again };
+  const stops = [listenTo(model, news), watchTheme(page, again), watchKernel(page), lendKeys(page.root)];
   paint(page);
   loadVega(page, embed, [page.box]);
-  return () => {
-    page.ended = true;
-    cancelAnimationFrame(page.frame);
-    stops.forEach((stop) => stop());
-    if (page.chart) endView(page.chart);
-    page.root.remove();
-  };
+  return () => endPage(page, stops);
 }
 
 function layOut(page) {
@@ -52,13 +48,6 @@ function list(words) {
   return { words, summary, rows, box: node("details", {}, summary, rows), drawn: null };
 }
 
-function listen(page) {
-  const again = () => embed(page);
-  const handlers = { "change:status": page.schedule, "change:data": page.schedule, "change:runs": page.schedule, "change:chart": again };
-  for (const [event, handler] of Object.entries(handlers)) page.model.on(event, handler);
-  return () => Object.entries(handlers).forEach(([event, handler]) => page.model.off(event, handler));
-}
-
 function ask(page, value) {
   try {
     page.model.send({ type: "baseline", value: value || null });
@@ -77,12 +66,10 @@ function embed(page) {
   const text = spec && JSON.stringify([spec, page.inks.dark]);
   if (text === page.drawn) return;
   page.drawn = text;
+  if (spec) return redraw(page, () => spec, { fit: false });
   if (page.chart) endView(page.chart);
   page.chart = null;
   page.box.replaceChildren();
-  if (!spec) return;
-  page.chart = createView(page.box, spec, { embed: page.embed, dark: page.inks.dark, fit: false });
-  page.chart.ready.catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
 }
 
 function paint(page) {
@@ -96,11 +83,7 @@ function paint(page) {
   show(page.bar, share !== null);
   page.bar.value = share ?? 0;
   say(page.progress, progress);
-  const gone = "Run this cell again: the kernel has stopped. What was read is still shown.";
-  const notice = page.gone ? gone : error;
-  show(page.notice, Boolean(notice));
-  page.notice.dataset.kind = page.gone ? "error" : "quiet";
-  say(page.notice, notice ?? "");
+  fillNotice(page.notice, page.notice, { gone: page.gone, message: error, done: "read" });
   choose(page.against, names, baseline);
   show(page.words, Boolean(words));
   say(page.words, words ?? "");
@@ -141,9 +124,5 @@ const failedRun = ({ what, error, traceback }) =>
 
 const latestRun = ({ what, values, seconds }) =>
   node("div", { class: "dgx-study-run" }, node("span", { text: what }), node("span", { text: values }), node("span", { text: seconds }));
-
-function render({ model, el, host }) {
-  return draw(el, model, host);
-}
 
 export default { render };

@@ -1,7 +1,6 @@
 // The live pruning explorer: draws what the model's traits hold, sends what the user chooses.
-// draw() needs only get/on/off/set/save_changes/send of its model, so a static page can fake one.
+// render() needs only get/on/off/set/save_changes/send of its model, so a static page can fake one.
 
-import { embedCharts, endCharts } from "./charts.js";
 import { chartMenu, drawnMenu } from "./chart_menu.js";
 import { filterRows } from "./chart_rows.js";
 import { createControls, settingOf } from "./controls.js";
@@ -10,22 +9,22 @@ import { createMemory } from "./memory.js";
 import { createNotices } from "./notices.js";
 import { settleOffline } from "./offline.js";
 import { createProjector } from "./projector.js";
-import { current, paint, schedule } from "./drawing.js";
+import { current, embedCharts, endCharts, paint, schedule } from "./drawing.js";
 import { clearPanels, createPanels } from "./panels.js";
 import { choose, learn, listen, scorerOf, sendMessage, useInstead } from "./state.js";
 import { createPinTable } from "./pins.js";
-import { createSteps, undoKeys } from "./steps.js";
+import { createSteps, keepInView, undoKeys } from "./steps.js";
 import { withForced, withLayers } from "./by_hand.js";
-import { createForcing, listenToCells } from "./selection.js";
+import { clearSelection, createForcing, listenToCells } from "./selection.js";
 import { createStrip, pictureOf } from "./strip.js";
 import { loadVega } from "./views.js";
 import { watchKernel, watchSize, watchTheme } from "./watch.js";
 
-export function draw(el, model, host) {
+function render({ model, el, host }) {
   const page = createPage(el, model, host);
   learn(page);
   layOut(page);
-  const stops = [listen(page), watchSize(page), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root), undoKeys(page.root, page.steps)];
+  const stops = [listen(page), watchSize(page, () => keepInView(page.steps)), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root), undoKeys(page.root, page.steps)];
   paint(page);
   loadVega(page, embedCharts, Object.values(page.boxes));
   return () => {
@@ -58,6 +57,11 @@ function createPage(el, model, host) {
     open: (cells) => sendMessage(page, { type: "filter", ...(cells.length > 1 ? { cells } : cells[0]) }),
     choose: (field, value) => choose(page, { [field]: value }),
     send: (message) => sendMessage(page, message),
+    reset: () => {
+      clearSelection(page.strip);
+      sendMessage(page, { type: "reset" });
+      schedule(page);
+    },
     instead: () => useInstead(page),
     pick: (index) => {
       page.pin = index;
@@ -138,10 +142,6 @@ function embedAgain(page) {
   if (!page.embed) return;
   endCharts(page);
   embedCharts(page);
-}
-
-function render({ model, el, host }) {
-  return draw(el, model, host);
 }
 
 export default { render };

@@ -1,6 +1,6 @@
 // The small form that starts a fine-tuning, and its progress while it runs.
 
-import { button, enable, node, say, select, show } from "./elements.js";
+import { button, enable, node, say, select, show, swallow } from "./elements.js";
 
 export function createFinetuning(acts) {
   const epochs = node("input", { type: "number", class: "dgx-select dgx-short", min: 1, step: 1, "aria-label": "Epochs" });
@@ -72,8 +72,7 @@ function onKey(parts, event, acts) {
   if (event.key === "Escape") turn(parts, false);
   else if (event.key === "Enter" && event.target.tagName === "INPUT") begin(parts, acts);
   else return;
-  event.preventDefault();
-  event.stopPropagation();
+  swallow(event);
 }
 
 function begin(parts, acts) {

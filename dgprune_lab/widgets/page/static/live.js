@@ -1,16 +1,17 @@
 // A run in the background: a chart that grows, a progress line, and a button to stop and resume.
 
 import { chartMenu } from "./chart_menu.js";
-import { button, lendKeys, node, perFrame, say, show } from "./elements.js";
+import { button, lendKeys, listenTo, node, perFrame, say, show } from "./elements.js";
 import { inked } from "./memory.js";
-import { createView, endView, feed, inksOf, loadVega } from "./views.js";
+import { fillNotice } from "./notices.js";
+import { endPage, feed, inksOf, loadVega, redraw } from "./views.js";
 import { isGone, watchKernel, watchTheme } from "./watch.js";
 
 const BUSY_AFTER = 2000; // ms without an answer to a button until Python counts as busy
 const QUIET_AFTER = 4000; // ms without news of a run until its kernel is checked
 const STATES = { running: "running", stopped: "stopped", finished: "finished", failed: "failed", closed: "ended" };
 
-function draw(el, model, host) {
+function render({ model, el, host }) {
   const page = { model, host, fixed: model.get("static"), chart: null, embed: null, pressedIn: null, busy: false, gone: false };
   page.schedule = () => perFrame(page, paint);
   layOut(page);
@@ -23,13 +24,9 @@ function draw(el, model, host) {
   paint(page);
   loadVega(page, embed, [page.box]);
   return () => {
-    page.ended = true;
-    cancelAnimationFrame(page.frame);
+    endPage(page, stops);
     clearTimeout(page.waiting);
     clearTimeout(page.quiet);
-    stops.forEach((stop) => stop());
-    if (page.chart) endView(page.chart);
-    page.root.remove();
   };
 }
 
@@ -55,10 +52,8 @@ function listen(page) {
     watchSilence(page);
     page.schedule();
   };
-  const handlers = { "change:status": status, "change:data": page.schedule };
-  for (const [event, handler] of Object.entries(handlers)) page.model.on(event, handler);
   watchSilence(page);
-  return () => Object.entries(handlers).forEach(([event, handler]) => page.model.off(event, handler));
+  return listenTo(page.model, { "change:status": status, "change:data": page.schedule });
 }
 
 // A run reports several times a second; JupyterLab reports a stopped kernel late, so check after silence.
@@ -98,11 +93,7 @@ function answered(page) {
 
 function embed(page) {
   if (!page.embed) return;
-  if (page.chart) endView(page.chart);
-  page.box.replaceChildren();
-  page.inks = inksOf(page.root);
-  page.chart = createView(page.box, page.fixed.spec, { embed: page.embed, dark: page.inks.dark, label: page.fixed.title });
-  page.chart.ready.catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
+  redraw(page, () => page.fixed.spec, { label: page.fixed.title });
   page.schedule();
 }
 
@@ -115,18 +106,10 @@ function paint(page) {
   show(page.stop, state === "running");
   show(page.resume, state === "stopped");
   for (const pressed of [page.stop, page.resume]) pressed.disabled = Boolean(page.pressedIn) || page.gone;
-  const gone = "Run this cell again: the kernel has stopped. What was measured is still shown.";
-  const text = page.gone ? gone : (error ?? (page.busy ? "Python is busy with another cell" : message));
-  show(page.notice, Boolean(text));
-  page.notice.dataset.kind = page.gone || error ? "error" : "quiet";
-  say(page.noticeText, text ?? "");
+  fillNotice(page.notice, page.noticeText, { error, gone: page.gone, busy: page.busy, message, done: "measured" });
   if (!page.chart) return;
   const { ink } = page.inks;
   feed(page.chart, Object.fromEntries(Object.entries(page.model.get("data")).map(([name, rows]) => [name, inked(rows, ink)])));
-}
-
-function render({ model, el, host }) {
-  return draw(el, model, host);
 }
 
 export default { render };

@@ -1,9 +1,9 @@
 // One chart, drawn by the page's own Vega, with the inputs that it binds.
 
 import { chartMenu } from "./chart_menu.js";
-import { lendKeys, node, say } from "./elements.js";
+import { lendKeys, node } from "./elements.js";
 import { inked } from "./memory.js";
-import { createView, endView, inksOf, loadVega } from "./views.js";
+import { endPage, loadVega, redraw } from "./views.js";
 import { watchTheme } from "./watch.js";
 
 // `given` holds the specification and the reference of the page's Vega (`fixed`), the model and its `host`.
@@ -15,32 +15,23 @@ export function drawChart(el, given) {
   el.append(page.root);
   const stops = [watchTheme(page, () => embed(page)), lendKeys(page.root)];
   loadVega(page, embed, [page.box]);
-  return () => {
-    page.ended = true;
-    stops.forEach((stop) => stop());
-    if (page.chart) endView(page.chart);
-    page.root.remove();
-  };
+  return () => endPage(page, stops);
 }
 
 // A change of theme draws the chart anew; what its inputs were set to is kept.
 function embed(page) {
   if (!page.embed) return;
   const set = page.chart?.view ? page.chart.signals(page.chart.view) : {};
-  if (page.chart) endView(page.chart);
-  page.box.replaceChildren();
-  page.inks = inksOf(page.root);
-  const holder = createView(page.box, inkedSpec(page.fixed.spec, page.inks), { embed: page.embed, dark: page.inks.dark, fit: false });
+  redraw(page, (inks) => inkedSpec(page.fixed.spec, inks), { fit: false });
+  const holder = page.chart;
   const bound = (page.fixed.spec.params ?? []).filter(({ bind }) => bind && typeof bind === "object").map(({ name }) => name);
   holder.signals = (view) => Object.fromEntries(bound.map((name) => [name, view.signal(name)]));
-  page.chart = holder;
-  holder.ready
-    .then(() => {
-      if (!holder.view || !Object.keys(set).length) return;
-      for (const [name, value] of Object.entries(set)) holder.view.signal(name, value);
-      holder.view.run();
-    })
-    .catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
+  const restore = () => {
+    if (!holder.view || !Object.keys(set).length) return;
+    for (const [name, value] of Object.entries(set)) holder.view.signal(name, value);
+    holder.view.run();
+  };
+  holder.ready.then(restore, () => {}); // an error is shown in the box
 }
 
 // On a dark page the colours in the rows are mixed with white.

@@ -18,14 +18,18 @@ export function createNotices(acts) {
   return { strip, text, retry, warning, sign, exposure, instead, code, box, hint };
 }
 
-export function showNotice(notices, { error, gone, busy, message }) {
-  const text = gone
-    ? "Run this cell again: the kernel has stopped. What was computed is still shown."
-    : (error ?? (busy ? "Python is busy with another cell" : message));
-  show(notices.strip, Boolean(text));
-  show(notices.retry, Boolean(error) && !gone);
-  notices.strip.dataset.kind = gone || error ? "error" : "quiet";
-  say(notices.text, text ?? "");
+export function showNotice(notices, state) {
+  fillNotice(notices.strip, notices.text, { ...state, done: "computed" });
+  show(notices.retry, Boolean(state.error) && !state.gone);
+}
+
+// `done`: what a stopped kernel has done, in a word.
+export function fillNotice(strip, words, { error, gone, busy, message, done }) {
+  const stopped = `Run this cell again: the kernel has stopped. What was ${done} is still shown.`;
+  const text = gone ? stopped : (error ?? (busy ? "Python is busy with another cell" : message));
+  show(strip, Boolean(text));
+  strip.dataset.kind = gone || error ? "error" : "quiet";
+  say(words, text ?? "");
 }
 
 // The sentence comes from Python, where the data used by the scorer are recorded.

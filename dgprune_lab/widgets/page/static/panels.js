@@ -18,8 +18,7 @@ export function createPanels(acts) {
   const announced = node("span", { class: "dgx-said", "aria-live": "polite" });
   const body = node("div", { class: "dgx-panel" }, error, text, menus.box, actions.box, pager.box, charts, announced);
   body.hidden = true;
-  const parts = { bar, body, text, error, menus, actions, pager, charts, announced };
-  const panels = { ...parts, acts, views: new Map(), open: null, number: 0, ack: 0, picked: {} };
+  const panels = { bar, body, text, error, menus, actions, pager, charts, announced, acts, views: new Map(), open: null, number: 0, ack: 0, picked: {} };
   return panels;
 }
 
@@ -57,7 +56,7 @@ function createPager(acts) {
   return pager;
 }
 
-// Without a kernel nothing answers a button; it stays focusable, as in `paintPager`.
+// Without a kernel nothing answers a button.
 function allow({ children }, gone) {
   for (const child of children) if (child.tagName === "BUTTON") enable(child, !gone);
 }
@@ -69,12 +68,11 @@ function showPager(pager, pages, gone) {
   paintPager(pager);
 }
 
-// A button at its end stays focusable: one that is disabled while it is pressed would lose the keyboard.
 function paintPager(pager) {
   show(pager.box, pager.of > 1);
   say(pager.label, `page ${pager.at + 1} of ${pager.of}`);
-  pager.before.setAttribute("aria-disabled", String(pager.gone || pager.at <= 0));
-  pager.after.setAttribute("aria-disabled", String(pager.gone || pager.at >= pager.of - 1));
+  enable(pager.before, !pager.gone && pager.at > 0);
+  enable(pager.after, !pager.gone && pager.at < pager.of - 1);
 }
 
 // `state`: what Python sent; `choice`: the page's own controls at this moment, for the charts that follow them; `gone`: no kernel answers.

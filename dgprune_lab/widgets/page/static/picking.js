@@ -1,6 +1,6 @@
 // What is picked in a panel's chart: a filter or a network, by mouse or by arrow keys, and the span of a brush.
 
-import { node } from "./elements.js";
+import { node, swallow } from "./elements.js";
 
 const REST = 150; // ms after which a brush rests
 export const NO_BRUSH = { x: null, y: null };
@@ -38,8 +38,7 @@ export function watchCells(holder, { picks, label }, { picked, pick }) {
   box.addEventListener("keydown", (event) => {
     if (event.target !== box || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key !== "Enter" && !event.key.startsWith("Arrow")) return;
-    event.preventDefault();
-    event.stopPropagation();
+    swallow(event);
     const rows = holder.wanted[picks] ?? [];
     const next = event.key === "Enter" ? rows.find((row) => isSameCell(row, picked())) : neighbour(rows, picked(), event.key);
     if (next) pick(next, event.key === "Enter");
@@ -92,8 +91,7 @@ function brushByKeys({ box, view }, name) {
   box.addEventListener("keydown", (event) => {
     const [axis, sign] = ARROWS[event.key] ?? (event.key === "Escape" ? ["", 0] : []);
     if (axis === undefined || event.target !== box || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    event.stopPropagation();
+    swallow(event);
     const signals = Object.keys(view.getState({ signals: () => true, data: () => false }).signals).sort();
     for (const [side, length] of Object.entries({ x: view.width(), y: view.height() })) {
       // The pixels along a side; where the field has the side's name, the first signal holds values and the second pixels.

@@ -1,13 +1,13 @@
 // A question with options: one is chosen and locked, then the measured answer is shown beside it. All state is the model's.
 
-import { button, enable, lendKeys, node, radios, say, show } from "./elements.js";
+import { button, enable, lendKeys, listenTo, node, radios, say, show } from "./elements.js";
 import { drawChart } from "./live_chart.js";
 
 const TRAITS = ["chosen", "locked", "shown", "answer"];
 // Static trait of a guess -> its view that was drawn last: charts of the answer stand there alone, mostly below the measurement.
 const LAST = new WeakMap();
 
-function draw(el, model, host) {
+function render({ model, el, host }) {
   const page = { model, host, fixed: model.get("static"), ends: [] };
   const before = LAST.get(page.fixed);
   LAST.set(page.fixed, page);
@@ -15,12 +15,10 @@ function draw(el, model, host) {
   layOut(page);
   el.append(page.root);
   const again = () => paint(page);
-  for (const trait of TRAITS) model.on(`change:${trait}`, again);
-  const lent = lendKeys(page.root);
+  const stops = [listenTo(model, Object.fromEntries(TRAITS.map((trait) => [`change:${trait}`, again]))), lendKeys(page.root)];
   paint(page);
   return () => {
-    for (const trait of TRAITS) model.off(`change:${trait}`, again);
-    lent();
+    stops.forEach((stop) => stop());
     page.ended = true;
     page.ends.forEach((end) => end());
     page.root.remove();
@@ -90,10 +88,6 @@ function chart(page, { charts, host }) {
   page.ends.forEach((end) => end());
   page.charts.replaceChildren();
   page.ends = charts.map((spec) => drawChart(page.charts, { model: page.model, host: page.host, fixed: { spec, host } }));
-}
-
-function render({ model, el, host }) {
-  return draw(el, model, host);
 }
 
 export default { render };

@@ -1,7 +1,7 @@
 // The controls of the rows of B: each layer's own ratio, its lock, and the field that finds layers. Real elements, for keys and readers.
 
 import { isMeant } from "./by_hand.js";
-import { button, node, say, show } from "./elements.js";
+import { button, node, say, show, swallow } from "./elements.js";
 import { rounded } from "./rounding.js";
 
 const MANY = 12; // layers from which on they are found by typing
@@ -30,8 +30,7 @@ function createLayer(strip, { full, name }) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const change = { l: 0, f: null, Delete: null, Backspace: null }[event.key.length > 1 ? event.key : event.key.toLowerCase()];
     if (change === undefined) return;
-    event.preventDefault();
-    event.stopPropagation();
+    swallow(event);
     strip.acts.rows({ [full]: change });
   });
   layer.box = node("div", { class: "dgx-layer", role: "group", "aria-label": full }, label, number, input, follow);

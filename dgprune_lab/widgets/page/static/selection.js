@@ -1,7 +1,7 @@
 // Filters selected in B: by click, Shift, Ctrl or a brush, and by keys; and what is done with them.
 
 import { cellBox } from "./cells.js";
-import { button, node, say, show } from "./elements.js";
+import { button, node, say, show, swallow } from "./elements.js";
 import { placeIn } from "./projector.js";
 import { cellAt, numbersOf } from "./strip.js";
 
@@ -150,8 +150,7 @@ function onKey(strip, event) {
   } else if (event.key === "Escape" && strip.selected.size) clearSelection(strip);
   else if (to && (strip.at || strip.selected.size)) force(strip, to);
   else return;
-  event.preventDefault();
-  event.stopPropagation();
+  swallow(event);
   strip.changed();
 }
 

@@ -1,7 +1,7 @@
 // The state of the page: what it learns from Python, and what the user chooses.
 
 import { createControls } from "./controls.js";
-import { saveBlob } from "./download.js";
+import { listenTo, saveBlob } from "./elements.js";
 import { answerOffline, precomputed } from "./offline.js";
 import { showCode } from "./notices.js";
 import { isGone } from "./watch.js";
@@ -13,17 +13,14 @@ const BUSY_AFTER = 2000; // ms without an answer until Python counts as busy
 // --- state from Python ---------------------------------------------------------------------------------------------
 
 export function listen(page) {
-  const { model } = page;
   const again = () => {
     learn(page);
     page.schedule();
   };
-  const handlers = {
+  return listenTo(page.model, {
     "change:plan": again, "change:frames": again, "change:pins": again, "change:silent": again, "change:panels": again, "change:tree": page.schedule, "change:static": () => restart(page),
     "change:status": () => onStatus(page), "change:choice": () => onChoice(page), "msg:custom": (message, buffers) => onMessage(page, message, buffers),
-  };
-  for (const [event, handler] of Object.entries(handlers)) model.on(event, handler);
-  return () => Object.entries(handlers).forEach(([event, handler]) => model.off(event, handler));
+  });
 }
 
 export function learn(page) {

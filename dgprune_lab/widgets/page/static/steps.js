@@ -1,6 +1,6 @@
 // The steps of the session: a small tree, left to right, and what makes and undoes them.
 
-import { button, enable, node, show } from "./elements.js";
+import { button, enable, node, show, swallow } from "./elements.js";
 import { createFinetuning, showFinetuning } from "./finetuning.js";
 import { elbows, layTree, neighbourOf, stepWords } from "./step_tree.js";
 
@@ -87,6 +87,13 @@ function link({ x, y, width, height }) {
 
 const place = ({ x, y }) => ({ left: `${x}px`, top: `${y}px` });
 
+// A narrower page would cut the current step at the right.
+export function keepInView(steps) {
+  if (steps.room === steps.scroll.clientWidth) return;
+  steps.room = steps.scroll.clientWidth;
+  intoView(steps, steps.buttons.get(steps.current));
+}
+
 // Only the strip scrolls, never the page around it.
 function intoView({ scroll }, element) {
   if (!element) return;
@@ -100,8 +107,7 @@ function onArrow(steps, event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const next = neighbourOf(steps.places, Number(document.activeElement.dataset.step), event.key);
   if (next === null) return;
-  event.preventDefault();
-  event.stopPropagation();
+  swallow(event);
   steps.buttons.forEach((element, number) => (element.tabIndex = number === next ? 0 : -1));
   steps.buttons.get(next).focus({ preventScroll: true });
   intoView(steps, steps.buttons.get(next));

@@ -199,6 +199,23 @@ export function endView(holder) {
   holder.finalize?.();
 }
 
+// A page of one chart: draws it anew, in the inks of the present theme. `specOf` returns its specification in these inks.
+export function redraw(page, specOf, options) {
+  if (page.chart) endView(page.chart);
+  page.box.replaceChildren();
+  page.inks = inksOf(page.root);
+  page.chart = createView(page.box, specOf(page.inks), { embed: page.embed, dark: page.inks.dark, ...options });
+  page.chart.ready.catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
+}
+
+export function endPage(page, stops) {
+  page.ended = true;
+  cancelAnimationFrame(page.frame);
+  stops.forEach((stop) => stop());
+  if (page.chart) endView(page.chart);
+  page.root.remove();
+}
+
 // Click or drag inside the plot calls `move(0..1)`; outside the plot nothing happens.
 export function dragInPlot(holder, move) {
   const { box, spec } = holder;

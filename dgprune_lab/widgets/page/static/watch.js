@@ -1,11 +1,12 @@
 // What happens around the explorer: its width, the theme of the page, the life of the kernel.
 
+import { listenTo } from "./elements.js";
 import { zoomOf } from "./projector.js";
 import { inksOf } from "./views.js";
 
 const TALL = 536; // pixels from the slider to the end of the charts
 
-export function watchSize(page) {
+export function watchSize(page, resized) {
   const observer = new ResizeObserver(() => {
     const width = page.root.clientWidth;
     const layout = width >= 1000 ? "wide" : width >= 840 ? "medium" : width >= 560 ? "small" : "stack";
@@ -15,6 +16,7 @@ export function watchSize(page) {
     page.root.style.setProperty("--dgx-main", `${Math.max(360, Math.round(TALL - above))}px`);
     // The sentence stays in view below the first line.
     page.root.style.setProperty("--dgx-first", `${page.controls.box.firstChild.offsetHeight}px`);
+    resized();
     page.schedule();
   });
   [page.root, page.main, page.strip.scroll, page.controls.box.firstChild].forEach((watched) => observer.observe(watched));
@@ -63,17 +65,18 @@ export function watchKernel(page) {
     page.gone = true;
     page.schedule();
   };
-  const kernel = kernelOf(page);
-  kernel?.statusChanged?.connect(check);
-  kernel?.connectionStatusChanged?.connect(check);
-  kernel?.disposed?.connect(check);
-  page.model.on("comm_live_update", lost);
-  page.model.on("destroy", lost);
+  // A kernel that another program restarts keeps its connection and its comm here, but each process has a session of its own.
+  const heard = (_, { header, content }) => {
+    if (header.msg_type !== "status" || !["busy", "idle"].includes(content.execution_state)) return;
+    page.session ??= header.session;
+    if (header.session !== page.session) lost();
+  };
+  const { statusChanged, connectionStatusChanged, disposed, iopubMessage } = kernelOf(page) ?? {};
+  const signals = [[statusChanged, check], [connectionStatusChanged, check], [disposed, check], [iopubMessage, heard]];
+  for (const [signal, act] of signals) signal?.connect(act);
+  const silence = listenTo(page.model, { comm_live_update: lost, destroy: lost });
   return () => {
-    kernel?.statusChanged?.disconnect(check);
-    kernel?.connectionStatusChanged?.disconnect(check);
-    kernel?.disposed?.disconnect(check);
-    page.model.off("comm_live_update", lost);
-    page.model.off("destroy", lost);
+    for (const [signal, act] of signals) signal?.disconnect(act);
+    silence();
   };
 }
