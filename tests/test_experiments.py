@@ -416,3 +416,12 @@ def test_dask_that_is_missing_or_does_not_answer(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(dg.DgpruneError, match=r"dgprune-lab\[dask\]"), executors.dask("tcp://127.0.0.1:1"):
         pass
+
+
+def test_a_wrong_address_of_a_scheduler_leaves_one_sentence_on_stderr(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    words = ["experiment", "mnist_m", "--quick", "--scheduler", "nonsense"]
+    command = [sys.executable, "-m", "dgprune_lab.commands.cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("dgprune-lab: address: no Dask scheduler answers at 'nonsense'")
