@@ -50,7 +50,7 @@ from ...training import EpochEvent, TrainingOptions, train
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
 from ._common import data_hashes, data_sets, filled, fitting, part
-from .prunability_claims import HYPERPARAMETERS, prunability_claims
+from .prunability_claims import HYPERPARAMETERS, PAPER, prunability_claims
 
 _FULL: Settings = {
     "data_set": "fashion_mnist",
@@ -104,6 +104,7 @@ def prunability(*, quick: bool = False, seeds: Count | None = None) -> Experimen
         extra=EXTRA,
         ready=data_sets(protocol["data_set"]),
         claims=prunability_claims,
+        cite=PAPER,
         differences=(
             "Networks and data: small networks in network without BatchNorm, in eval mode, on Fashion-MNIST.",
             f"Images: {protocol['train']:,} to train on, and {protocol['report']:,} to report on.",
