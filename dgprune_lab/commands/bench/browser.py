@@ -82,8 +82,6 @@ def browser_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     The responses are the savings, the first accuracy, and the accuracy on all images. Only on the CPU, where the demo
     runs; skipped without Chromium or playwright.
     """
-    if device.type != "cpu":
-        return
     with tempfile.TemporaryDirectory(prefix="dgprune-bench-") as folder:
         try:
             with lab_page(Path(folder)) as lab:
