@@ -464,7 +464,7 @@ def claims(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame([{**row, **numbers}, {**numbers, **other}]).assign(**columns)
 
 
-def test_claims_as_latex_hold_each_estimate_and_what_a_reader_must_know() -> None:
+def test_claims_as_latex_hold_each_estimate_and_what_a_reader_must_know(tmp_path: Path) -> None:
     lines = dg.latex(claims(), label="tab:c").splitlines()
     assert lines[3] == r"\begin{tabular}{p{.3\linewidth}lllll}"
     assert lines[5] == r"claim & paper & seeds & estimate & detectable & verdict \\"
@@ -473,6 +473,8 @@ def test_claims_as_latex_hold_each_estimate_and_what_a_reader_must_know() -> Non
     assert lines[7:9] == [first, ours]
     notes = "\n".join(lines[10:])
     assert r"$^{\diamond}$ Target-aware" in notes and r"$^{1}$ 3\_4\par" in notes and r"95 \% intervals" in notes
+    claims().to_csv(tmp_path / "claims.csv", index=False)
+    assert dg.latex(pd.read_csv(tmp_path / "claims.csv"), label="tab:c").splitlines() == lines, "empty cells stay empty"
     with pytest.raises(dg.DgpruneError, match="claims has neither metrics nor domains"):
         dg.latex(claims(), metric="accuracy")
     with pytest.raises(dg.DgpruneError, match="frame has no rows"):

@@ -110,12 +110,12 @@ def _claim_parts(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[
     """The heads, the cells and the footnotes of a table of claims; a claim bears the marks of its footnotes."""
     rows, marks = [], {}
     for row in frame.to_dict("records"):
-        told = {name: str(row.get(name) or "") for name in ("table", "published", "verdict")}
+        told = {name: row.get(name) for name in ("table", "published", "verdict", "note")}
         cells = {name: _cell("value", text) for name, text in {**told, **claim_texts(row)}.items()}
         found = [marks.setdefault(_NOTES[_AWARE], _AWARE)] if str(row["claim"]).startswith(DIAMOND) else []
-        if not is_missing(row.get("note")) and row["note"]:
-            note = _escaped(str(row["note"]))
-            found.append(marks.setdefault(note, f"$^{{{1 + len(marks.keys() - {_NOTES[_AWARE]})}}}$"))
+        if cells["note"]:
+            number = 1 + len(marks.keys() - {_NOTES[_AWARE]})
+            found.append(marks.setdefault(cells["note"], f"$^{{{number}}}$"))
         cells["claim"] = _escaped(str(row["claim"]).removeprefix(f"{DIAMOND} ")) + "".join(found)
         rows.append(cells)
     order = ("table", "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict")
