@@ -411,8 +411,13 @@ def test_what_a_run_returns_is_checked(tmp_path: Path) -> None:
 
 def test_dask_that_is_missing_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
+    from dask.config import set as configured
+
     with pytest.raises(dg.DgpruneError, match="no Dask scheduler answers at"):
         executors.dask("tcp://127.0.0.1:1", timeout=0.2).__enter__()
+    failing = {"distributed.client.security-loader": "operator.neg"}  # before the client has a loop
+    with configured(failing), pytest.raises(dg.DgpruneError, match="no Dask scheduler answers at"):
+        executors.dask("tcp://127.0.0.1:1").__enter__()
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(dg.DgpruneError, match=r"dgprune-lab\[dask\]"), executors.dask("tcp://127.0.0.1:1"):
         pass

@@ -117,7 +117,8 @@ def dask(address: str, *, timeout: Positive = 10.0) -> Iterator[Executor]:
     try:
         client.__init__(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, TypeError, AssertionError) as error:
-        client.close()  # else Dask does it when Python ends, in vain, and prints why
+        if getattr(client, "status", "") == "connecting":
+            client.close()  # else Dask does it when Python ends, in vain, and prints why
         raise DgpruneError(
             f"address: no Dask scheduler answers at {address!r} ({error}). Start one with "
             "`dask scheduler`, which prints its address, and its workers with `dask worker ADDRESS --nthreads 1`."
