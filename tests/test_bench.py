@@ -17,9 +17,8 @@ from dgprune_lab.commands.bench.panels import check_totals
 from dgprune_lab.commands.bench.passes import AWARE, check_risks, check_scores, needs
 from dgprune_lab.commands.bench.prunability import check_losses
 from dgprune_lab.commands.bench.sweeps import check_accuracies
-from dgprune_lab.commands.bench.table import heading, line
 from dgprune_lab.commands.bench.ticks import check_same
-from dgprune_lab.commands.bench.timing import Row, race
+from dgprune_lab.commands.bench.timing import Row, heading, line, race
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.pruning.allocate import allocate
 from dgprune_lab.pruning.surgery import prune, pruned_view

@@ -411,8 +411,22 @@ def test_what_a_run_returns_is_checked(tmp_path: Path) -> None:
 
 def test_dask_that_is_missing_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
+    from dask.config import set as configured
+
     with pytest.raises(dg.DgpruneError, match="no Dask scheduler answers at"):
         executors.dask("tcp://127.0.0.1:1", timeout=0.2).__enter__()
+    failing = {"distributed.client.security-loader": "operator.neg"}  # before the client has a loop
+    with configured(failing), pytest.raises(dg.DgpruneError, match="no Dask scheduler answers at"):
+        executors.dask("tcp://127.0.0.1:1").__enter__()
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(dg.DgpruneError, match=r"dgprune-lab\[dask\]"), executors.dask("tcp://127.0.0.1:1"):
         pass
+
+
+def test_a_wrong_address_of_a_scheduler_leaves_one_sentence_on_stderr(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    words = ["experiment", "mnist_m", "--quick", "--scheduler", "nonsense"]
+    command = [sys.executable, "-m", "dgprune_lab.commands.cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("dgprune-lab: address: no Dask scheduler answers at 'nonsense'")

@@ -161,6 +161,20 @@ def test_a_report_shows_what_was_measured_and_how_to_read_it(study: dg.Study, tm
 
 
 @pytest.mark.usefixtures("few_ratios")
+def test_the_bar_of_a_report_knows_the_total_of_each_stage(
+    study: dg.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dg.report(study, tmp_path / "r.html", scorers=["l1"], seconds=1e9)
+    shown = re.findall(r"(\d+)/(\d+) \[[^\]]*(steps of [^\]]*)\]", capsys.readouterr().err)
+    assert {(int(total), stage) for _, total, stage in shown} == {
+        (8, "steps of 5 %"),
+        (1, "steps of 1 %, curve 1 of up to 2"),
+        (1, "steps of 1 %, curve 2 of up to 2"),
+    }
+    assert shown[-1][0] == "1" and all(int(done) <= int(total) for done, total, _ in shown)
+
+
+@pytest.mark.usefixtures("few_ratios")
 def test_a_report_in_haste_has_large_steps_alone(study: dg.Study, tmp_path: Path) -> None:
     text = dg.report(study, tmp_path / "r.html", scorers=["random"], seconds=0, progress=False).read_text("utf-8")
     assert [len(curve["rows"]) for curve in state_of(text)["curves"]] == [4, 4]

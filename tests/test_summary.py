@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from experiment_runs import experiment
 from material import domain, norm_net, randomise
 from pruning_runs import trained
 
@@ -409,6 +411,7 @@ def test_every_source_of_a_scorer_and_a_diagnostic_has_an_entry() -> None:
     diagnostics = [getattr(dg.diagnostics, name) for name in dg.diagnostics.__all__]
     sources = {one.name: one.cite for one in dg.SCORERS.values() if one.name != "random"}
     sources |= {f"{one.name} ": one.cite for one in diagnostics if getattr(one, "cite", "")}
+    sources |= {f"study {name}": study(quick=False).cite for name, study in dg.experiments.STUDIES.items()}
     assert [name for name, source in sources.items() if not _cited(source)] == []
     for source in sources.values():
         years = re.findall(r"[A-Z]\w+[^;:]*? (\d{4})\b", source)
@@ -452,6 +455,43 @@ def test_the_references_of_a_table() -> None:
         return dg.tidy([{"metric": "own", "domain": "a", "value": 1.0}])
 
     assert "% diagnostic: Nobody 2031, nowhere" in dg.cite(own(study))
+
+
+def claims(**columns: Any) -> pd.DataFrame:
+    numbers = {"estimate": 0.02, "low": -0.01, "high": 0.05, "minimum_detectable_effect": 0.03, "unit": "share"}
+    row = {"claim": "◇ Gains 5 %", "paper": "Cha et al. 2022, arXiv:2203.10789", "published": "", "verdict": "yes"}
+    other = {**row, "claim": "Keeps", "note": "3_4", "verdict": "no", "ours": True, "unit": "nats", "seeds": "0, 1"}
+    return pd.DataFrame([{**row, **numbers}, {**numbers, **other}]).assign(**columns)
+
+
+def test_claims_as_latex_hold_each_estimate_and_what_a_reader_must_know(tmp_path: Path) -> None:
+    lines = dg.latex(claims(), label="tab:c").splitlines()
+    assert lines[3] == r"\begin{tabular}{p{.3\linewidth}lllll}"
+    assert lines[5] == r"claim & paper & seeds & estimate & detectable & verdict \\"
+    first = r"Gains 5 \%$^{\diamond}$ & Cha et al. 2022 &  & +2.0 points ($-$1.0 to +5.0) & 3.0 points & yes \\"
+    ours = r"Keeps$^{1}$ & ours, after Cha et al. 2022 & 2 & +0.02 nats ($-$0.01 to +0.05) & 0.03 nats & no \\"
+    assert lines[7:9] == [first, ours]
+    notes = "\n".join(lines[10:])
+    assert r"$^{\diamond}$ Target-aware" in notes and r"$^{1}$ 3\_4\par" in notes and r"95 \% intervals" in notes
+    claims().to_csv(tmp_path / "claims.csv", index=False)
+    assert dg.latex(pd.read_csv(tmp_path / "claims.csv"), label="tab:c").splitlines() == lines, "empty cells stay empty"
+    with pytest.raises(dg.DgpruneError, match="claims has neither metrics nor domains"):
+        dg.latex(claims(), metric="accuracy")
+    with pytest.raises(dg.DgpruneError, match="frame has no rows"):
+        dg.latex(claims().head(0))
+
+
+def test_a_study_and_claims_cite_their_papers_and_two_of_one_author_and_year_are_told_apart(tmp_path: Path) -> None:
+    assert {"cha2022", "sun2023", "li2017", "li2017pacs"} <= cited(dg.experiments.shipped("pacs"))
+    assert not cited(dg.experiments.shipped("pacs_quick")) & {"li2017pacs"}, "it has other data"
+    assert not cited(accuracies()) & {"li2017pacs"} and "cha2022" in cited(claims())
+    assert "% claim: Nobody 2031" in dg.cite(claims(paper="Nobody 2031"))
+    own = dataclasses.replace(experiment(count=1), cite="Holm 1979")
+    assert "holm1979" in cited(dg.experiments.run(own, folder=tmp_path).table())
+
+
+def cited(frame: pd.DataFrame) -> set[str]:
+    return set(re.findall(r"^@\w+{(\w+),", dg.cite(frame), re.MULTILINE))
 
 
 def test_latex_keeps_a_name_from_being_read_as_an_argument_of_the_line_break() -> None:

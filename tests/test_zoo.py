@@ -23,11 +23,9 @@ import dgprune_lab as dg
 from dgprune_lab.commands import cli, zoo
 from dgprune_lab.commands.zoo import Architecture, Limits, Row
 from dgprune_lab.commands.zoo.architectures import architectures
-from dgprune_lab.commands.zoo.examine import TOLERANCE, compare, examine, prepared, state_of
+from dgprune_lab.commands.zoo.examine import TOLERANCE, compare, examine, prepared, prune_by_torch_pruning, state_of
 from dgprune_lab.commands.zoo.limits import Ending, run_limited
-from dgprune_lab.commands.zoo.peer import prune_by_torch_pruning
-from dgprune_lab.commands.zoo.rows import read_rows, row_of, write_rows
-from dgprune_lab.commands.zoo.table import families, markdown, short, totals
+from dgprune_lab.commands.zoo.rows import families, markdown, read_rows, row_of, short, totals, write_rows
 
 
 def named(name: str, build: Callable[[], nn.Module] = zoo_networks.good, *, size: int = 12) -> Architecture:

@@ -150,14 +150,12 @@ def experiment(
     retry: Annotated[bool, typer.Option("--retry", help="Do failed runs again.")] = False,
 ) -> None:
     """Run a study, or go on with it; its results are written run by run, and its claims are judged at the end."""
-    if list_ or name is None:
-        from .experiment import listing
+    from .experiment import listing, main
 
+    if list_ or name is None:
         for line in listing(workers):
             typer.echo(line)
         return
-    from .experiment import main
-
     raise typer.Exit(
         main(name, scheduler=scheduler, workers=workers, device=device, quick=quick, seeds=seeds, out=out, retry=retry)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -118,19 +118,14 @@ def claim_lines(claims: Sequence[Claim]) -> Iterator[str]:
             yield from [fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")] if text else []
 
 
-@contextmanager
-def _executor(scheduler: str | None, workers: int | None) -> Iterator[Executor | None]:
-    """The executor of the runs; None for this process."""
-    if scheduler is not None:
-        if workers is not None:
-            raise DgpruneError("--workers counts processes of this machine; a --scheduler has its own. Leave out one.")
-        with executors.dask(scheduler) as executor:
-            yield executor
-    elif (count := workers or cores()) == 1:
-        yield None
-    else:
-        with executors.local(count) as executor:
-            yield executor
+def _executor(scheduler: str | None, workers: int | None) -> AbstractContextManager[Executor | None]:
+    """The executor of the runs, open within a block; None for this process."""
+    if scheduler is None:
+        count = workers or cores()
+        return nullcontext() if count == 1 else executors.local(count)
+    if workers is not None:
+        raise DgpruneError("--workers counts processes of this machine; a --scheduler has its own. Leave out one.")
+    return executors.dask(scheduler)
 
 
 def _stopped(folder: Path) -> str:

@@ -115,7 +115,7 @@ def _quiet(settings: Path) -> dict[str, str]:
     folder.mkdir()
     (folder / "default_setting_overrides.json").write_text(json.dumps(_QUIET), encoding="utf-8")
     others = os.environ.get("JUPYTER_CONFIG_PATH")
-    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join([*([others] if others else []), str(settings)])}
+    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (others, str(settings))))}
 
 
 def _run(arguments: list[str], *, environment: Mapping[str, str] | None = None) -> int:
@@ -148,12 +148,9 @@ def _run(arguments: list[str], *, environment: Mapping[str, str] | None = None) 
 
 
 def _is_free(port: int) -> bool:
-    """Return whether this port of this machine is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        if os.name == "posix":
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # a lab that ended a moment ago does not block it
+        if os.name == "posix":  # a lab that ended a moment ago does not block it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:

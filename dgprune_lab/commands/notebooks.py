@@ -227,7 +227,6 @@ def _written_hash(name: str, content: bytes) -> str | None:
 
 
 def _is_origin(folder: Path, notebooks: Mapping[str, Traversable]) -> bool:
-    """Return whether the working folder is the folder that the notebooks come from."""
     return any(isinstance(path, Path) and path.parent.resolve() == folder.resolve() for path in notebooks.values())
 
 

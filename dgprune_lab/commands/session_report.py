@@ -57,8 +57,8 @@ def write_session_report(path: str | Path, session: str | Path) -> Path:
     """
     path = check_writable_file(path, argument="the page")
     opened = open_session(session)
-    study = opened.card.get("study")
-    name = str(study.get("name")) if isinstance(study, dict) else ""
+    study = _dict(opened.card.get("study"))
+    name = str(study.get("name", ""))
     parts = [
         section("How to read this page", f"<p>{html.escape(_READING)}</p>"),
         section("Steps", _strip(opened.card.get("steps")) + _table(opened, STEPS)),
@@ -86,19 +86,19 @@ _VIEW = {
 }
 
 
-def _lead(opened: Opened, study: Any) -> str:
+def _dict(value: Any) -> dict[str, Any]:
+    """A part of the card, which may hold anything; {} for what is no dict."""
+    return value if isinstance(value, dict) else {}
+
+
+def _lead(opened: Opened, study: dict[str, Any]) -> str:
     """Study, domains, date and versions in a line."""
-    domains = study.get("domains") if isinstance(study, dict) else None
     roles = {"source": [], "target": []}
-    for domain, about in (domains if isinstance(domains, dict) else {}).items():
-        roles.setdefault(str(about.get("role")) if isinstance(about, dict) else "", []).append(domain)
+    for domain, about in _dict(study.get("domains")).items():
+        roles.setdefault(str(_dict(about).get("role", "")), []).append(domain)
     named = [f"{role} {', '.join(names)}" for role, names in roles.items() if names]
-    versions = opened.card.get("versions")
-    by = (
-        f"dgprune-lab {versions.get('dgprune-lab')}, torch {versions.get('torch')}"
-        if isinstance(versions, dict)
-        else ""
-    )
+    versions = _dict(opened.card.get("versions"))
+    by = f"dgprune-lab {versions.get('dgprune-lab')}, torch {versions.get('torch')}" if versions else ""
     return f"{'; '.join(named)}. Saved {_date(opened.card.get('saved'))} by {by}."
 
 

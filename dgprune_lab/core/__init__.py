@@ -16,7 +16,8 @@ from .masks import Mask
 from .provenance import MORE, STAGES, Provenance, Reads, declared, merged, provenance_of, roles_of, set_provenance
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
 from .exposure import most_seen, scorer_exposure, strongest_exposure, with_scorer_exposure
-from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, claimed_by, tidy
+from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
+from .claims import Claims, claim_texts, claimed_by
 from .network_table import OUTCOMES, NetworkTable, network_table, larger_is_better
 from .summary import answer, summary
 from .latex import latex

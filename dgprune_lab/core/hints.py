@@ -130,8 +130,8 @@ class _Either(Kind):
         plain = [kind for kind in self.kinds if type(kind) not in (Nothing, _Many)]
         last = [kind for kind in self.kinds if type(kind) is _Many] + [k for k in self.kinds if type(k) is Nothing]
         single = frozenset().union(*(kind.names for kind in plain))
-        words = [kind.words for kind in plain]
-        plurals = [kind.plural for kind in plain]
+        words = list(dict.fromkeys(kind.words for kind in plain))  # two kinds of tables are one "table"
+        plurals = list(dict.fromkeys(kind.plural for kind in plain))
         if single in _TOGETHER:
             words, plurals = ([text] for text in _TOGETHER[single])
         self.words = _or([*words, *(kind.words for kind in last)])

@@ -1,13 +1,16 @@
-"""A tidy table as LaTeX."""
+"""A tidy table, or a table of claims, as LaTeX."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Mapping
 
+import pandas as pd
+
 from .border import public
+from .claims import Claims, claim_texts
 from .errors import DgpruneError
-from .exposure import Exposure, exposure_of, is_missing, scorer_exposure, strongest_exposure
+from .exposure import DIAMOND, Exposure, exposure_of, is_missing, scorer_exposure, strongest_exposure
 from .kinds import Tidy
 from .summary import chosen_rows, summary
 
@@ -23,11 +26,16 @@ _NOTES = {
     _SEEN: "Scorer, fine-tuning or selection looked at the reported images.",
     _UNKNOWN: "What scorer, fine-tuning or selection looked at is not recorded.",
 }
+_OF_CLAIMS = (
+    "In brackets: 95 % intervals over training seeds, unless a note says otherwise",
+    "Detectable: half of the interval; a smaller effect would not be told from none",
+)
+_WIDTHS = {"claim": r"p{.3\linewidth}", "published": r"p{.15\linewidth}"}  # of columns that hold sentences
 
 
 @public
 def latex(
-    frame: Tidy,
+    frame: Tidy | Claims,
     *,
     metric: str | Iterable[str] | None = None,
     domain: str | Iterable[str] | None = None,
@@ -39,10 +47,12 @@ def latex(
 
     The rows and columns are those of `summary`. A footnote marks what is target-aware; others name the BatchNorm
     setting and what the intervals are over. All text is escaped; letters beyond Latin need XeLaTeX or LuaLaTeX.
+    A table of claims gives a row per claim: who makes it, what is published, our estimate and the verdict; notes on a
+    claim are footnotes.
 
     Args:
-        frame: a tidy table of this package.
-        metric, domain, verdict: see `summary`.
+        frame: a tidy table of this package, or a table of claims (`experiments.claims_table`).
+        metric, domain, verdict: see `summary`; claims take none of them.
         caption, label: with either, the tabular stands in a table environment.
 
     Raises:
@@ -53,9 +63,28 @@ def latex(
     >>> print(latex(dg.tidy([{**row, "target_aware": False}])).splitlines()[4])
     a\\_b & 90.0 \\% (85.0 to 94.0) \\\\
     """
-    rows = chosen_rows(frame, metric=metric, domain=domain)
-    if rows.empty:
+    if "metric" in frame:
+        rows = chosen_rows(frame, metric=metric, domain=domain)
+        heads, lines, notes = _tidy_parts(rows, verdict=verdict) if len(rows) else ([], [], [])
+    elif metric is domain is verdict is None:
+        heads, lines, notes = _claim_parts(frame)
+    else:
+        raise DgpruneError("a table of claims has neither metrics nor domains, and its own verdicts; choose its rows.")
+    if not lines:
         raise DgpruneError("frame has no rows, so there is nothing to print; check what was chosen of it.")
+    columns = "".join(_WIDTHS.get(name, "l") for name in heads)
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _line(map(_escaped, heads)), r"\midrule"]
+    body += [*map(_line, lines), r"\bottomrule", r"\end{tabular}"]
+    body += [r"\par\smallskip", *(rf"{{\footnotesize {note}\par}}" for note in notes)] if notes else []
+    if caption is None and label is None:
+        return "\n".join(body) + "\n"
+    title = rf"\caption{{{_escaped(caption or '')}}}"
+    title += rf"\label{{{re.sub(r'[^A-Za-z0-9:.-]', '-', label)}}}" if label else ""
+    return "\n".join([r"\begin{table}", r"\centering", title, *body, r"\end{table}"]) + "\n"
+
+
+def _tidy_parts(rows: pd.DataFrame, *, verdict: tuple[str, str] | None) -> tuple[list[str], list[list[str]], list[str]]:
+    """The heads, the cells and the footnotes of a tidy table."""
     table, records = summary(rows, verdict=verdict), rows.to_dict("records")
     head = [text for text in (table.columns.name, _intervals(records)) if text]
     dropped = [name for name in _SAID_ELSEWHERE if name in table]
@@ -72,17 +101,26 @@ def latex(
         of_row = {"value": _mark(exposure), "scorer": _mark(scorer)}
         marks += [of_row[name] for name in of_row if name in cells]
         lines.append([f"{_cell(name, value)}{of_row.get(str(name), '')}" for name, value in cells.items()])
-    heads = [_escaped(str(name).replace("_", " ")) for name in table.columns]
-    body = [r"\begin{tabular}{" + "l" * len(heads) + "}", r"\toprule", _line(heads), r"\midrule"]
-    body += [*map(_line, lines), r"\bottomrule", r"\end{tabular}"]
     notes = [f"{mark} {text}" for mark, text in _NOTES.items() if mark in marks]
-    notes += [_escaped(f"{text}.") for text in head]
-    body += [r"\par\smallskip", *(rf"{{\footnotesize {note}\par}}" for note in notes)] if notes else []
-    if caption is None and label is None:
-        return "\n".join(body) + "\n"
-    title = rf"\caption{{{_escaped(caption or '')}}}"
-    title += rf"\label{{{re.sub(r'[^A-Za-z0-9:.-]', '-', label)}}}" if label else ""
-    return "\n".join([r"\begin{table}", r"\centering", title, *body, r"\end{table}"]) + "\n"
+    return [str(name).replace("_", " ") for name in table.columns], lines, notes + [_escaped(f"{t}.") for t in head]
+
+
+def _claim_parts(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
+    """The heads, the cells and the footnotes of a table of claims; a claim bears the marks of its footnotes."""
+    rows, marks = [], {}
+    for row in frame.to_dict("records"):
+        told = {name: row.get(name) for name in ("table", "published", "verdict", "note")}
+        cells = {name: _cell("value", text) for name, text in {**told, **claim_texts(row)}.items()}
+        found = [marks.setdefault(_NOTES[_AWARE], _AWARE)] if str(row["claim"]).startswith(DIAMOND) else []
+        if cells["note"]:
+            number = 1 + len(marks.keys() - {_NOTES[_AWARE]})
+            found.append(marks.setdefault(cells["note"], f"$^{{{number}}}$"))
+        cells["claim"] = _escaped(str(row["claim"]).removeprefix(f"{DIAMOND} ")) + "".join(found)
+        rows.append(cells)
+    order = ("table", "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict")
+    heads = [name for name in order if any(cells[name] for cells in rows)]
+    notes = [f"{mark} {text}" for text, mark in marks.items()] + [_escaped(f"{text}.") for text in _OF_CLAIMS]
+    return heads, [[cells[name] for name in heads] for cells in rows], notes
 
 
 def _mark(exposure: Exposure) -> str:

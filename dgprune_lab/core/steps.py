@@ -85,7 +85,8 @@ def progress_bar(
 ) -> Result:
     """Run a generator that yields (done, total) to its end and return its result, with a tqdm bar if `progress`.
 
-    If a step has a third item, it is a label shown after the bar.
+    If a step has a third item, it is a label shown after the bar; where it changes and `done` goes back, a new stage
+    begins, and with it the bar.
     """
     from tqdm.auto import tqdm
 
@@ -98,7 +99,8 @@ def progress_bar(
                 return end.value
             if label and label[0] != shown:  # each refresh is a line, where the bar goes to a file
                 shown = label[0]
-                bar.set_postfix_str(label[0])
+                bar.set_postfix_str(label[0], refresh=False)
+                bar.reset(bar.total) if done < bar.n else bar.refresh()
             if done != bar.n:
                 bar.update(done - bar.n)
 

@@ -48,16 +48,6 @@ def batchnorm_words(settings: Iterable[object]) -> str:
     return f"BatchNorm {words}" if words else ""
 
 
-def claimed_by(row: Mapping[Any, Any]) -> str:
-    """Return in words who makes a claim, a row of `experiments.claims_table`.
-
-    >>> claimed_by({"paper": "Sun 2023, arXiv:2306.13237", "ours": True})
-    'ours, after Sun 2023'
-    """
-    paper = str(row["paper"]).split(", arXiv")[0]
-    return f"ours, after {paper}" if row.get("ours") is True else paper
-
-
 def choice(kind: str, value: str, options: Any) -> str:
     """Return `value` if it is one of the options of a Literal type.
 

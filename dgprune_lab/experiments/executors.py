@@ -113,9 +113,12 @@ def dask(address: str, *, timeout: Positive = 10.0) -> Iterator[Executor]:
         from distributed import Client
     except ImportError as error:
         raise DgpruneError(f"a scheduler needs Dask ({error}): pip install 'dgprune-lab[dask]'.") from None
+    client = Client.__new__(Client)
     try:
-        client = Client(address, timeout=timeout, set_as_default=False)
+        client.__init__(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, TypeError, AssertionError) as error:
+        if getattr(client, "status", "") == "connecting":
+            client.close()  # else Dask does it when Python ends, in vain, and prints why
         raise DgpruneError(
             f"address: no Dask scheduler answers at {address!r} ({error}). Start one with "
             "`dask scheduler`, which prints its address, and its workers with `dask worker ADDRESS --nthreads 1`."

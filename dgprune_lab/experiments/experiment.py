@@ -49,6 +49,7 @@ class Experiment:
         ready: function that raises a DgpruneError where data or packages that the runs need are missing; it is called
             before the first run on this machine, so that no run fails by it.
         claims: function from the table of all runs to what it says about published claims.
+        cite: the papers and data sets behind it, for `dg.cite` of its table: "Sun 2023, arXiv:2306.13237".
         differences: what differs from the published protocol, a sentence each.
         tolerance: by how much an accuracy (a share) may differ when a run is repeated on another machine with the same
             kind of processor. Another kind rounds sums in another way, and training enlarges the difference.
@@ -62,6 +63,7 @@ class Experiment:
     extra: tuple[str, ...] = ()
     ready: Callable[[], object] | None = None
     claims: Callable[[pd.DataFrame], Sequence[Claim]] | None = None
+    cite: str = ""
     differences: tuple[str, ...] = ()
     tolerance: float = 0.0
 

@@ -55,6 +55,7 @@ def about_experiment(experiment: Experiment) -> dict[str, Any]:
         "protocol": dict(experiment.protocol),
         "axes": axes,
         "extra": list(experiment.extra),
+        "cite": experiment.cite,
         "total": len(experiment.grid),
         "grid": key_of({"runs": tuple(map(dict, experiment.grid))}),
     }

@@ -50,7 +50,7 @@ class Results:
     Attributes:
         folder: the folder.
         about: name, question, protocol (settings that all runs share), axes (names of the other settings), extra
-            (further columns of the rows), total (number of runs), format and versions of the experiment.
+            (further columns of the rows), cite, total (number of runs), format and versions of the experiment.
         name: name of the experiment.
         total: number of runs of its grid.
     """
@@ -76,7 +76,9 @@ class Results:
         rows, names = [], [*self.about["axes"], *self.about["protocol"], *self.about["extra"], "run"]
         for run in self._runs("settings", "rows", "key"):
             rows += [{**run["settings"], **row, "run": run["key"]} for row in run["rows"]]
-        return tidy(rows, extra=[name for name in dict.fromkeys(names) if name not in COLUMNS])
+        frame = tidy(rows, extra=[name for name in dict.fromkeys(names) if name not in COLUMNS])
+        frame.attrs["cite"] = self.about.get("cite", "")  # for `dg.cite`; older folders do not say it
+        return frame
 
     def runs(self) -> pd.DataFrame:
         """Return one row per finished run, in the order of the grid.

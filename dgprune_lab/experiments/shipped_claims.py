@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from ..core import Columns, DgpruneError, claimed_by, is_missing, note, public, unknown
+from ..core import Claims, DgpruneError, claim_texts, note, public, unknown
 from .averages import over_targets
 from .claims import WORDS, Verdict, claims_table
 from .compare import check_columns, compare
@@ -16,8 +16,6 @@ from .tables import QUICK, shipped, shipped_card, shipped_names, study_named
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-_NUMBERS = ("estimate", "low", "high", "minimum_detectable_effect")
-Claims = Annotated[pd.DataFrame, Columns(("claim", "paper", "published", *_NUMBERS, "unit", "verdict"))]
 SMALL = "quick form: proves nothing"
 """What the column `protocol` says of a quick form."""
 NOTHING = "proves nothing"
@@ -83,16 +81,9 @@ def claims_in_words(claims: Claims) -> pd.DataFrame:
     ['estimate', 'detectable', 'verdict']
     """
     rows: list[dict[str, Any]] = []
-    row: Any
     for row in claims.to_dict("records"):
-        share = row["unit"] == "share"
-        scale, suffix, digits = (100.0, " points", 1) if share else (1.0, f" {row['unit']}", 2)
-        value, low, high = (f"{scale * row[name]:+.{digits}f}" for name in ("estimate", "low", "high"))
         about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
-        smallest = f"{scale * row['minimum_detectable_effect']:.{digits}f}{suffix}"
-        texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
-        texts["seeds"] = "" if is_missing(row.get("seeds")) else str(len(str(row["seeds"]).split(",")))
-        rows.append({**about, "paper": claimed_by(row), **texts})
+        rows.append({**about, **claim_texts(row)})
     first = ["table"] if "table" in claims.columns else []
     columns = [*first, "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict"]
     return pd.DataFrame(rows, columns=columns)

@@ -141,7 +141,9 @@ def shipped(name: str) -> pd.DataFrame:
         raise DgpruneError(f"{file.name} is not the table that {name}.json describes; export it again.")
     rows, shared = csv.DictReader(io.StringIO(content.decode())), tupled(card["columns"])
     found = [{**shared, **{column: _cell(text) for column, text in row.items()}} for row in rows]
-    return tidy(found, extra=[column for column in found[0] if column not in COLUMNS])
+    frame = tidy(found, extra=[column for column in found[0] if column not in COLUMNS])
+    frame.attrs["cite"] = study_named(name).cite  # for `dg.cite`
+    return frame
 
 
 @public

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 
-from ..core import Tidy, public
+from ..core import Claims, Tidy, public
 from .menu import SCORERS
 
 _ALWAYS = ("paszke2019", "harris2020", "mckinney2010")
@@ -38,15 +38,15 @@ _SOFTWARE = """@misc{{dgprune_lab,
 
 
 @public
-def cite(frame: Tidy) -> str:
-    """Return BibTeX for a table: the sources of its scorers, diagnostic, intervals and data sets, and the libraries.
+def cite(frame: Tidy | Claims) -> str:
+    """Return BibTeX for a table: sources of its scorers, diagnostic or study, intervals and data sets, and libraries.
 
-    The entries stand in `scorers/references.bib`; which of them belong to a scorer or diagnostic follows from its
-    source, `dg.SCORERS["l1"].cite`. Data sets of the package are known by the names of their domains. What has no entry
-    is named in a comment.
+    The entries stand in `scorers/references.bib`; which of them belong to a scorer, diagnostic or study follows from
+    its source, `dg.SCORERS["l1"].cite`. Data sets of the package are known by the names of their domains. What has no
+    entry is named in a comment.
 
     Args:
-        frame: a tidy table of this package.
+        frame: a tidy table of this package, or a table of claims (`experiments.claims_table`), whose papers are cited.
 
     >>> import dgprune_lab as dg
     >>> table = dg.tidy([{"scorer": "l1", "metric": "accuracy", "domain": "mnist", "value": 0.9}])
@@ -72,22 +72,27 @@ def _sources(frame: Tidy) -> Iterator[tuple[str, str]]:
         if not known:  # those of Torch-Pruning have the names of its classes
             yield f"scorer {name!r}", "Fang et al. 2023" if "Importance" in name else ""
     if frame.attrs.get("cite"):
-        yield "diagnostic", frame.attrs["cite"]
+        yield "study" if "run" in frame else "diagnostic", frame.attrs["cite"]
+    for paper in frame["paper"].dropna().unique() if "claim" in frame else ():
+        yield "claim", paper
     for (column, value), source in _BEHIND.items():  # a cell may name several domains: "mnist, uci_digits"
         if column in frame and value in ", ".join(frame[column].dropna().unique()).split(", "):
             yield value, source
 
 
 def _cited(source: str) -> list[str]:
-    """Keys of the entries whose first author and year a source names, "Sun, Saenko 2016"."""
-    found = []
+    """Keys of the entries whose first author and year a source names, "Sun, Saenko 2016".
+
+    Of entries with the same author and year, those whose title or arXiv number it names too, if it names one.
+    """
+    found: dict[tuple[str, str], dict[str, bool]] = {}
     for key, entry in _entries().items():
-        author, year = (
-            re.findall(rf"^  {field} = {{([^,}}]+)", entry, re.MULTILINE)[0] for field in ("author", "year")
-        )
+        fields = dict(re.findall(r"^  (\w+) = {(.*)},$", entry, re.MULTILINE))
+        author, year = fields["author"].split(",")[0], fields["year"]
         if re.search(rf"\b{author}\b[^;\d]*\b{year}\b", source):
-            found.append(key)
-    return found
+            names = (re.sub("[{}]", "", fields["title"]), fields.get("eprint", fields["title"]))
+            found.setdefault((author, year), {})[key] = any(name in source for name in names)
+    return [key for keys in found.values() for key, named in keys.items() if named or not any(keys.values())]
 
 
 @cache

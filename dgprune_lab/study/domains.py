@@ -1,4 +1,4 @@
-"""The domains of a study, checked to fit together, with their roles; the device of a study in words."""
+"""The domains of a study, checked to fit together, with their roles; its device and its filters in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Domain, Role, check_domains, note, threads
+from ..core import DgpruneError, Domain, FilterGraph, Role, check_domains, note, threads
 
 
 def in_roles(
@@ -69,3 +69,19 @@ def place_of(device: torch.device) -> str:
     if device.type != "cpu":
         return device.type.upper()
     return f"CPU, {threads().count} thread{'s' if threads().count > 1 else ''}"
+
+
+def prunable_words(graph: FilterGraph) -> str:
+    """Return how many of all filters can be pruned, and why not the others, as text; "" if all can be pruned.
+
+    A filter of a residual stream counts once, see `FilterGraph.share`.
+    """
+    refused = list(graph.refused.items())
+    if not refused and graph.free >= graph.total:
+        return ""
+    words = graph.share
+    if refused:
+        layer, why = refused[0]
+        others = f"; {len(refused) - 1} more in graph.refused" if len(refused) > 1 else ""
+        words += f" (refused: {layer}: {why.rstrip('.')}{others})"
+    return words

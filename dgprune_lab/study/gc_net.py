@@ -152,9 +152,7 @@ class GCNet(nn.Module):
             for axis, positions, filters in input_positions(self.graph[pair.group], pair.layer):
                 by_input = weights.movedim(axis, 1)
                 kept = mask.keep[pair.name][:, filters]
-                by_input[:, positions] = kept.view(*kept.shape, *(1,) * (weights.ndim - 2)).expand_as(
-                    by_input[:, positions]
-                )
+                by_input[:, positions] = kept.view(*kept.shape, *(1,) * (weights.ndim - 2))
         return WeightMask(keep, mask.ratio_requested, scope=mask.scope, scorer=mask.scorer, reads=mask.reads)
 
     def rho(self, name: str) -> Tensor:
@@ -175,7 +173,8 @@ class GCNet(nn.Module):
 
     def summary(self) -> str:
         """Return a text with a line per pair; where the connections hardly differ it says what this means."""
-        lines = [f"{pair.group} to {pair.layer}: {pair.words(self.spread[pair.name])}" for pair in self.pairs]
+        spread = self.spread
+        lines = [f"{pair.group} to {pair.layer}: {pair.words(spread[pair.name])}" for pair in self.pairs]
         if any(NEARLY in line for line in lines):
             lines.append(
                 f"{NEARLY.capitalize()}: the connections differ less than {UNIFORM} times as much as by chance, so "
@@ -185,20 +184,14 @@ class GCNet(nn.Module):
 
     def table(self) -> pd.DataFrame:
         """Return a row per pair: layers, sizes, mean, spread and quantiles of rho, its null level, and a summary."""
-        return pd.DataFrame(
-            {
-                "group": pair.group,
-                "layer": pair.layer,
-                "filters": self.rho(pair.name).shape[1],
-                "outputs": self.rho(pair.name).shape[0],
-                **self.spread[pair.name]._asdict(),
-                "rho_null": pair.null,
-                "rho_null_spread": pair.null_spread,
-                "rho_null_expected": pair.null_expected,
-                "words": pair.words(self.spread[pair.name]),
-            }
-            for pair in self.pairs
-        )
+        rows, spread = [], self.spread
+        for pair in self.pairs:
+            outputs, filters = self.rho(pair.name).shape
+            sizes = {"group": pair.group, "layer": pair.layer, "filters": filters, "outputs": outputs}
+            null = {"rho_null": pair.null, "rho_null_spread": pair.null_spread, "rho_null_expected": pair.null_expected}
+            words = pair.words(spread[pair.name])
+            rows.append({**sizes, **spread[pair.name]._asdict(), **null, "words": words})
+        return pd.DataFrame(rows)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{p.name}={'x'.join(map(str, self.rho(p.name).shape))}" for p in self.pairs)

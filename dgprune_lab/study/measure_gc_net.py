@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ..core import CoMoments, DgpruneError, FilterGroup, Need, Pair, Seen, pair_names, public, set_provenance
+from ..core import DgpruneError, FilterGroup, Need, Pair, Seen, pair_names, public, set_provenance
 from ..measurement import pairs
 from ..scorers import correlation, expected_null, note_if_few
 from .gc_net import GCNet, input_positions
@@ -45,14 +47,18 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
     if not listed:
         raise DgpruneError("this network has no pair of consecutive layers but grouped convolutions to connect.")
     named = dict(zip(pair_names([(group.name, layer) for group, layer in listed]), listed, strict=True))
-    connected = {name: _Connections(group.name, layer) for name, (group, layer) in named.items()}
     images: dict[str, tuple[int, ...]] = {}
+    measured: dict[str, list[tuple[Any, ...]]] = {name: [] for name in named}
     for domain in study.sources:
         co_moments = getattr(study.statistics(domain.name, needs=[need], split=split), need)
-        for connections in connected.values():
-            sums = co_moments[connections.group, connections.layer]
+        for name, (group, layer) in named.items():
+            sums = co_moments[group.name, layer]
             images[domain.name] = tuple(sums.images.tolist())
-            connections.add(sums, signed=signed)
+            rho, null = (correlation(sums, signed=signed, shuffled=shuffled) for shuffled in (False, True))
+            measured[name].append((rho, null, expected_null(sums.images, signed=signed)))
+    means: dict[str, list[Any]] = {
+        name: [sum(part) / len(parts) for part in zip(*parts, strict=True)] for name, parts in measured.items()
+    }
     note_if_few(images)
     reads: dict[str, Seen] = {f"{name}/{split}": "labels" if by_class else "images" for name in images}
     network = GCNet(
@@ -60,38 +66,17 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
         images=images,
         options={"by_class": by_class, "signed": signed, "split": split},
         reads=reads,
-        pairs=tuple(connections.pair(name) for name, connections in connected.items()),
-        rho={name: (c.rho / len(study.sources)).T.contiguous() for name, c in connected.items()},
+        pairs=tuple(_pair(name, *named[name], null=null, expected=level) for name, (_, null, level) in means.items()),
+        rho={name: rho.T.contiguous() for name, (rho, *_) in means.items()},
         magnitude={name: _kernel_norms(study.model, group, layer=layer) for name, (group, layer) in named.items()},
     )
     set_provenance(network, study.provenance.adding("scorer", reads))
     return network.eval()
 
 
-class _Connections:
-    """The correlations of one pair of layers, and those with randomly paired images, summed over the sources."""
-
-    def __init__(self, group: str, layer: str) -> None:
-        self.group, self.layer, self.sources = group, layer, 0
-        self.rho = self.shuffled = torch.zeros((), dtype=torch.float64)
-        self.expected = 0.0
-
-    def add(self, sums: CoMoments, *, signed: bool) -> None:
-        self.sources += 1
-        self.rho = self.rho + correlation(sums, signed=signed)
-        self.shuffled = self.shuffled + correlation(sums, signed=signed, shuffled=True)
-        self.expected += expected_null(sums.images, signed=signed)
-
-    def pair(self, name: str) -> Pair:
-        null = self.shuffled / self.sources
-        return Pair(
-            name=name,
-            group=self.group,
-            layer=self.layer,
-            null=float(null.abs().mean()),
-            null_spread=float(null.std(correction=0)),
-            null_expected=self.expected / self.sources,
-        )
+def _pair(name: str, group: FilterGroup, layer: str, *, null: Tensor, expected: float) -> Pair:
+    level, spread = float(null.abs().mean()), float(null.std(correction=0))
+    return Pair(name=name, group=group.name, layer=layer, null=level, null_spread=spread, null_expected=expected)
 
 
 def _kernel_norms(model: nn.Module, group: FilterGroup, *, layer: str) -> Tensor:

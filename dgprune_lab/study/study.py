@@ -36,8 +36,7 @@ from ..models import Normalisation, normalised
 from ..pruning import deep_copy, device_of, prune, refuse_uncopyable
 from ..scorers import Scorer, resolve
 from .cache import Cache, stamp
-from .domains import in_roles, place_of
-from .filter_counts import prunable_words
+from .domains import in_roles, place_of, prunable_words
 from .scorer_inputs import ScorerInputs
 from .scoring import Request, score_steps
 from .snapshot import Run, Snapshot

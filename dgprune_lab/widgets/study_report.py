@@ -86,15 +86,15 @@ def report(
 
 def _fill(
     measured: Measurements, views: Sequence[Choices], *, seconds: float
-) -> Generator[tuple[int, int], None, None]:
+) -> Generator[tuple[int, int, str], None, None]:
     """Measure the curve of each view in steps of 5 %, then one after the other in steps of 1 %.
 
-    Yields (number of evaluations done, total).
+    Yields (number of evaluations done, total) of a stage, as time decides how many follow, and the stage in words.
     """
     start, done, total = time.monotonic(), 0, len(views) * len(_COARSE)
     for view in views:
         for number, *_ in measured.fill(view, _COARSE):
-            yield done + number, total
+            yield done + number, total, "steps of 5 %"
         done += len(_COARSE)
     sizes = {k: len(json.dumps(measured.curve(view))) for k, view in enumerate(views)}
     more = len(_FINE) - len(_COARSE)
@@ -104,5 +104,5 @@ def _fill(
         if expected > seconds or sum(sizes.values()) > _LARGEST:
             return
         for number, *_ in measured.fill(view, _FINE):
-            yield done + max(0, number - len(_COARSE)), done + more
+            yield max(0, number - len(_COARSE)), more, f"steps of 1 %, curve {k + 1} of up to {len(views)}"
         done += more

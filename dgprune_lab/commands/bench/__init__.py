@@ -12,19 +12,15 @@ import torch
 from ...core import DgpruneError, check_writable_file, threads, unknown
 from ...core import device as core_device
 from .browser import browser_rows
-from .estimates import estimate_rows
 from .folder import folder_rows
-from .imports import import_rows
-from .live import equality_rows, live_rows
+from .live import equality_rows, estimate_rows, live_rows
 from .panels import panel_rows
 from .passes import pass_rows
-from .processes import process_rows
+from .processes import import_rows, process_rows
 from .prunability import prunability_rows
-from .scoring import fpgm_rows, mask_rows
 from .sweeps import sweep_rows
-from .table import heading, line
-from .ticks import tick_rows
-from .timing import Row
+from .ticks import fpgm_rows, mask_rows, tick_rows
+from .timing import Row, heading, line
 
 Part = Callable[[torch.device, bool], Iterator[Row]]
 
@@ -46,6 +42,7 @@ PARTS: Mapping[str, Part] = {
 }
 
 _PROGRAMS = ("import", "browser")
+_CPU_ALONE = ("mask", "processes", "folder", "estimate", *_PROGRAMS)
 
 __all__ = ["PARTS", "Row", "main"]
 
@@ -81,6 +78,8 @@ def main(
     failed: list[str] = []
     for place in devices:
         for name in parts or [name for name in PARTS if not (quick and name in _PROGRAMS)]:
+            if name in _CPU_ALONE and place.type != "cpu":
+                continue
             try:
                 for row in PARTS[name](place, quick):
                     rows.append(row)

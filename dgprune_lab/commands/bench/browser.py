@@ -82,8 +82,6 @@ def browser_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     The responses are the savings, the first accuracy, and the accuracy on all images. Only on the CPU, where the demo
     runs; skipped without Chromium or playwright.
     """
-    if device.type != "cpu":
-        return
     with tempfile.TemporaryDirectory(prefix="dgprune-bench-") as folder:
         try:
             with lab_page(Path(folder)) as lab:
@@ -105,7 +103,7 @@ def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
     moves = _moves(lab, _SLIDER, repeats)
     for key, (name, aim) in _AIMS.items():
         about = "the pause of 120 ms included; demo, to ratios not measured before"
-        yield _response(name, [move[key] for move in moves if key in move], aim=aim, about=about)
+        yield _response(name, moves, key=key, aim=aim, about=about)
     yield from _by_hand(lab, repeats)
     note = "resident, first notebook run, sliders moved"
     yield Row(name="kernel memory after use", ours=_memory(lab), unit="MB", aim="<= 1,200 MB", note=note)
@@ -115,13 +113,12 @@ def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
 def _by_hand(lab: LabPage, repeats: int) -> Iterator[Row]:
     """Yield the response to a layer's handle, the slider's with many steps in the tree, and the time of saving them."""
     name, aim = "handle of a layer to filter grid and savings, p95", _AIMS["savings"][1]
-    times = [move["savings"] for move in _moves(lab, _HANDLE, repeats) if "savings" in move]
-    yield _response(name, times, aim=aim, about="demo, first layer")
+    yield _response(name, _moves(lab, _HANDLE, repeats), aim=aim, about="demo, first layer")
     lab.kernel(_MAKE_STEPS.format(steps=_STEPS), timeout=600)
     lab.settled()
     name = f"slider event to filter grid and savings, {_STEPS} steps in the tree, p95"
-    times = [move["savings"] for move in _moves(lab, _SLIDER, repeats) if "savings" in move]
-    yield _response(name, times, aim=aim, about="demo, full network, to ratios not measured before")
+    about = "demo, full network, to ratios not measured before"
+    yield _response(name, _moves(lab, _SLIDER, repeats), aim=aim, about=about)
     saved = float(lab.kernel(_SAVE, timeout=120))
     yield Row(name=f"saving a session of {_STEPS} steps", ours=saved, aim="< 2 s", note="demo, into a folder")
 
@@ -132,9 +129,10 @@ def _moves(lab: LabPage, selector: str, repeats: int) -> list[dict[str, float]]:
     return [lab.page.evaluate(_MOVE, [selector, value + (value % 5 == 0)]) for value in values]
 
 
-def _response(name: str, times: list[float], *, aim: str, about: str) -> Row:
+def _response(name: str, moves: list[dict[str, float]], *, key: str = "savings", aim: str, about: str) -> Row:
     """Return the row of a response time: the 95th percentile, with the median in the note."""
-    times, count = sorted(times), len(times)
+    times = sorted(move[key] for move in moves if key in move)
+    count = len(times)
     note = f"p50 {times[count // 2]:.0f} ms; {about}, {count} moves"
     return Row(name=name, ours=times[min(count - 1, int(0.95 * count))], unit="ms", repeats=count, aim=aim, note=note)
 

@@ -16,15 +16,13 @@ from torchvision.transforms import Compose, PILToTensor, Resize
 
 from ...core import Domain
 from ...data import from_folder
-from .timing import Row, race, require_same, seconds
+from .timing import Row, race_calls, require_same
 
 _SIZE = 100
 
 
 def folder_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Time the first and a later pass over the images of a folder against torchvision, which decodes each time."""
-    if device.type != "cpu":
-        return
     count, side, repeats = (12, 32, 1) if quick else (400, 224, 5)
     with tempfile.TemporaryDirectory() as root:
         _write(Path(root) / "noise", count=count, side=side)
@@ -41,9 +39,7 @@ def folder_rows(device: torch.device, quick: bool) -> Iterator[Row]:
         require_same(all(map(torch.equal, _pass(kept), decoded())), "pixels")
         sides = {"first": lambda: _consume(_pass(fresh())), "later": lambda: _consume(_pass(kept))}
         sides["peer"] = lambda: _consume(decoded())
-        times = race(
-            {name: lambda side=side: 1e3 * seconds(side, device) for name, side in sides.items()}, repeats=repeats
-        )
+        times = race_calls(sides, device, repeats=repeats, unit="ms")
     shared = {"peer": times["peer"], "unit": "ms", "repeats": repeats}
     note = f"peer: torchvision's ImageFolder, decoded each time; {count} JPEG files, {side} px"
     yield Row(name="folder: first pass, with from_folder", ours=times["first"], note=note, **shared)

@@ -1,7 +1,8 @@
-"""A move of the slider: from cached scores to outcomes on all images, against the forward passes alone."""
+"""A move of the slider, from cached scores to outcomes on all images or to the explorer's estimate."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,15 @@ from torch import Tensor
 
 from ...core import BatchNorm, Domain, Outcomes, Scores, collect_notes, full_precision
 from ...diagnostics import grid
+from ...measurement import layout_of
 from ...pruning import allocate, prune
 from ...study import Study, demo
+from ...widgets import Explorer
 from .cases import CLASSES, domains, network
 from .timing import Row, race, seconds
 
 _SETTINGS: dict[BatchNorm, str] = {"as_is": "BatchNorm as is", "recalibrate": "BatchNorm recalibrated"}
+_POLL = 0.002  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,52 @@ def _bare(study: Study, scores: Scores, ratio: float, *, images: int | None) -> 
     batches = [b.images for d in study.domains for b in d.batches("report", images=images, device=study.device)]
     with torch.inference_mode(), full_precision(study.device):
         return seconds(lambda: torch.cat([small(part).argmax(1) for part in batches]).cpu(), study.device)
+
+
+def estimate_rows(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Time from a slider move to the estimate (ResNet-50, 224 px), against one forward pass over the same images."""
+    plan = Plan(name="resnet50", pixels=224, images=500, repeats=5)
+    if quick:
+        plan = Plan(name="resnet18", pixels=32, images=20, repeats=1)
+    study = study_of(plan, device)
+    explorer = Explorer(study, panels=[])
+    shown: dict[str, Any] = {}
+    ratios = iter(grid(0.4, 0.6, plan.repeats + 1))
+
+    def move() -> float:
+        start = time.perf_counter()
+        explorer.choose(ratio=next(ratios))
+        shown.update(_first(explorer))
+        return 1e3 * (time.perf_counter() - start)
+
+    with collect_notes(lambda _: None):
+        _first(explorer)
+        ours = race({"move": move}, repeats=plan.repeats)["move"]
+    explorer.close()  # else it would go on with the exact numbers beside the peer
+    kind = "estimate" if shown["estimate"] else "exact numbers"
+    note = (
+        f"peer: one pass of the full network over the same images; {shown['images']} images of each of "
+        f"{len(study.domains)} domains, BatchNorm re-estimated on as many"
+    )
+    peer = race({"pass": lambda: _full_pass(study, shown["images"])}, repeats=plan.repeats)["pass"]
+    name = f"{kind} after a move, {plan.name}, {plan.pixels} px"
+    yield Row(name=name, ours=ours, peer=peer, unit="ms", repeats=plan.repeats, note=note)
+
+
+def _full_pass(study: Study, images: int) -> float:
+    options: Any = {"size": 8, "images": images, "layout": layout_of(study.model, study.domains[0])}
+    batches = [batch.images for domain in study.domains for batch in domain.batches("report", **options)]
+    with torch.inference_mode():
+        return 1e3 * seconds(lambda: [study.model(batch) for batch in batches], study.device)
+
+
+def _first(explorer: Explorer) -> dict[str, Any]:
+    """Wait for the first numbers of the view, and return them."""
+    while True:
+        rows = [row for row in explorer.frames.get("rows", []) if row["ratio"] == explorer.ratio]
+        if rows:
+            return rows[0]
+        time.sleep(_POLL)
 
 
 def equality_rows(device: torch.device, quick: bool) -> Iterator[Row]:

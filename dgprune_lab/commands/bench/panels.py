@@ -23,7 +23,7 @@ from ...scorers import SCORERS
 from ...study import Study, demo
 from ...widgets import FeatureShiftPanel, SensitivityPanel, View
 from .cases import domains, network
-from .timing import Row, race, require_same, seconds
+from .timing import Row, race_calls, require_same, seconds
 
 _RATIOS = (0.12, 0.33, 0.47, 0.58, 0.66, 0.71, 0.83, 0.9, 0.21)
 
@@ -80,7 +80,7 @@ def _attributions(name: str, *, pixels: int, images: int, repeats: int, device: 
         totals["peer"] = sum(float(part.sum()) for part in values)
 
     sides = {"ours": ours, "peer": one_by_one}
-    times = race({name: lambda side=side: seconds(side, device) for name, side in sides.items()}, repeats=repeats)
+    times = race_calls(sides, device, repeats=repeats)
     check_totals(totals["ours"], totals["peer"])
     note = (
         f"peer: Captum's gradient x activation in a loop over {len(ends)} layers; {len(used)} x {images} images of "

@@ -14,7 +14,7 @@ from ...pruning import read_groups
 from ...scorers import SCORERS
 from ...study import Study
 from .cases import domains, network
-from .timing import Row, race, require_same, seconds
+from .timing import Row, race, race_calls, require_same, seconds
 
 AWARE = ("dss", "dss_sources", "risk_variance", "gradient_agreement", "gradient_snr")
 AWARE += ("gc_net", "taylor", "activation_l1", "apoz")
@@ -72,8 +72,7 @@ def _one_pass(plan: Plan, device: torch.device) -> Row:
                 loss.backward()
             risks[1] += float(loss.detach()) / plan.images
 
-    sides = {name: lambda side=side: 1e3 * seconds(side, device) for name, side in (("ours", ours), ("bare", bare))}
-    times = race(sides, repeats=plan.repeats[0])
+    times = race_calls({"ours": ours, "bare": bare}, device, repeats=plan.repeats[0], unit="ms")
     check_risks(*risks)
     note = (
         f"peer: gradients of all parameters and nothing else; ours: all that {len(AWARE)} domain-aware scorers need "

@@ -1,9 +1,12 @@
-"""A sweep in two processes against the same sweep in one."""
+"""What new processes cost and gain: imports, and a sweep in two processes against the same sweep in one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
 
 import pandas as pd
 import torch
@@ -12,15 +15,20 @@ from ...core import threads
 from ...diagnostics import grid, sweep
 from ...study import Study
 from .cases import domains, network
-from .timing import Row, race, require_same, seconds
+from .timing import Row, race, race_calls, require_same, seconds
 
 _WORKERS = 2
+_STATEMENTS = {
+    "bare": "pass",
+    "ours": "import dgprune_lab",
+    "study": "import dgprune_lab; dgprune_lab.Study",
+    "torch": "import torch",
+    "both": "import torch, torchvision",
+}
 
 
 def process_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Time a sweep of LeNet or ResNet-18, scores ready, in two new processes and in this one."""
-    if device.type != "cpu":
-        return
     name, pixels, images, ratios = ("lenet", 28, 16, 2) if quick else ("resnet18", 32, 250, 20)
     model, held, frames = network(name), domains(pixels), dict[str, pd.DataFrame]()
     scores = Study(model, sources=held[:1], targets=held[1:]).score("l1")
@@ -35,7 +43,7 @@ def process_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
     repeats = 1 if quick else 3
     sides = {"two": two, "one": lambda: run("one", None)}
-    times = race({key: lambda side=side: seconds(side, device) for key, side in sides.items()}, repeats=repeats)
+    times = race_calls(sides, device, repeats=repeats)
     require_same(frames["one"].equals(frames["two"]), "rows")
     note = (
         f"peer: the same sweep in this process, {threads().count} thread(s); ours: {_WORKERS} new processes with one "
@@ -43,3 +51,20 @@ def process_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     )
     shared = {"ours": times["two"], "peer": times["one"], "repeats": repeats, "note": note}
     yield Row(name=f"sweep in two processes, {name}, {pixels} px", aim=">= 1.7", **shared)
+
+
+def import_rows(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Time `import dgprune_lab`, alone and with a name that needs torch, against torch alone and with torchvision."""
+    repeats = 1 if quick else 5
+    times = race({name: _process(text) for name, text in _STATEMENTS.items()}, repeats=repeats, warm_up=not quick)
+    note = f"the interpreter itself takes {times['bare']:.2f} s of each"
+    alone, study = f"peer: import torch; {note}", "import dgprune_lab, then Study"
+    yield Row(name="import dgprune_lab", ours=times["ours"], peer=times["torch"], repeats=repeats, note=alone)
+    yield Row(name=study, ours=times["study"], peer=times["torch"], repeats=repeats, note=alone)
+    note = f"peer: {_STATEMENTS['both']}; {note}"
+    yield Row(name=f"{study} (against both)", ours=times["study"], peer=times["both"], repeats=repeats, note=note)
+
+
+def _process(statement: str) -> Callable[[], float]:
+    run = partial(subprocess.run, [sys.executable, "-c", statement], check=True)
+    return lambda: seconds(run, torch.device("cpu"))

@@ -9,11 +9,9 @@ from pathlib import Path
 
 from ...core import DgpruneError, check_writable_file
 from .architectures import Architecture, architectures
-from .examine import examine
+from .examine import examine, prune_by_torch_pruning
 from .limits import Limits, run_limited
-from .peer import prune_by_torch_pruning
-from .rows import Row, read_rows, row_of, write_rows
-from .table import families, line, markdown
+from .rows import Row, families, line, markdown, read_rows, row_of, write_rows
 
 __all__ = ["Architecture", "Limits", "Row", "architectures", "families", "main", "markdown", "read_rows", "try_all"]
 
@@ -37,9 +35,7 @@ def main(
     if jobs < 1 or (size is not None and not 8 <= size <= 1024):
         raise DgpruneError(f"jobs must be 1 or more and size from 8 to 1024; got jobs {jobs}, size {size}.")
     wanted = architectures(timm=timm, names=names, size=size)
-    rows: list[Row] = []
-    if out is not None:
-        rows = read_rows(check_writable_file(out, argument="out"))
+    rows = [] if out is None else read_rows(check_writable_file(out, argument="out"))
     known = {row.key for row in rows if size in (None, row.size)}
     missing = [each for each in wanted if each.key not in known]
     if len(missing) < len(wanted):
@@ -78,7 +74,7 @@ def try_all(
 
 
 def _try_one(architecture: Architecture, *, limits: Limits, peer: bool) -> Row:
-    preload = (examine.__module__, prune_by_torch_pruning.__module__, "torch_pruning", architecture.source)
+    preload = (examine.__module__, "torch_pruning", architecture.source)
     ours = run_limited(examine, architecture, limits=limits, preload=preload)
     theirs = run_limited(prune_by_torch_pruning, architecture, limits=limits, preload=preload) if peer else None
     return row_of(architecture, ours, peer=theirs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -50,7 +50,7 @@ maxvit maxxvit metaformer mlp_mixer mobilevit mvitv2 naflexvit nest nextvit pit 
 swin_transformer swin_transformer_v2 swin_transformer_v2_cr tiny_vit tnt twins visformer vision_transformer
 vision_transformer_hybrid vision_transformer_relpos vitamin volo xcit
 """
-_PACKAGE = ("digits_net", "lenet", "vgg11_bn_32", "resnet18_32", "resnet20")
+_PACKAGE = {"digits_net": 28, "lenet": 28, "vgg11_bn_32": 32, "resnet18_32": 32, "resnet20": 32}  # with their sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def architectures(
             raise DgpruneError(f"names: no architecture matches {pattern!r}; use * for any characters, or {other}.")
     if size is None:
         return tuple(found)
-    return tuple(Architecture(**{**vars(each), "sizes": (size,)}) for each in found)
+    return tuple(replace(each, sizes=(size,)) for each in found)
 
 
 def _chosen(every: Iterable[str], names: Sequence[str], *, few: str) -> list[str]:
@@ -113,17 +113,10 @@ def _chosen(every: Iterable[str], names: Sequence[str], *, few: str) -> list[str
 
 
 def _of_package(names: Sequence[str]) -> list[Architecture]:
-    chosen = _chosen(_PACKAGE, names, few=" ".join(_PACKAGE))
-    sizes = {"digits_net": (28,), "lenet": (28,)}
+    ours = partial(Architecture, family="networks", source="dgprune_lab")
     return [
-        Architecture(
-            name=name,
-            family="networks",
-            source="dgprune_lab",
-            build=getattr(networks, name),
-            sizes=sizes.get(name, (32,)),
-        )
-        for name in chosen
+        ours(name=name, build=getattr(networks, name), sizes=(_PACKAGE[name],))
+        for name in _chosen(_PACKAGE, names, few=" ".join(_PACKAGE))
     ]
 
 

@@ -1,4 +1,7 @@
-"""The examination of one architecture, in a child process: groups, half of each removed, and an independent check."""
+"""The examination of one architecture, in a child process: groups, half of each removed, and an independent check.
+
+Then the same job by Torch-Pruning alone: half of each layer is removed, except the outputs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core import DgpruneError, Domain, FilterGraph, Mask
+from ...core import CONV, DgpruneError, Domain, FilterGraph, Mask
 from ...measurement import measure
 from ...pruning import prune, read_groups
 from .architectures import Architecture
@@ -208,3 +211,43 @@ def _measured_parameters(model: nn.Module, images: Tensor) -> float:
     )
     table = measure(model, domain, latency=False)
     return float(table.loc[table.metric == "parameters", "value"].iloc[0])
+
+
+def prune_by_torch_pruning(architecture: Architecture, stage: Stage) -> dict[str, Any]:
+    """Return {"outcome": text}: the result of `tp.pruner.MagnitudePruner` on the architecture.
+
+    "works" means that the pruned network runs and has fewer parameters and equally many outputs; whether its logits are
+    those of the masked network is not checked. Exceptions are passed to the caller.
+    """
+    import torch_pruning as tp
+
+    warnings.simplefilter("ignore")
+    model, images = prepared(architecture)
+    stage("read")
+    before, outputs = sum(p.numel() for p in model.parameters()), model(images).shape
+    pruner = tp.pruner.MagnitudePruner(
+        model,
+        images[:1],
+        importance=tp.importance.MagnitudeImportance(p=1),
+        pruning_ratio=0.5,
+        ignored_layers=[_last_layer(model, images)],
+    )
+    pruner.step()
+    share = 1 - sum(p.numel() for p in model.parameters()) / before
+    with torch.no_grad():
+        shape = model(images).shape
+    if shape != outputs:
+        return {"outcome": f"removes outputs ({outputs[1]} to {shape[1]})"}
+    return {"outcome": f"works, {share:.0%} of parameters" if share > 0 else "removes nothing"}
+
+
+def _last_layer(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """The convolution or linear layer that runs last."""
+    ran: list[nn.Module] = []
+    layers = [module for module in model.modules() if isinstance(module, (*CONV, nn.Linear))]
+    handles = [layer.register_forward_hook(lambda module, *_: ran.append(module)) for layer in layers]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return ran[-1]

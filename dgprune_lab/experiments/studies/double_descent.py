@@ -41,6 +41,7 @@ from ..settings import grid
 from ._common import data_hashes, data_sets, filled, fitting, part
 
 PAPER = "Kuhn et al. 2021, arXiv:2103.06002"
+_CURVE = "Belkin et al. 2019, arXiv:1812.11118"
 _tau = CORRELATIONS["kendall"]
 _PIXELS, _CLASSES = 28 * 28, 10  # of an image, whose three channels are equal
 _NEAR_ONE = 0.99  # a tau of 1 has no finite z
@@ -79,6 +80,7 @@ def double_descent(*, quick: bool = False, seeds: Count | None = None) -> Experi
         extra=EXTRA,
         ready=data_sets(protocol["data_set"]),
         claims=double_descent_claims,
+        cite=f"{PAPER}; {_CURVE}; Nakkiran et al. 2020, arXiv:1912.02292",
         differences=(
             "Networks and data: one hidden layer, a few images of Fashion-MNIST; the abstract names none.",
             f"Labels: {protocol['noise']:.0%} of the training labels are those of another class.",
@@ -162,7 +164,7 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
         _claim(
             f"The test loss falls again: from {peak:g} to {max(loss.columns):g} hidden units",
             (loss[peak] - loss[max(loss.columns)]).to_dict(),
-            paper="Belkin et al. 2019, arXiv:1812.11118",
+            paper=_CURVE,
             unit="nats",
             note=f"{peak:g} units have about as many parameters as images times classes, the channels being equal.",
         ),

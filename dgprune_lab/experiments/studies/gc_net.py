@@ -41,7 +41,7 @@ from ...study import gc_net as measure_gc_net
 from ...training import DENSE, TrainingOptions, finish, train
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ._common import data_hashes, data_sets, dense_network, part
-from .gc_net_claims import gc_net_claims
+from .gc_net_claims import PAPER, gc_net_claims
 
 EXTRA = ("finetuned", "start", "group", "layer")
 DENSE_TUNED = "dense_tuned"
@@ -104,6 +104,7 @@ def gc_net(*, quick: bool = False, seeds: int | None = None) -> Experiment:
         extra=EXTRA,
         ready=data_sets(*levels),
         claims=gc_net_claims,
+        cite=PAPER,
         differences=_differences(_QUICK if quick else _FULL),
         tolerance=0.1,
     )

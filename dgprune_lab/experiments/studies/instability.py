@@ -48,7 +48,7 @@ from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
 from ._common import data_sets, fitting, part
 from ._training_rows import flatness_rows, followed, run_rows
-from .instability_claims import instability_claims
+from .instability_claims import PAPER, instability_claims
 
 _PAPER_RATES = (
     "The rate is the share of the filters of all scheduled layers that an event removes, and an event holds one layer: "
@@ -177,6 +177,7 @@ def instability(
         extra=("stage", "rate", "events", "epochs_trained"),
         ready=data_sets(*dict.fromkeys(name for place in chosen["data_sets"] for name in place[1:3])),
         claims=instability_claims,
+        cite=PAPER,
         differences=_differences(chosen) + (_PAPER_RATES if name == "paper" else ()),
         tolerance=0.1,
     )

@@ -129,6 +129,7 @@ def mnist_m(
         protocol=PROTOCOLS[name],
         ready=data_sets(PROTOCOLS[name]["source"], PROTOCOLS[name]["target"]),
         claims=mnist_m_claims,
+        cite=PAPER,
         differences=_differences(PROTOCOLS[name]),
         tolerance=0.05,
     )

@@ -44,7 +44,7 @@ from ...training import DENSE, TrainingOptions, finish, prune_and_tune, train
 from ..experiment import Experiment, Finding, Scratch
 from ..settings import Settings, grid
 from ._common import data_hashes, end_rows, of_rows
-from .pacs_claims import CONTROLS, pacs_claims
+from .pacs_claims import CONTROLS, MIRO, PAPER, pacs_claims
 
 READS: Mapping[str, str | None] = {
     **dict.fromkeys((*CONTROLS, "l1", "random")),
@@ -105,6 +105,7 @@ def pacs(
         extra=("finetuned", "score_split"),
         ready=None if quick else _ready,
         claims=pacs_claims,
+        cite=f"{PAPER}; {MIRO}" + ("" if quick else "; Li et al. 2017, arXiv:1710.03077"),
         differences=_differences(name),
         tolerance=0.05,
     )

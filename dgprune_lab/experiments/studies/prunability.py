@@ -125,6 +125,7 @@ def prunability(*, quick: bool = False, seeds: Count | None = None) -> Experimen
         extra=EXTRA,
         ready=data_sets(protocol["data_set"]),
         claims=prunability_claims,
+        cite=PAPER,
         differences=(
             "Networks and data: small networks in network without BatchNorm, in eval mode, on Fashion-MNIST.",
             f"Images: {protocol['train']:,} to train on, and {protocol['report']:,} to report on.",

@@ -115,6 +115,7 @@ def several_sources(*, quick: bool = False, seeds: Count | None = None) -> Exper
         extra=("finetuned",),
         ready=data_sets(*(place[1] for place in (*protocol["targets_only"], *protocol["domains"]))),
         claims=several_sources_claims,
+        cite=PAPER,
         differences=(
             "Networks and data: digits and one small network; the abstract does not name the paper's.",
             "Formulas of risk variance: our reconstruction from the abstract.",
