@@ -359,7 +359,7 @@ def test_a_refusal_says_which_operation_where_what_is_left_and_what_to_do(
 ) -> None:
     build, layer, where = CAUSES[cause]
     if cause == "large":
-        monkeypatch.setattr("dgprune_lab.pruning.moves._MOST", 100)
+        monkeypatch.setattr("dgprune_lab.pruning.moves._MAX_ELEMENTS", 100)
     if cause == "unproven":
         monkeypatch.setattr(verify, "_SECONDS", 1e-9)
     model = build() if cause == "quantised" else randomise(build())

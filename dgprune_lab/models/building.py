@@ -95,9 +95,9 @@ def untrained(network: nn.Sequential) -> nn.Sequential:
     return network
 
 
-def check_count(name: str, values: Widths, wanted: int) -> None:
-    if len(values) != wanted or min(values) < 1:
-        raise DgpruneError(f"{name} takes {wanted} widths of at least 1; got {tuple(values)}.")
+def check_count(name: str, values: Widths, count: int) -> None:
+    if len(values) != count or min(values) < 1:
+        raise DgpruneError(f"{name} takes {count} widths of at least 1; got {tuple(values)}.")
 
 
 def _per_channel(name: str, value: PerChannel, channels: int) -> Tensor:
@@ -124,10 +124,10 @@ def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3)
         DgpruneError: another number of means than channels, a mean or standard deviation above 1, a standard deviation
             that is not positive; a network that normalises its images already.
     """
-    for within in model.modules():
-        if isinstance(within, Normalise) and bool((within.mean != 0).any() or (within.std != 1).any()):
+    for module in model.modules():
+        if isinstance(module, Normalise) and bool((module.mean != 0).any() or (module.std != 1).any()):
             raise DgpruneError(
-                f"normalise: the network normalises its images already, by {within.extra_repr()}, and would do it "
+                f"normalise: the network normalises its images already, by {module.extra_repr()}, and would do it "
                 "twice. Leave normalise out."
             )
     mean, std = IMAGENET if normalise == "imagenet" else normalise
@@ -144,8 +144,8 @@ def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3)
                 "meant for pixels of 0 to 255 by 255."
             )
     first = Normalise(mean=mean, std=std, channels=channels)
-    like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    network = nn.Sequential(OrderedDict(normalise=first if like is None else first.to(like), network=model))
+    reference = next((p for p in model.parameters() if p.is_floating_point()), None)
+    network = nn.Sequential(OrderedDict(normalise=first if reference is None else first.to(reference), network=model))
     network.training = first.training = model.training
     set_provenance(network, provenance_of(model))
     return network

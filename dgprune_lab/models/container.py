@@ -22,12 +22,12 @@ from .foreign import KEY, header_of, refuse_foreign
 
 def pack(state: Mapping[str, Tensor], values: Mapping[str, Any]) -> tuple[bytes, str]:
     """Return the bytes of a network's file with these tensors and card values, and the card as JSON text."""
-    header, content = _parts(state)
+    header, content = _serialize(state)
     card = parse_json(card_text(values, kind="network"), name="the card")
     text = card_text({**card, "sha256": _digest(card, header, content)}, kind="network")
-    top = json.dumps({"__metadata__": {KEY: text}, **header}).encode()
-    top += b" " * (-len(top) % 8)  # tensors begin at a multiple of 8 bytes
-    return b"".join([len(top).to_bytes(8, "little"), top, content]), text
+    head = json.dumps({"__metadata__": {KEY: text}, **header}).encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of 8 bytes
+    return b"".join([len(head).to_bytes(8, "little"), head, content]), text
 
 
 def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -52,14 +52,14 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def tensors_key(state: Mapping[str, Tensor]) -> str:
     """Return a SHA-256 of tensors: their names, types, shapes and values."""
-    return _digest({}, *_parts(state))
+    return _digest({}, *_serialize(state))
 
 
-def _parts(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], memoryview]:
+def _serialize(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], memoryview]:
     """The header of a safetensors file of these tensors, and their bytes."""
-    found = header_of(tensors_to_bytes(state))
-    assert found is not None
-    return found
+    parts = header_of(tensors_to_bytes(state))
+    assert parts is not None
+    return parts
 
 
 def tensors_to_bytes(state: Mapping[str, Tensor]) -> bytes:

@@ -41,12 +41,12 @@ def layer_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | 
 
     A setting that only one of the two has is not compared: another version of PyTorch may have added it.
     """
-    other = {layer: names for layer in {**own, **saved} if (names := _differing(saved.get(layer), own.get(layer)))}
-    if not other:
+    differing = {layer: names for layer in {**own, **saved} if (names := _differing(saved.get(layer), own.get(layer)))}
+    if not differing:
         return None
-    layer, names = next(iter(other.items()))
+    layer, names = next(iter(differing.items()))
     what = f"layer {layer!r}" if layer else "the network itself"
-    more = f" ({len(other)} layers differ)" if len(other) > 1 else ""
+    more = f" ({len(differing)} layers differ)" if len(differing) > 1 else ""
     if names == ["kind"]:
         was, now = (_kind(layers.get(layer)) for layers in (saved, own))
         return f"{what} was {was}, is {now}{more}"
@@ -70,15 +70,15 @@ def _settings(module: nn.Module) -> dict[str, str]:
     left_out |= {"momentum"} if isinstance(module, BATCHNORM) else set()
     drops = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"  # torchvision's
     left_out |= {"p"} if drops else set()
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     if isinstance(module, nn.Sequential):
-        found["order"] = ", ".join(module._modules)
+        settings["order"] = ", ".join(module._modules)
     for name, value in sorted(vars(module).items()):
         hidden = name in left_out or name.startswith("dgprune_") or (of_torch and name.startswith("_"))
         if not hidden and (text := _text(value)) is not None:
             pair = name in _PAIRS and isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]
-            found[name] = repr(value[0]) if pair else text  # nn.MaxPool2d(2) is nn.MaxPool2d((2, 2))
-    return found
+            settings[name] = repr(value[0]) if pair else text  # nn.MaxPool2d(2) is nn.MaxPool2d((2, 2))
+    return settings
 
 
 def _text(value: object) -> str | None:

@@ -237,15 +237,15 @@ def build(name: str, **options: Any) -> nn.Module:
 
 def _add_convolutions(layers: Layers, widths: Widths, *, pools: Sequence[int], first: tuple[int, int] = (3, 1)) -> None:
     """Add convolutions with BatchNorm and ReLU, 3 x 3 except the `first` (size, stride), some followed by a pool."""
-    entering = 3
+    channels = 3
     for number, width in enumerate(widths, start=1):
         size, stride = first if number == 1 else (3, 1)
-        layers[f"conv{number}"] = nn.Conv2d(entering, width, size, stride=stride, padding=size // 2, bias=False)
+        layers[f"conv{number}"] = nn.Conv2d(channels, width, size, stride=stride, padding=size // 2, bias=False)
         layers[f"bn{number}"] = nn.BatchNorm2d(width)
         layers[f"relu{number}"] = nn.ReLU()
         if number in pools:
             layers[f"pool{number}"] = nn.MaxPool2d(2)
-        entering = width
+        channels = width
 
 
 def _resnet(widths: Widths, *, blocks: int, classes: int, normalise: Normalise, seed: int) -> nn.Sequential:
@@ -253,12 +253,12 @@ def _resnet(widths: Widths, *, blocks: int, classes: int, normalise: Normalise, 
     layers: Layers = OrderedDict(normalise=normalise)
     with seeded(seed):
         _add_convolutions(layers, widths[:1], pools=())
-        entering = widths[0]
+        channels = widths[0]
         for stage, width in enumerate(widths, start=1):
             strides = [1 if stage == 1 else 2] + [1] * (blocks - 1)
-            inputs = [entering] + [width] * (blocks - 1)
+            inputs = [channels] + [width] * (blocks - 1)
             layers[f"layer{stage}"] = nn.Sequential(
                 *(Residual(size, width, stride=stride) for size, stride in zip(inputs, strides, strict=True))
             )
-            entering = width
-        return finish(layers, entering, classes)
+            channels = width
+        return finish(layers, channels, classes)

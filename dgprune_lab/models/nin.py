@@ -36,11 +36,11 @@ def nin(
         raise DgpruneError("nin needs at least one width, that of its first block; got ().")
     layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
     with seeded(seed):
-        for number, (entering, width) in enumerate(pairwise((3, *widths)), start=1):
-            for place, (inputs, size) in enumerate(((entering, 3), (width, 1), (width, 1)), start=1):
+        for number, (channels, width) in enumerate(pairwise((3, *widths)), start=1):
+            for position, (inputs, size) in enumerate(((channels, 3), (width, 1), (width, 1)), start=1):
                 conv = nn.Conv2d(inputs, width, size, stride=2 if size == 3 else 1, padding=size // 2)
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-                layers[f"conv{number}_{place}"], layers[f"relu{number}_{place}"] = conv, nn.ReLU()
+                layers[f"conv{number}_{position}"], layers[f"relu{number}_{position}"] = conv, nn.ReLU()
             layers[f"dropout{number}"] = nn.Dropout(dropout)
         return finish(layers, widths[-1], classes)

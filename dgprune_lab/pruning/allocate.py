@@ -97,36 +97,36 @@ def allocate(
     """
     by_hand = {"layers": layers, "max_layer_ratio": max_layer_ratio, "remove": remove, "keep": keep}
     if isinstance(scores, WeightScores):
-        if given := [name for name, value in {**by_hand, "reads": reads}.items() if value is not None]:
+        if names := [name for name, value in {**by_hand, "reads": reads}.items() if value is not None]:
             raise DgpruneError(
-                f"{given[0]} is for filters; scores of single weights take ratio, scope and budget only."
+                f"{names[0]} is for filters; scores of single weights take ratio, scope and budget only."
             )
         return _weight_mask(scores, ratio, scope=scope, budget=budget)
     limits = Limits.of(scores.graph, **by_hand)
     order = cached_order(scores, scope=scope, limits=limits)
     order.check(ratio, budget, limits=limits)
-    seen = scores.reads
+    all_reads = scores.reads
     if limits.forced or reads is not None:
-        seen = merged(seen, declared(reads, what="filters by hand"))
+        all_reads = merged(all_reads, declared(reads, what="filters by hand"))
     return Mask(
         keep=order.keep(order.count(ratio, budget)),
         ratio_requested=ratio,
         graph=scores.graph,
         scope=scope,
         budget=budget,
-        scorer=_name(scores, limits),
+        scorer=_scorer_label(scores, limits),
         options=scores.options,
         nested=True,
-        reads=seen,
+        reads=all_reads,
         layer_ratios=limits.ratios,
         max_layer_ratio=max_layer_ratio,
         forced=forced_lists(limits.remove, limits.keep),
     )
 
 
-def _name(scores: Scores, limits: Limits) -> str:
+def _scorer_label(scores: Scores, limits: Limits) -> str:
     """The scorer's name in tables, with what else the choice of filters follows."""
-    cap = f", at most {limits.most:g} of a layer" if limits.most < 1 else ""
+    cap = f", at most {limits.max_ratio:g} of a layer" if limits.max_ratio < 1 else ""
     return f"{scores.scorer}{cap}{', by hand' if limits.ratios or limits.forced else ''}"
 
 
@@ -146,12 +146,12 @@ def _weight_mask(scores: WeightScores, ratio: float, *, scope: Scope, budget: Bu
     if budget == "macs":
         raise DgpruneError(f"single weights are counted as parameters; budget={budget!r} has no meaning for them.")
 
-    def largest(flat: Tensor) -> Tensor:
+    def keep_largest(flat: Tensor) -> Tensor:
         keep = torch.ones(len(flat), dtype=torch.bool)
         keep[flat.argsort(stable=True)[: math.floor(ratio * len(flat) + 1e-9)]] = False
         return keep
 
-    keep = by_scope(scores.values, scope, largest)
+    keep = by_scope(scores.values, scope, keep_largest)
     return WeightMask(keep=keep, ratio_requested=ratio, scope=scope, scorer=scores.scorer, reads=scores.reads)
 
 

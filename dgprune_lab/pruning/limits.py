@@ -23,7 +23,7 @@ class Limits:
     """
 
     ratios: Mapping[str, float] = field(default_factory=dict)
-    most: float = 1.0
+    max_ratio: float = 1.0
     remove: Mapping[str, Tensor] = field(default_factory=dict)
     keep: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -36,7 +36,7 @@ class Limits:
     def key(self) -> tuple[object, ...]:
         """Equal for equal limits."""
         flags = tuple(column.numpy().tobytes() for column in (*self.remove.values(), *self.keep.values()))
-        return (*sorted(self.ratios.items()), self.most, *(flags if self.forced else ()))
+        return (*sorted(self.ratios.items()), self.max_ratio, *(flags if self.forced else ()))
 
     @classmethod
     def of(
@@ -56,16 +56,16 @@ class Limits:
         """
         if not (layers or remove or keep) and max_layer_ratio is None:
             return cls()
-        most = 1.0 if max_layer_ratio is None else max_layer_ratio
+        max_ratio = 1.0 if max_layer_ratio is None else max_layer_ratio
         ratios = own_ratios(graph, layers or {})
         for name, ratio in ratios.items():
-            if ratio > most:
+            if ratio > max_ratio:
                 raise DgpruneError(
-                    f"layers= asks to remove {ratio:g} of layer {name!r}, more than max_layer_ratio={most:g} allows; "
-                    "change one of them."
+                    f"layers= asks to remove {ratio:g} of layer {name!r}, more than max_layer_ratio={max_ratio:g} "
+                    "allows; change one of them."
                 )
         removed, kept = forced_filters(graph, remove=remove, keep=keep)
-        return cls(ratios=ratios, most=most, remove=removed, keep=kept)
+        return cls(ratios=ratios, max_ratio=max_ratio, remove=removed, keep=kept)
 
 
 def own_ratios(graph: FilterGraph, layers: Mapping[str, float]) -> dict[str, float]:
@@ -97,9 +97,9 @@ def _is_pattern(name: str) -> bool:
 
 def _groups_of(graph: FilterGraph, name: str) -> list[str]:
     """Names of the groups that a layer, or the layers that fit a pattern, produce."""
-    fits = fnmatchcase if _is_pattern(name) else str.__eq__
+    matches = fnmatchcase if _is_pattern(name) else str.__eq__
     groups = [
-        group.name for group in graph.groups if any(fits(layer, name) for layer in (group.name, *group.producers))
+        group.name for group in graph.groups if any(matches(layer, name) for layer in (group.name, *group.producers))
     ]
     if not groups and (why := graph.refused.get(name)):
         raise DgpruneError(f"layers: the filters of layer {name!r} cannot be pruned: {why.rstrip('.')}. Leave it out.")

@@ -104,13 +104,13 @@ def layer_of(error: Exception, model: nn.Module) -> str:
     return inside[-1] if inside else ""
 
 
-def described(name: str, model: nn.Module) -> str:
+def layer_label(name: str, model: nn.Module) -> str:
     """Return the name and class of a layer as text; of the network itself, whose forward it is."""
     kind = type(model.get_submodule(name)).__name__
     return f"{name} ({kind})" if name else f"the forward of {kind}"
 
 
-def line_of(error: Exception) -> str:
+def code_line(error: Exception) -> str:
     """Return the innermost line of code, outside of torch and this package, that an error passed through."""
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if "/torch/" not in frame.filename and "dgprune_lab" not in frame.filename]
@@ -120,16 +120,16 @@ def line_of(error: Exception) -> str:
     return f"line {frame.lineno} of {frame.filename.rpartition('/')[2]}, {frame.line or ''}".rstrip(", ")
 
 
-def does_not_run(error: Exception, model: nn.Module, *, images: Tensor) -> DgpruneError:
+def input_error(error: Exception, model: nn.Module, *, images: Tensor) -> DgpruneError:
     """Return the error for a network that does not take images: where it stopped, and what to do.
 
     The words of the exception are left out if they only compare shapes.
     """
-    words = (str(error).splitlines() or [""])[0]
-    about_shapes = isinstance(error, (RuntimeError, IndexError, ValueError)) and _SHAPES.search(words)
-    cause = type(error).__name__ + (f": {words}" if words and not about_shapes else "")
+    message = (str(error).splitlines() or [""])[0]
+    about_shapes = isinstance(error, (RuntimeError, IndexError, ValueError)) and _SHAPES.search(message)
+    cause = type(error).__name__ + (f": {message}" if message and not about_shapes else "")
     types = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()})
-    where = described(layer_of(error, model), model)
+    where = layer_label(layer_of(error, model), model)
     if isinstance(error, NotImplementedError) and '"forward"' in str(error):
         text = f"the network cannot be called ({cause}); wrap it in a module whose forward takes (B, C, H, W) images "
         text += "and returns logits."
@@ -138,8 +138,8 @@ def does_not_run(error: Exception, model: nn.Module, *, images: Tensor) -> Dgpru
         text += "(B, C, H, W) images and gives it what else it needs."
     else:
         size = " x ".join(map(str, images.shape[1:]))
-        text = f"the network does not take images of {size} ({where} stops at {line_of(error)}: {cause}); give images "
-        text += "of the size and number of channels it was built for."
+        text = f"the network does not take images of {size} ({where} stops at {code_line(error)}: {cause}); "
+        text += "give images of the size and number of channels it was built for."
         if len(types) > 1:
             text = f"the network stops at {where} ({cause}), and its weights are {' and '.join(types)}: give them one "
             text += "type, copy.deepcopy(model).float()."

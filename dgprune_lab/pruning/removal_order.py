@@ -78,22 +78,22 @@ class Order:
         """
         if self.own and not self._fits(self.units[: self.own], ratio, budget):
             causes, what = ["layers="], "alone removes more"
-        elif held := self._held_back(ratio, budget):
-            capped = not set(held) <= set(limits.ratios)
-            causes = ["layers="] * any(name in limits.ratios for name in held)
-            causes += [f"max_layer_ratio={limits.most:g}"] * capped
+        elif blocked := self._blocked_layers(ratio, budget):
+            capped = not set(blocked) <= set(limits.ratios)
+            causes = ["layers="] * any(name in limits.ratios for name in blocked)
+            causes += [f"max_layer_ratio={limits.max_ratio:g}"] * capped
             what = "protects the rest" if len(causes) == 1 else "protect the rest"
         else:
             return
         low, high = self.possible(budget)
-        least, most = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
-        wanted = f"a ratio from {least:g} to {most:g}" if least < most else f"ratio={least:g}"
+        lowest, highest = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
+        advice = f"a ratio from {lowest:g} to {highest:g}" if lowest < highest else f"ratio={lowest:g}"
         raise DgpruneError(
-            f"ratio={ratio:g} of all {budget} cannot be reached: {' and '.join(causes)} {what}. Ask for {wanted}, or "
+            f"ratio={ratio:g} of all {budget} cannot be reached: {' and '.join(causes)} {what}. Ask for {advice}, or "
             f"change {' and '.join(causes)}."
         )
 
-    def _held_back(self, ratio: float, budget: Budget) -> list[str]:
+    def _blocked_layers(self, ratio: float, budget: Budget) -> list[str]:
         """The layers of which one more unit would go if only the limits on layers let it."""
         if budget == "filters" and self.share is not None:
             return [name for name, (_, share) in self.blocked.items() if share <= ratio + 1e-9]
@@ -146,7 +146,7 @@ def removal_order(scores: Scores, *, scope: Scope, limits: Limits = _UNLIMITED) 
     Raises:
         DgpruneError: limits that contradict each other within a layer.
     """
-    layers = {group.name: _layer(scores, group, limits) for group in scores.graph.groups}
+    layers = {group.name: _rank_layer(scores, group, limits) for group in scores.graph.groups}
     starts, total = {}, 0
     for name, layer in layers.items():
         starts[name], total = total, total + len(layer.mean)
@@ -184,31 +184,31 @@ def cached_order(scores: Scores, *, scope: Scope, limits: Limits) -> Order:
     return order
 
 
-def _layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
+def _rank_layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
     """The units of one layer under the limits: removed by hand first, kept by hand last, by score between."""
     name, units = group.name, group.units.numpy()
     size = np.bincount(units)
     mean = np.bincount(units, weights=scores.values[name].double().numpy()) / size
-    out, stay = np.zeros((2, len(size)), dtype=bool)
-    for marked, by_hand in ((out, limits.remove), (stay, limits.keep)):
+    removed, kept = np.zeros((2, len(size)), dtype=bool)
+    for mask, by_hand in ((removed, limits.remove), (kept, limits.keep)):
         if name in by_hand:
-            marked[units[by_hand[name].numpy()]] = True
-    ranked = np.lexsort((mean, stay.astype(int) - out))
+            mask[units[by_hand[name].numpy()]] = True
+    ranked = np.lexsort((mean, kept.astype(int) - removed))
     share = np.empty(len(size))
     share[ranked] = size[ranked].cumsum() / group.filters
-    movable = ~stay
+    movable = ~kept
     movable[ranked[-1]] = False  # the last unit: a layer is never emptied
     own = limits.ratios.get(name)
-    within = share <= (limits.most if own is None else own) + 1e-9
-    _check_by_hand(group, limits, lost=float(share[out].max(initial=0.0)), kept=bool((within & stay).any()))
-    fixed = out if own is None else within & movable
-    blocked = ranked[(movable & ~within)[ranked]]
+    allowed = share <= (limits.max_ratio if own is None else own) + 1e-9
+    _check_by_hand(group, limits, lost=float(share[removed].max(initial=0.0)), kept=bool((allowed & kept).any()))
+    fixed = removed if own is None else allowed & movable
+    blocked = ranked[(movable & ~allowed)[ranked]]
     return _Layer(
         mean=mean,
         filters=size,
         share=share,
         fixed=fixed,
-        free=movable & within & ~out & (own is None),
+        free=movable & allowed & ~removed & (own is None),
         blocked=(int(blocked[0]), float(share[blocked[0]])) if len(blocked) else None,
     )
 
@@ -216,10 +216,10 @@ def _layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
 def _check_by_hand(group: FilterGroup, limits: Limits, *, lost: float, kept: bool) -> None:
     """Refuse filters by hand that contradict the layer's own ratio, or the cap on every layer."""
     own, layer = limits.ratios.get(group.name), f"layer {group.name!r}"
-    if lost > limits.most + 1e-9:
+    if lost > limits.max_ratio + 1e-9:
         raise DgpruneError(
-            f"remove= names {lost:.1%} of the filters of {layer}, more than max_layer_ratio={limits.most:g} allows; "
-            "change one of them."
+            f"remove= names {lost:.1%} of the filters of {layer}, more than max_layer_ratio={limits.max_ratio:g} "
+            "allows; change one of them."
         )
     if own is not None and (lost > own + 1e-9 or kept):
         what = f"remove= names {lost:.1%} of its filters" if lost > own + 1e-9 else "keep= leaves too few to remove"

@@ -62,26 +62,26 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     blocks = _block_lengths(graph)
     cut_names: set[str] = set()
 
-    def cut(name: str, tensor: Tensor) -> Tensor:
+    def cut_tensor(name: str, tensor: Tensor) -> Tensor:
         axes = graph.cuts.get(name, ())
         if axes:
             _check_shape(name, tensor, expected=graph.shapes[name][0], model=model)
             cut_names.add(name)
-            axes = [(axis, which) for axis, which in axes if is_cut[which]]
+            axes = [(axis, slot) for axis, slot in axes if is_cut[slot]]
         if is_large(tensor):
-            if share and name in graph.parameters and all(_is_run(on_cpu[which]) for _, which in axes):
-                for axis, which in axes:  # only ends are cut: a part of the tensor, not copied
-                    tensor = tensor.narrow(axis, int(on_cpu[which][0]), len(kept[which]))
+            if share and name in graph.parameters and all(_is_run(on_cpu[slot]) for _, slot in axes):
+                for axis, slot in axes:  # only ends are cut: a part of the tensor, not copied
+                    tensor = tensor.narrow(axis, int(on_cpu[slot][0]), len(kept[slot]))
                 return tensor
             if [axis for axis, _ in axes] == [0, 1]:
-                rows, columns = (which for _, which in axes)
+                rows, columns = (slot for _, slot in axes)
                 return _select_both(tensor, kept[rows], kept[columns], block=blocks[columns])
         # Axis 0 first: it copies whole rows, so the other axes gather less.
-        for k, (axis, which) in enumerate(axes, start=1):
-            tensor = _select(tensor, kept[which], axis=axis, block=blocks[which], last=k == len(axes))
+        for k, (axis, slot) in enumerate(axes, start=1):
+            tensor = _select(tensor, kept[slot], axis=axis, block=blocks[slot], last=k == len(axes))
         return tensor if axes or (share and name in graph.parameters) else tensor.clone()
 
-    small = rebuild(model, cut)
+    small = rebuild(model, cut_tensor)
     for name in graph.axes:
         if name not in cut_names:
             _check_shape(name, None, expected=graph.shapes[name][0], model=model)
@@ -129,24 +129,24 @@ def zeroing(model: nn.Module, mask: Mask, *, renew: Callable[[Tensor], object] |
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     vector = mask.graph.vector(mask.keep)
-    before: list[tuple[Tensor, int, Tensor, Tensor]] = []
-    lost: dict[str, Tensor] = {}
+    saved: list[tuple[Tensor, int, Tensor, Tensor]] = []
+    unsaved: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, axes in mask.graph.axes.items():
             for axis, ids in () if name.endswith("running_var") else axes.items():
-                tensor, gone = tensors[name], (~vector[ids]).nonzero().flatten().to(tensors[name].device)
-                if renew is None or not is_large(tensor.narrow(axis, 0, len(gone))):
-                    before.append((tensor, axis, gone, tensor.index_select(axis, gone)))
+                tensor, removed = tensors[name], (~vector[ids]).nonzero().flatten().to(tensors[name].device)
+                if renew is None or not is_large(tensor.narrow(axis, 0, len(removed))):
+                    saved.append((tensor, axis, removed, tensor.index_select(axis, removed)))
                 else:
-                    lost[name] = tensor
-                tensor.index_fill_(axis, gone, 0)
+                    unsaved[name] = tensor
+                tensor.index_fill_(axis, removed, 0)
         try:
             yield
         finally:
-            for tensor, axis, gone, values in reversed(before):
-                tensor.index_copy_(axis, gone, values)
+            for tensor, axis, removed, values in reversed(saved):
+                tensor.index_copy_(axis, removed, values)
             if renew is not None:
-                for tensor in lost.values():
+                for tensor in unsaved.values():
                     renew(tensor)
 
 
@@ -180,13 +180,13 @@ def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
 def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...], model: nn.Module) -> None:
     """Refuse a tensor that is missing or has another shape than the mask was made for."""
     if tensor is None:
-        names = [one for one, _ in model.named_parameters()]
+        names = [key for key, _ in model.named_parameters()]
         advice = "Make a mask for it: dg.allocate(study.score(...), ratio=...), with a study of this network."
-        if any("parametrizations." in one for one in names):
+        if any("parametrizations." in key for key in names):
             advice = (
                 "A network that is masked already takes no second mask; compose them with mask.then, on the original."
             )
-        elif wrapped := next((one for one in names if one.endswith(f".{name}")), ""):
+        elif wrapped := next((key for key in names if key.endswith(f".{name}")), ""):
             advice = (
                 f"It has {wrapped}: pass the network inside, its submodule {wrapped.removesuffix(name).rstrip('.')!r}."
             )

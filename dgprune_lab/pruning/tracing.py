@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..core import BATCHNORM, DgpruneError, note
 from .copies import is_large, tensors_of_layer
-from .refusals import does_not_run
+from .refusals import input_error
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
@@ -52,7 +52,7 @@ def run_order(model: nn.Module, example: Tensor) -> dict[str, int]:
     except DgpruneError:
         raise
     except Exception as error:
-        raise does_not_run(error, model, images=example) from error
+        raise input_error(error, model, images=example) from error
     return order
 
 
