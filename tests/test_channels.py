@@ -366,7 +366,7 @@ def test_a_refusal_says_which_operation_where_what_is_left_and_what_to_do(
     x = images(2, 3, 12, 12, dtype=torch.float32 if cause == "quantised" else torch.float64)
     start = time.thread_time()
     if cause == "unproven":
-        with pytest.raises(dg.DgpruneError, match="nothing to prune: a: it is not proven within"):
+        with pytest.raises(dg.DgpruneError, match="nothing to prune: a: its removal was not verified within"):
             dg.read_groups(model, x)
         return
     graph = dg.read_groups(model, x)

@@ -307,8 +307,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"damaged or was cut short",
     ),
     "text": (lambda p: p.write_text("<html>"), r"web page"),
-    "missing": (lambda p: None, r"is no file; check the path"),
-    "folder": (lambda p: p.mkdir(), r"is no file|is a folder"),
+    "missing": (lambda p: None, r"is not a file; check the path"),
+    "folder": (lambda p: p.mkdir(), r"is not a file|is a folder"),
 }
 
 

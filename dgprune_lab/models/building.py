@@ -1,4 +1,4 @@
-"""What the builders of networks share: the first module, which normalises, the last layers, seeds, recorded options."""
+"""Shared parts of the network builders: the normalising first module, last layers, seeds, recorded options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def builder(function: Built) -> Built:
-    """Wrap a builder: it builds on the CPU, whatever the default device, and records its options for `dg.load`."""
+    """Wrap a builder to build on the CPU, whatever the default device, and to record its options for `dg.load`."""
 
     @functools.wraps(function)
     def built(**options: Any) -> nn.Module:
@@ -48,7 +48,7 @@ class Normalise(nn.Module):
         std: buffer (channels,), the same units, positive.
 
     Raises:
-        DgpruneError: neither one value nor one per channel, or a std that is not positive.
+        DgpruneError: neither one value nor one per channel; a std that is not positive.
     """
 
     mean: Tensor
@@ -80,17 +80,17 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def finish(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
-    """Add the mean over the map (if `average`) and the linear layer, and return the network."""
+def add_head(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
+    """Add the mean over the map (if `average`) and the linear head, and return the network."""
     if average:
         layers["mean"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["head"] = nn.Linear(width, classes)
-    return untrained(nn.Sequential(layers))
+    return mark_untrained(nn.Sequential(layers))
 
 
-def untrained(network: nn.Sequential) -> nn.Sequential:
-    """Set a provenance that says training has read nothing yet, and return the network."""
+def mark_untrained(network: nn.Sequential) -> nn.Sequential:
+    """Set a provenance without any training data, and return the network."""
     set_provenance(network, Provenance(training={}))
     return network
 

@@ -1,4 +1,4 @@
-"""What a network computes besides its tensors: the kind and the settings of each layer, as a card holds them."""
+"""What determines a network's output besides its tensors: the kind and settings of each layer, as in its card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..core import BATCHNORM
 
 _INTERNAL = frozenset(vars(nn.Module()))
-# Sizes of tensors, whose shapes are compared by themselves.
+# Sizes of tensors: their shapes are compared separately.
 _SIZES = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels", "channels"}
 _SIZES |= {"num_parameters", "normalized_shape"}
 _TRAINING = {"inplace", "drop_rate", "drop_prob", "drop_path_rate", "grad_checkpointing"}
@@ -37,7 +37,7 @@ def layer_settings(model: nn.Module) -> dict[str, dict[str, str]]:
 
 
 def layer_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
-    """Return in words the first layer whose kind or settings differ, and how many differ; None if none does.
+    """Describe the first layer whose kind or settings differ, and say how many do; None if none does.
 
     A setting that only one of the two has is not compared: another version of PyTorch may have added it.
     """
@@ -55,7 +55,7 @@ def layer_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | 
 
 
 def _differing(saved: Any, own: Any) -> list[str]:
-    """The names of the settings that differ; "kind" alone where the kinds do or where one layer is not there."""
+    """Return the names of the settings that differ; only "kind" if the kinds differ or one layer is missing."""
     if saved is None or own is None or _kind(saved) != _kind(own):
         return ["kind"]
     return [name for name in saved if name in own and saved[name] != own[name]]
@@ -82,7 +82,7 @@ def _settings(module: nn.Module) -> dict[str, str]:
 
 
 def _text(value: object) -> str | None:
-    """A setting as text, the same in every process; None for what is no setting."""
+    """Return a setting as text that is the same in every process; None for a value that is not a setting."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, np.generic):

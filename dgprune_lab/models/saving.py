@@ -1,4 +1,4 @@
-"""Saving and loading networks, also pruned ones: one safetensors file that holds the card too. Never a pickle."""
+"""Saving and loading of networks, pruned or not: one safetensors file that holds the card too, never a pickle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
 
     Args:
         model: the network; it stays unchanged.
-        path: path of the file, with the ending .safetensors or .json or without.
+        path: path of the file, with or without the suffix .safetensors or .json.
         card: further entries of the card, as plain values.
 
     Returns:
@@ -68,7 +68,7 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
 
 
 def _checked_state(model: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors by name, checked for saving."""
+    """Return the network's tensors by name, checked for saving."""
     refuse_uncopyable(model)
     if where := unregistered(model):
         raise DgpruneError(f"a saved file would lack layers of this network: {where}")
@@ -80,7 +80,7 @@ def _checked_state(model: nn.Module) -> dict[str, Tensor]:
         )
     if unsupported := [name for name, value in state.items() if not isinstance(value, Tensor) or value.is_sparse]:
         raise DgpruneError(
-            f"the network's state holds {', '.join(unsupported[:4])}, which are no dense tensors, so it cannot be "
+            f"the network's state holds {', '.join(unsupported[:4])}, which are not dense tensors, so it cannot be "
             "saved; dg.save writes parameters and buffers only."
         )
     return state
@@ -91,14 +91,14 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     """Load the network that `save` wrote, in eval mode, on the CPU, with its provenance.
 
     Args:
-        path: path of the file, with the ending .safetensors or .json or without.
+        path: path of the file, with or without the suffix .safetensors or .json.
         model: a fresh, unpruned network of the same class and settings, needed if no builder of `dg.models` made the
             saved one; it stays unchanged.
 
     Raises:
         DgpruneError: a file that is missing, was changed, has another format or was written by something else (the
             message says what it is and what to do); a JSON file beside it with another card; a `model` with other
-            layers, names or shapes, or with layers of other settings (stride, padding, eps, ...).
+            layers, names or shapes, or layers with other settings (stride, padding, eps, ...).
     """
     weights, card_path = _file_paths(path)
     data = _read_saved(Path(path), weights, card_path)
@@ -135,8 +135,8 @@ def network_of(
     except DgpruneError:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise DgpruneError(f"the card of {name} describes no network that can be built ({why}).") from error
+        cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise DgpruneError(f"the card of {name} describes no network that can be built ({cause}).") from error
     return _load_into(network, tensors, card=card, name=name)
 
 
@@ -147,7 +147,7 @@ def fill(network: nn.Module, data: bytes, *, name: str) -> nn.Module:
 
     Raises:
         DgpruneError: a file that was changed, or that holds a network of other layers or shapes; `name` begins the
-            sentence.
+            message.
     """
     tensors, card = unpack(data, name)
     network = _load_into(network, tensors, card=card, name=name)
@@ -165,7 +165,7 @@ def _load_into(network: nn.Module, tensors: Mapping[str, Tensor], *, card: Mappi
     network = network.to(types.pop()) if len(types) == 1 else network
     fit_state(network, tensors)
     if difference := layer_difference(_read_entry(card, "layers", dict, name=name), layer_settings(network)):
-        raise DgpruneError(  # its tensors fit, but it would compute otherwise
+        raise DgpruneError(  # its tensors fit, but its outputs would differ
             f"the network in {name} had other layers than this one: {difference}. Pass a fresh network like the one "
             "that was saved: load(path, model=...)."
         )
@@ -174,18 +174,18 @@ def _load_into(network: nn.Module, tensors: Mapping[str, Tensor], *, card: Mappi
 
 
 def _apply_mask(network: nn.Module, value: Any, *, name: str) -> nn.Module:
-    """The network pruned by a mask that a card holds."""
+    """Return the network pruned by a mask from a card."""
     if not isinstance(value, dict):
         raise DgpruneError(f"the card of {name} lists something else than masks.")
     shape, layers = _read_entry(value, "input_shape", list, name=name), _read_entry(value, "layers", str, name=name)
     if len(shape) != 3 or not all(isinstance(size, int) and 1 <= size <= _MAX_IMAGE_SIZE for size in shape):
-        raise DgpruneError(f"the card of {name} has a mask for images of {shape!r}; channels, height and width belong.")
+        raise DgpruneError(f"the card of {name} has a mask for images of {shape!r}; wanted channels, height and width.")
     graph = read_groups(network, torch.zeros(1, *shape), layers=layers)  # type: ignore[arg-type]
     return prune(network, Mask.from_json(value, graph=graph))
 
 
 def _read_entry(card: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], *, name: str) -> Any:
-    """An entry of a card; refuse a card in which it is missing or of another kind."""
+    """Return an entry of a card; refuse a card in which it is missing or of another type."""
     if key not in card:
         raise DgpruneError(f"the card of {name} lacks {key!r}; save the network again.")
     if not isinstance(card[key], kinds):
@@ -218,7 +218,7 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _read_saved(path: Path, weights: Path, card_path: Path) -> bytes:
-    """The content of the file to load; if it is missing, raise an error that says what is there instead."""
+    """Return the content of the file to load; if it is missing, raise an error that names what is there instead."""
     if weights.is_file():
         return _read(weights)
     if path.is_dir() or weights.is_dir():
@@ -243,7 +243,7 @@ def _read(path: Path) -> bytes:
 
 
 def _file_paths(path: str | Path) -> tuple[Path, Path]:
-    """NAME.safetensors and NAME.json for a path with either ending or none."""
+    """Return NAME.safetensors and NAME.json for a path with either suffix or none."""
     path = at_home(path)
     if path.name in ("", ".."):
         raise DgpruneError(f"path must end in the name of a file; got {str(path)!r}.")

@@ -15,9 +15,9 @@ from torch import Tensor
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # of torch.compile and FSDP
 _COUNTER = "num_batches_tracked"  # files of PyTorch before 0.4.1 lack it, and no result depends on it
 _HEADS = ("classifier", "fc", "head", "network.1")
-MOST = 4
-"""How many names an error message lists."""
-_MAX_PREFIXES, _DEPTH = 20, 6
+MAX_LISTED = 4
+"""Number of names that an error message lists."""
+_MAX_PREFIXES, _MAX_DEPTH = 20, 6
 
 
 class Tensors(NamedTuple):
@@ -28,7 +28,7 @@ class Tensors(NamedTuple):
 
     @classmethod
     def collect(cls, content: Any) -> Tensors:
-        """Collect the tensors of a dict and of the dicts in it, or if there are none the arrays."""
+        """Collect the tensors, or if there are none the arrays, of a dict and the dicts nested in it."""
         tensors = cls({}, {})
         for key, own, tensor in [*_walk(content, "", kind=Tensor)] or _walk(content, "", kind=np.ndarray):
             name = _join_name(key, own)
@@ -38,7 +38,7 @@ class Tensors(NamedTuple):
         return tensors
 
     def under(self, key: str) -> Tensors:
-        """The tensors under one key and the keys below it."""
+        """Return the tensors under one key and the keys below it."""
         names = [name for name, own in self.keys.items() if own == key or own.startswith(f"{key}.")]
         return Tensors({n: self.values[n] for n in names}, {n: self.keys[n] for n in names})
 
@@ -48,11 +48,11 @@ class Fit:
     """How the tensors of a file fit a network.
 
     Attributes:
-        starts: layer of the network -> what its names begin with in the file; "" stands for all other layers.
+        prefixes: layer of the network -> prefix of its names in the file; "" stands for all other layers.
         names: tensor of the network -> tensor of the file, of the same shape.
         missing: tensors of the network that the file lacks.
         different: tensors of the network -> tensors of the file, of another shape.
-        extra: tensors of the file among those of the network, which the network lacks.
+        extra: tensors of the file with the same prefix that the network lacks.
     """
 
     prefixes: Mapping[str, str]
@@ -63,19 +63,19 @@ class Fit:
 
     @property
     def prefix(self) -> str:
-        """What the names begin with in the file, except those of single layers."""
+        """Prefix of the names in the file, except those of single layers."""
         return self.prefixes.get("", next(iter(self.prefixes.values()), ""))
 
     @property
     def is_whole(self) -> bool:
-        """Whether every tensor of the network is in the file, and none beside them."""
+        """Whether the file has every tensor of the network, and no other."""
         return not (self.missing or self.different or self.extra)
 
 
 def find_fits(
     own: Mapping[str, Tensor], file: Tensors, *, prefix: str | Mapping[str, str] | None = None, skip: Sequence[str] = ()
 ) -> list[Fit]:
-    """Return how the file may fit, the best first: with this prefix under any key, or with any prefix."""
+    """Return the possible fits of the file, best first: with this prefix under any key, or with any prefix."""
     candidates = []
     for prefixes in _common_prefixes(own, file) if prefix is None else _requested_prefixes(prefix, file):
         fit = fit_with(own, file, prefixes=prefixes, skip=skip)
@@ -85,9 +85,9 @@ def find_fits(
 
 
 def _common_prefixes(own: Iterable[str], file: Tensors) -> list[dict[str, str]]:
-    """What stands before the network's names in the file, the most frequent first.
+    """Return the prefixes of the network's names in the file, most frequent first.
 
-    Where the file has none of these names, the network may be in a wrapper that the saved one was not in.
+    If the file has none of these names, the network may be in a wrapper that the saved one lacked.
     """
     shared = takewhile(lambda parts: len({*parts}) == 1, zip(*(name.split(".")[:-1] for name in own), strict=False))
     wrapper = ".".join(parts[0] for parts in shared)
@@ -108,7 +108,7 @@ def _count_prefixes(own: Iterable[str], file: Tensors) -> list[str]:
 
 
 def _requested_prefixes(prefix: str | Mapping[str, str], file: Tensors) -> list[dict[str, str]]:
-    """A prefix that the user gave, under each key of the file."""
+    """Return the user's prefix under each key of the file."""
     prefixes = {"": prefix} if isinstance(prefix, str) else prefix
     dotted = {layer: f"{prefix}." if prefix and prefix[-1] != "." else prefix for layer, prefix in prefixes.items()}
     places = [f"{place}." if place else "" for place in dict.fromkeys(["", *file.keys.values()])]
@@ -116,7 +116,7 @@ def _requested_prefixes(prefix: str | Mapping[str, str], file: Tensors) -> list[
 
 
 def fit_with(own: Mapping[str, Tensor], file: Tensors, *, prefixes: Mapping[str, str], skip: Sequence[str]) -> Fit:
-    """Return how the file fits if its names begin like this."""
+    """Return how the file fits with these prefixes."""
     names: dict[str, str] = {}
     missing, different = [], {}
     for name, tensor in own.items():
@@ -144,7 +144,7 @@ def fit_with(own: Mapping[str, Tensor], file: Tensors, *, prefixes: Mapping[str,
 
 
 def is_in(name: str, layer: str) -> bool:
-    """Return whether a dotted name is a layer's own or that of a part of it; every name is in the layer ""."""
+    """Return whether a dotted name is that of a layer or of a part of it; every name is in the layer ""."""
     return not layer or name == layer or name.startswith(f"{layer}.")
 
 
@@ -160,12 +160,12 @@ def layers_of(names: Iterable[str]) -> list[str]:
 
 def first_few(items: Sequence[str]) -> str:
     """Return the first few items as text, and how many more there are."""
-    text = ", ".join(items[:MOST])
-    return text if len(items) <= MOST else f"{text} and {len(items) - MOST} more"
+    text = ", ".join(items[:MAX_LISTED])
+    return text if len(items) <= MAX_LISTED else f"{text} and {len(items) - MAX_LISTED} more"
 
 
 def _find_heads(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> list[dict[str, str]]:
-    """The layer whose tensors alone are missing, and where a classifier of equal shapes has them: one or more places.
+    """Return {layer: prefix} for each classifier in the file that fits the only layer whose tensors are missing.
 
     DomainBed saves featurizer and classifier as `network.0` and `network.1`, Dassl as `backbone` and `classifier`.
     """
@@ -189,7 +189,7 @@ def _find_heads(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> list[dict
 
 def _walk(content: Any, key: str, *, kind: type, depth: int = 0) -> Iterator[tuple[str, str, Any]]:
     """Yield (key, name, tensor) for every tensor, or array, in a dict and in the dicts in it."""
-    if isinstance(content, Mapping) and depth < _DEPTH:
+    if isinstance(content, Mapping) and depth < _MAX_DEPTH:
         for name, value in content.items():
             if isinstance(value, kind):
                 yield key, str(name), value

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: checkpoints of DomainBed, Lightning, timm, torchvision and others, put into a network."""
+"""Weights of other tools, loaded into a network: checkpoints of DomainBed, Lightning, timm, torchvision and others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..pruning import deep_copy, refuse_uncopyable
 from .building import Normalise
 from .container import tensors_from_bytes
 from .foreign import KEY, header_of, is_pickle, refuse_foreign
-from .weight_names import MOST, Fit, Tensors, find_fits, first_few, is_equal, is_in, layers_of
+from .weight_names import MAX_LISTED, Fit, Tensors, find_fits, first_few, is_equal, is_in, layers_of
 
 _REPARAMETRISED = re.compile(r"\.parametrizations\.|_(orig|mask|g|v|u)$|fake_quant|activation_post_process")
-# What trainers put beside the weights, and what holds nothing but values.
+# Types that trainers store beside the weights and that hold only values.
 _REBUILD: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
 _VALUES: list[Any] = [
     *(argparse.Namespace, PosixPath, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bhilqBHILQefdSU")),
@@ -44,19 +44,19 @@ def load_weights(
 
     The weights may lie under a key of the file and begin with a prefix, as those of DomainBed (`model_dict`,
     `network.0.`, with the classifier at `network.1.`), Lightning (`state_dict`, `model.`), torchvision and timm
-    (`model`, `state_dict_ema`), nn.DataParallel (`module.`) and torch.compile (`_orig_mod.`): the key and the prefix
-    are found that fit every tensor of the network, and a note says which, and what else the file holds. The network
-    may be in a wrapper that the saved one was not in; a normalisation before it keeps its numbers if the file has none.
-    Numbers of another type (half precision) are converted to the network's. What the weights were trained on is then
-    unknown; `dg.Study(..., trained_on=...)` declares it.
+    (`model`, `state_dict_ema`), nn.DataParallel (`module.`) and torch.compile (`_orig_mod.`). The key and prefix that
+    fit every tensor of the network are found; a note names them and what else the file holds. The network may be in a
+    wrapper that the saved one lacked; a normalisation before it keeps its values if the file has none. Values of
+    another type (half precision) are converted to the network's. What the weights were trained on is then unknown;
+    `dg.Study(..., trained_on=...)` declares it.
 
     Args:
         model: a network of the same architecture; it stays unchanged.
         weights: path of a file of torch.save or safetensors, or a dict of tensors or arrays. A pickle is only read for
             its tensors and plain values (`weights_only=True`): nothing in it is executed.
         key: key of the weights in the file, with a dot between nested keys; None finds it.
-        prefix: what the names begin with in the file and not in the network; or a dict, layer of the network -> prefix
-            in the file ({"": "backbone.", "fc": "classifier."}). None finds it.
+        prefix: what precedes the network's names in the file; or a dict, layer of the network -> prefix in the file
+            ({"": "backbone.", "fc": "classifier."}). None finds it.
         skip: layers of the network that keep their own weights, such as a head for other classes, and layers of the
             file that are left out, by their dotted names.
 
@@ -82,7 +82,7 @@ def load_weights(
             raise unknown("key", key, sorted({place or "''" for place in known.keys.values()}))
     network = deep_copy(model)
     state = {n: tensor for n, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
-    left_out = [*skip, *_normalisations(network, file)]
+    left_out = [*skip, *_missing_normalisations(network, file)]
     own = {n: tensor for n, tensor in state.items() if not any(is_in(n, layer) for layer in left_out)}
     fit = _choose_fit(own, file, prefix=prefix, skip=skip, name=name)
     _check_skip(skip, fit, file=file, own=list(state))
@@ -95,13 +95,13 @@ def load_weights(
                 f"{to} of this network could not take its values from {name}: it shares memory with another tensor, to "
                 "which the file gives other values. Use a network built like the one that was saved."
             )
-    decisions = _decisions(fit, file, own=own, searched=prefix is None)
+    decisions = _describe_decisions(fit, file, own=own, searched=prefix is None)
     if unchanged := layers_of(n for n in state if n not in own):
         decisions.append(f"left as they were: {first_few(unchanged)}")
     if decisions:
         note(f"load_weights: {name}: {'; '.join(decisions)}.")
     set_provenance(network, Provenance())
-    if (builder := getattr(network, "dgprune_builder", None)) is not None:  # its seed is not that of the training
+    if (builder := getattr(network, "dgprune_builder", None)) is not None:  # its seed is not that of these weights
         options = {name: value for name, value in builder[1].items() if name != "seed"}
         network.dgprune_builder = (builder[0], options)  # type: ignore[assignment]
     return network.eval()
@@ -110,7 +110,7 @@ def load_weights(
 def _choose_fit(
     own: Mapping[str, Tensor], file: Tensors, *, prefix: str | Mapping[str, str] | None, skip: Sequence[str], name: str
 ) -> Fit:
-    """The one way in which the file fits the network, as a whole."""
+    """Return the only way in which the file fits the whole network."""
     candidates = find_fits(own, file, prefix=prefix, skip=skip)
     if not candidates:
         raise DgpruneError(
@@ -126,16 +126,16 @@ def _choose_fit(
         for fit in others
         for n in first.names
     ):
-        ways = [_describe_fit(fit, file) for fit in (first, *others)]
+        places = [_describe_fit(fit, file) for fit in (first, *others)]
         raise DgpruneError(
-            f"{name} holds other weights for this network in each of {len(ways)} places: {'; '.join(ways)}. Choose one "
+            f"{name} holds different weights for this network in {len(places)} places: {'; '.join(places)}. Choose one "
             "by these arguments."
         )
     return first
 
 
 def _describe_misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) -> str:
-    """Say which tensors do not fit, and what to do."""
+    """Describe which tensors do not fit, and what to do."""
     extra = [extra[len(fit.prefix) :] for extra in fit.extra]
     shapes = [
         f"{n} is {tuple(own[n].shape)} in the network, {tuple(file.values[other].shape)} in the file"
@@ -145,9 +145,9 @@ def _describe_misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name
     reasons += [first_few(shapes)] * bool(shapes)
     reasons += [f"the network lacks {first_few(extra)}"] * bool(extra)
     layers = layers_of([*fit.missing, *fit.different, *extra])
-    skip = (
-        f"leave these layers out: skip={layers}" if len(layers) <= MOST else "name the layers to leave out: skip=[...]"
-    )
+    skip = "name the layers to leave out: skip=[...]"
+    if len(layers) <= MAX_LISTED:
+        skip = f"leave these layers out: skip={layers}"
     advice = f"Build the network that the file was saved from, or {skip}"
     if fit.missing and any(map(_REPARAMETRISED.search, extra)):
         advice = (
@@ -161,7 +161,7 @@ def _describe_misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name
 
 
 def _describe_fit(fit: Fit, file: Tensors) -> str:
-    """The arguments `key` and `prefix` that stand for a fit."""
+    """Return the arguments `key` and `prefix` of a fit as text."""
     keys = {file.keys[name] for name in fit.names.values()}
     key = keys.pop() if len(keys) == 1 else ""
     prefixes = {layer: start.removeprefix(f"{key}." if key else "") for layer, start in fit.prefixes.items()}
@@ -169,8 +169,8 @@ def _describe_fit(fit: Fit, file: Tensors) -> str:
     return f"key={key!r}, prefix={prefix!r}" if key else f"prefix={prefix!r}"
 
 
-def _decisions(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], searched: bool) -> list[str]:
-    """What was decided for the user, in words; nothing if the file is a plain state_dict of this network."""
+def _describe_decisions(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], searched: bool) -> list[str]:
+    """Describe what was decided for the user; empty if the file is a plain state_dict of this network."""
     plain = dict(fit.prefixes) == {"": ""} and set(file.keys.values()) == {""}
     parts = [f"read with {_describe_fit(fit, file)}"] * (searched and not plain)
     types = {
@@ -182,8 +182,8 @@ def _decisions(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], searched: 
     return parts + [f"not used: {first_few(unused)}"] * bool(unused)
 
 
-def _normalisations(network: nn.Module, file: Tensors) -> list[str]:
-    """The names of the network's normalisations, whose mean and std are not in the file."""
+def _missing_normalisations(network: nn.Module, file: Tensors) -> list[str]:
+    """Return the names of the network's normalisations that the file lacks."""
     names = [name for name, module in network.named_modules() if isinstance(module, Normalise)]
     return [name for name in names if not any(f".{key}".endswith(f".{name}.mean") for key in file.values)]
 
@@ -192,7 +192,7 @@ def _check_skip(skip: Sequence[str], fit: Fit, *, file: Tensors, own: list[str])
     known = [*own, *(name.removeprefix(fit.prefix) for name in file.values)]
     for layer in skip:
         if not any(is_in(name, layer) for name in known):
-            near = [f" Did you mean {word!r}?" for word in difflib.get_close_matches(layer, layers_of(own), n=1)]
+            near = [f" Did you mean {match!r}?" for match in difflib.get_close_matches(layer, layers_of(own), n=1)]
             raise DgpruneError(
                 f"skip: neither the network nor the file has a layer {layer!r}; layers are {first_few(layers_of(own))}."
                 + "".join(near)
@@ -200,7 +200,7 @@ def _check_skip(skip: Sequence[str], fit: Fit, *, file: Tensors, own: list[str])
 
 
 def _checked_values(value: Tensor, *, like: Tensor, what: str) -> Tensor:
-    """A tensor of the file, checked to hold numbers that the network's can take over."""
+    """Return a tensor of the file, checked to hold values that the network's tensor can take."""
     if value.is_meta or value.layout != torch.strided:
         how = "has no numbers (it is on the meta device)" if value.is_meta else "is sparse; save it after to_dense()"
         raise DgpruneError(f"{what} {how}.")
@@ -218,10 +218,10 @@ def _checked_values(value: Tensor, *, like: Tensor, what: str) -> Tensor:
 
 
 def _read_file(path: Path) -> Any:
-    """The tensors of a file and the plain values around them; nothing in the file is executed."""
+    """Return the tensors of a file and the plain values around them; nothing in the file is executed."""
     if not path.is_file():
         files = sorted(p.name for p in path.glob("*.*")) if path.is_dir() else []
-        what = f"is a folder; name a file in it, such as {files[0]}" if files else "is no file; check the path"
+        what = f"is a folder; name a file in it, such as {files[0]}" if files else "is not a file; check the path"
         raise DgpruneError(f"{path} {what}.")
     try:
         data = path.read_bytes()

@@ -33,15 +33,15 @@ class ChannelTrace(Observer):
         opaque: convolution that computes its weights -> its number of filters, and why they cannot be cut.
         consumers: layer -> the ids on its input axis.
         reads: layer -> the marks of its inputs, which name the layers that produced them.
-        uses: weight -> at how many positions per image it is applied.
+        uses: weight -> number of positions per image at which it is applied.
         used: names of all parameters and buffers that were used.
         outputs: the ids on the network's output.
         macs: multiply-accumulates per image, as `MacCounter` counts them.
-        products: multiply-accumulates that depend on filters in another way than by the size of a weight, with the
-            labels along which they run.
-        stack: names and modules that are being called, the innermost last.
-        pairs: layers, as `where` names them, whose reshapes split channels into as many groups as there are, each of a
-            number that is written in the code.
+        products: (multiply-accumulates, labels along which they run) for operations whose cost does not follow from
+            the size of a weight.
+        stack: (name, module) of the calls in progress, innermost last.
+        pairs: layers, as `location` names them, whose reshapes split channels into groups of a size that is fixed in
+            the code.
     """
 
     def __init__(self, model: nn.Module, *, pairs: frozenset[str] = frozenset()) -> None:
@@ -63,7 +63,7 @@ class ChannelTrace(Observer):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.is_inference_mode_enabled() and func is not torch.ops.prim.device.default:
-            with self:  # operations that are made of others arrive whole
+            with self:  # composite operations arrive undecomposed
                 output = func.decompose(*args, **(kwargs or {}))
             if output is not NotImplemented:
                 return output
@@ -88,21 +88,21 @@ class ChannelTrace(Observer):
             setattr(tensor, _MARKS, marks)
 
     def propagate(self, x: Tensor, output: Any, labels: Iterable[Tensor]) -> None:
-        """Set the marks of an operation's outputs: those of `x`, with other labels."""
+        """Give the outputs of an operation the marks of `x`, with other labels."""
         marks = replace(self.marks(x), labels=tuple(labels))
         for result in tensors_of(output):
             self.mark(result, marks)
 
     def location(self) -> str:
-        """Return the name and class of the layer that is being called, as text."""
+        """Return the name and class of the current layer as text."""
         return layer_label(self.stack[-1][0], self.model)
 
     def reason(self, kind: str, *, detail: str = "") -> str:
-        """Return why channels that reach the layer that is being called cannot be removed, as text."""
+        """Return as text why channels that reach the current layer cannot be removed."""
         return refusal(kind, where=self.location(), detail=detail)
 
     def layer(self, source: str) -> str:
-        """Return the layer that uses a weight: the called layer if it owns the weight, otherwise the owner by name."""
+        """Return the layer that uses a weight: the current layer if it owns the weight, otherwise the owner by name."""
         name, module = self.stack[-1]
         parameters = [self.elements.names.get(id(tensor)) for tensor in module.parameters(recurse=False)]
         return name if name and source in parameters else source.rpartition(".")[0]
@@ -117,7 +117,7 @@ class ChannelTrace(Observer):
     ) -> list[Tensor]:
         """Mark the channels of a tensor as not removable, and return its other labels.
 
-        With `along`, only channels on axes for which it is true; see `refusals` for `kind` and `detail`.
+        With `along`, mark only channels on axes for which it is true; see `refusals` for `kind` and `detail`.
         """
         rest = []
         for label in self.marks(tensor).labels:
@@ -145,7 +145,7 @@ class ChannelTrace(Observer):
         return self
 
     def products_of(self, graph: FilterGraph) -> tuple[tuple[int, tuple[Tensor, ...]], ...]:
-        """The multiply-accumulates that are not those of `graph.uses`, as in `FilterGraph.products`."""
+        """Return the multiply-accumulates that `graph.uses` does not cover, as in `FilterGraph.products`."""
         ids = torch.full((self.elements.count,), graph.free)
         for name, axes in graph.axes.items():
             for axis, axis_ids in axes.items():

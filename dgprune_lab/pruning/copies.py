@@ -19,7 +19,7 @@ _SIZES = ("channels", "num_channels", "num_features", "num_groups")  # of the fi
 _ATOMS = frozenset({bool, int, float, str, type(None), tuple})
 _CONTAINERS = frozenset({list, dict, set, OrderedDict, defaultdict, deque})
 _LARGE_BYTES = 32 * 2**20
-_DRAWN_AT_ONCE = 2**20  # random numbers
+_CHUNK_NUMBERS = 2**20  # random numbers drawn at once
 
 
 def rebuild(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn.Module:
@@ -67,27 +67,27 @@ def random_copy(model: nn.Module) -> nn.Module:
 
 
 def draw(weight: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Fill a weight with random values that keep the size of signals before ReLUs; return it."""
-    rows = max(1, len(weight) * _DRAWN_AT_ONCE // max(1, weight.numel()))
+    """Fill a weight with He-normal values, which keep the scale of signals through ReLUs, and return it."""
+    rows = max(1, len(weight) * _CHUNK_NUMBERS // max(1, weight.numel()))
     for part in weight.split(rows):
         part.copy_(torch.randn(part.shape, generator=generator))
     return weight.mul_(math.sqrt(2 / max(1, weight[0].numel())))
 
 
 def is_large(tensor: Tensor) -> bool:
-    """Return whether a tensor is a weight of which no second copy is made where that can be avoided."""
+    """Return whether a tensor is a weight so large that a second copy of it is avoided."""
     return tensor.nbytes > _LARGE_BYTES and tensor.ndim > 1 and tensor.is_floating_point()
 
 
 def with_hooks_of(model: nn.Module, twin: nn.Module) -> nn.Module:
-    """Register the original's hooks on a copy of the network as well; return the copy."""
+    """Register a network's hooks on a copy of it too, and return the copy."""
     for original, module in zip(model.modules(), twin.modules(), strict=True):
         module.__dict__.update({name: copy.copy(vars(original)[name]) for name in _HOOKS if name in vars(original)})
     return twin
 
 
 def plain_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that are plain attributes of a network's modules, or items of lists and dicts there."""
+    """Yield the tensors that are plain attributes of a network's modules, or items of lists and dicts in these."""
     queue = [value for module in model.modules() for name, value in vars(module).items() if name not in _TABLES]
     seen: set[int] = set()
     while queue:
@@ -104,7 +104,7 @@ def _is_changeable(value: Any) -> bool:
 
 
 def _changeable_items(container: Any) -> Iterator[tuple[Any, Any]]:
-    """(key or position, item) of the tensors and containers in a list or dict; none for a set."""
+    """Yield (key or index, item) for the tensors and containers in a list or dict; nothing for a set."""
     pairs = container.items() if isinstance(container, dict) else enumerate(container)
     return ((key, item) for key, item in pairs if type(container) is not set and _is_changeable(item))
 
@@ -125,7 +125,7 @@ class _Copier:
         self._containers: dict[int, Any] = {}
 
     def copy_network(self, model: nn.Module) -> nn.Module:
-        """A copy of the module tree, and then of the plain attributes of its modules that hold tensors."""
+        """Copy the module tree, then the plain attributes of its modules that hold tensors."""
         twin = self.copy_module(model, "")
         for state, name, value in self._plain:
             state[name] = self._copy_plain(value)
@@ -159,7 +159,7 @@ class _Copier:
         return twin
 
     def _copy_plain(self, value: Any) -> Any:
-        """A copy of an attribute that is no parameter, buffer or layer: changing it leaves the original as it is."""
+        """Copy an attribute that is not a parameter, buffer or layer, so that changing it leaves the original alone."""
         if isinstance(value, Tensor):
             if id(value) not in self._tensors:
                 self._tensors[id(value)] = value.detach().clone()
@@ -196,12 +196,12 @@ def _follow_sizes(module: nn.Module, original: nn.Module) -> None:
         state.update(num_features=module.num_features if tensor is None else tensor.shape[0])
     elif isinstance(module, nn.PReLU):
         state.update(num_parameters=module.weight.numel())
-    else:  # a layer of one's own, and torch's InstanceNorm
+    else:  # a custom layer, or torch's InstanceNorm
         tensors = zip(tensors_of_layer(original), tensors_of_layer(module), strict=True)
         sizes = {old.shape[0]: new.shape[0] for old, new in tensors if old.ndim and old.shape[0] != new.shape[0]}
         state.update({name: sizes[state[name]] for name in _SIZES if state.get(name) in sizes})
 
 
 def tensors_of_layer(module: nn.Module) -> list[Tensor]:
-    """Return the parameters and buffers of a layer itself, without those of layers in it."""
+    """Return the parameters and buffers of a layer itself, without those of its sublayers."""
     return [tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]

@@ -24,13 +24,13 @@ PADDING = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What is known about a tensor during the pass.
+    """Labels and origin of a tensor during the pass.
 
     Attributes:
         labels: the ids on its axes; a weight matrix has one label per axis, a feature map rarely more than one.
-        source: name of the parameter or buffer, if the tensor was computed from this alone.
+        source: name of the parameter or buffer, if the tensor was computed from it alone.
         ends: layers (BatchNorms too) whose output reached the tensor without another layer in between.
-        feeds: the convolution and linear layers whose output reached it, through BatchNorms.
+        feeds: convolution and linear layers whose output reached it, possibly through BatchNorms.
     """
 
     labels: tuple[Tensor, ...] = ()
@@ -66,7 +66,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 
 class Elements:
-    """The ids of one network's elements, the ties between them, and which cannot be removed.
+    """The ids of one network's elements, the ties between them, and the ids that cannot be removed.
 
     Attributes:
         names: Python's id() of a parameter or buffer -> its name.
@@ -78,7 +78,7 @@ class Elements:
     def __init__(self, model: nn.Module) -> None:
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
-        self._tensors = [tensor for _, tensor in tensors]  # so that no id() is used again
+        self._tensors = [tensor for _, tensor in tensors]  # referenced, so that no id() is reused
         self.starts: dict[tuple[str, int], tuple[int, int]] = {}
         self.sides: dict[tuple[str, int], Literal["out", "in"]] = {}
         self.fixed: list[tuple[Tensor, str]] = []
@@ -105,7 +105,7 @@ class Elements:
         )
 
     def fix(self, ids: Tensor, reason: str) -> None:
-        """Mark these ids as not removable, for a reason."""
+        """Mark ids as not removable, for a reason."""
         ids = ids[ids > 0]
         if len(ids):
             self.fixed.append((ids.unique(), reason))
@@ -113,7 +113,7 @@ class Elements:
     def join(self, first: Tensor, second: Tensor, *, reason: str, tie: str = "") -> None:
         """Record that ids at equal positions are one filter or, with `tie`, are removed together because of that layer.
 
-        Where one position has no id, the id at the other is marked as not removable, for this reason.
+        Where one position has no id, the id at the other is marked as not removable, for `reason`.
         """
         first, second = (part.flatten() for part in torch.broadcast_tensors(first, second))
         self.fix(first[second <= 0], reason)

@@ -48,7 +48,7 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _find_producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor]:
-    """Name of each BatchNorm -> name of the layer whose output it gets directly; and the network's logits."""
+    """Return BatchNorm name -> name of the layer whose output is its direct input, and the network's logits."""
     modules = dict(twin.named_modules())
     outputs: list[tuple[str, Tensor, int]] = []
     inputs: list[tuple[str, str | None]] = []
@@ -58,7 +58,7 @@ def _find_producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], T
             outputs.append((name, output, output._version))
 
         def record_input(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0]  # not the layer's output any more once something has been written into it
+            x = args[0]  # no longer the layer's output once it was written to in place
             inputs.append((name, next((n for n, y, version in outputs if y is x and y._version == version), None)))
 
         if isinstance(module, BATCHNORM):
@@ -85,7 +85,7 @@ def _find_producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], T
 
 
 def _fold(layer: Any, norm: Any) -> None:
-    """Fold a BatchNorm into the layer before it, in place; computed in float64, so that only the result is rounded."""
+    """Fold a BatchNorm into the layer before it, in place, computing in float64, so that only the result is rounded."""
     tensors = (layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     exact: list[Any] = [None if tensor is None else tensor.double() for tensor in tensors]
     w, b, mean, var, gamma, beta = exact

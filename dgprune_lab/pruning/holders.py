@@ -24,12 +24,12 @@ _TABLES = frozenset(name for name in vars(nn.Module()) if name != "training") | 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
 _NAMES_ONLY = (torch.fx.Graph,)  # names the layers that it calls, and refers to the module that it was made for
 _LIBRARIES = ("torch.", "torchvision.", "timm.", "builtins")
-_MAX_OBJECTS = 10_000  # objects that are looked at from one attribute
+_MAX_OBJECTS = 10_000  # visited from one attribute
 Matches = Callable[[nn.Module | Tensor], bool]
 
 
 def refuse_uncopyable(model: nn.Module) -> None:
-    """Refuse a network with kinds of layers that cannot be copied; nothing is run.
+    """Refuse a network with layers that cannot be copied, without running it.
 
     Raises:
         DgpruneError: compiled or scripted layers, weights that a hook computes from other weights, layers that have no
@@ -58,7 +58,7 @@ def refuse_uncopyable(model: nn.Module) -> None:
 
 
 def _refuse_compiled(where: str, name: str, module: nn.Module) -> None:
-    """Refuse a layer that is TorchScript, an exported program, or that torch.compile made."""
+    """Refuse a layer that is TorchScript, an exported program, or compiled."""
     if isinstance(module, torch.jit.ScriptModule):
         raise DgpruneError(
             f"{where} is TorchScript ({type(module).__name__}), which can be neither copied nor cut; use the Python "
@@ -100,9 +100,9 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
 
 
 def refuse_other_types(model: nn.Module, images: Tensor) -> None:
-    """Refuse to run a network over a domain if it has weights of another type than float32 and cannot take the images.
+    """Refuse a network with weights of another type than float32 that cannot take the images of a domain.
 
-    A network that converts its input itself is taken. Groups can be read and filters removed in any type.
+    A network that converts its input itself is accepted. Groups can be read and filters removed in any type.
 
     Raises:
         DgpruneError: another type; the message says how to convert the network.
@@ -121,24 +121,24 @@ def refuse_other_types(model: nn.Module, images: Tensor) -> None:
 
 
 def outside_reference(model: nn.Module, *, tensors: bool = True) -> str | None:
-    """Return in words where layers (and `tensors`) are referred to outside the module tree; None if nowhere.
+    """Describe where layers or parameters (with `tensors`, any tensors) are held outside the module tree; None if not.
 
-    Searched are the attributes of modules and what their methods use: closures, global variables, attributes of the
-    class. Such a reference may be harmless; `proof.prove_copies` decides.
+    The search covers the attributes of modules and what their methods use: closures, global variables, attributes of
+    the class. Such a reference may be harmless; `proof.prove_copies` decides.
     """
     kinds, own = Tensor if tensors else nn.Parameter, set(map(id, plain_tensors(model)))
 
-    def matters(item: nn.Module | Tensor) -> bool:
+    def is_relevant(item: nn.Module | Tensor) -> bool:
         if isinstance(item, nn.Module):
             return next(chain(item.parameters(), item.buffers()), None) is not None
         return isinstance(item, kinds) and id(item) not in own
 
-    reference = next(_find_references(model, matters), None)
+    reference = next(_find_references(model, is_relevant), None)
     return None if reference is None else reference[0]
 
 
 def unregistered(model: nn.Module) -> str | None:
-    """Return in words where there are layers or parameters that no module has registered; None if nowhere.
+    """Describe where the network holds layers or parameters that no module has registered; None if nowhere.
 
     Such layers and parameters are missing in `model.state_dict()`.
     """
@@ -167,7 +167,7 @@ def find_holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
 
 
 def _find_references(model: nn.Module, matches: Matches) -> Iterator[tuple[str, str]]:
-    """Yield each place where an attribute or class of a module reaches a wanted object, and what to do about it."""
+    """Yield each place where an attribute or class of a module reaches a matching object, and what to do about it."""
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             copied = attribute in _TABLES or isinstance(value, (*_PLAIN, *_NAMES_ONLY, Tensor))
@@ -183,7 +183,7 @@ def _find_references(model: nn.Module, matches: Matches) -> Iterator[tuple[str, 
 
 
 def _describe_holder(value: Any) -> tuple[str, str]:
-    """What kind of object an attribute is, and what to use instead, in words."""
+    """Describe what kind of object an attribute is, and what to use instead."""
     kind = type(value).__name__
     if isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
         suffix = "Dict" if isinstance(value, Mapping) else "List"
@@ -204,7 +204,7 @@ def _describe_holder(value: Any) -> tuple[str, str]:
 
 
 def _reaches(value: Any, matches: Matches, seen: set[int] | None = None) -> bool:
-    """Whether a wanted module or tensor can be reached from a value by a bounded walk; each object is visited once."""
+    """Return whether a bounded walk from a value, visiting each object once, reaches a matching module or tensor."""
     seen = set() if seen is None else seen
     if isinstance(value, _PLAIN) or id(value) in seen or len(seen) > _MAX_OBJECTS:
         return False
@@ -215,7 +215,6 @@ def _reaches(value: Any, matches: Matches, seen: set[int] | None = None) -> bool
 
 
 def _referenced_objects(value: Any) -> Iterable[Any]:
-    """The objects that a plain object refers to."""
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -231,14 +230,14 @@ def _referenced_objects(value: Any) -> Iterable[Any]:
 
 
 def _global_values(function: FunctionType) -> list[Any]:
-    """The values of global variables that a function uses: layers, tensors, and objects that its module defines."""
+    """Return the globals that a function uses, if they are layers, tensors, or objects that its module defines."""
     values = [function.__globals__.get(name) for name in function.__code__.co_names]
     own = [item for item in values if getattr(item, "__module__", None) == function.__module__]
     return [*own, *(item for item in values if isinstance(item, (nn.Module, Tensor, list, tuple, dict)))]
 
 
 def _closure_values(function: FunctionType) -> list[Any]:
-    """The values in a function's closure; cells that are still empty are left out."""
+    """Return the values in a function's closure, without cells that are still empty."""
     contents = []
     for cell in function.__closure__ or ():
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The effect of convolutions, normalisations and shuffles on channels."""
+"""Rules for convolutions, normalisations and shuffles: what they do to channels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def ids_along(marks: Marks, axis: int) -> Tensor | None:
-    """The label that varies only along this axis, as a vector of ids; None if there is none."""
+    """Return the ids of the label that varies only along this axis, as a vector; None if there is none."""
     return next((label.flatten() for label in marks.labels if varying(label) == (axis,)), None)
 
 
 def channel_ids(trace: ChannelTrace, x: Tensor, *, axis: int) -> Tensor | None:
-    """(C,) ids on an axis of a map; ids that occur at one position of this axis are tied. None if there are none."""
+    """Return (C,) ids on an axis of a map, after tying ids at the same position of it; None if there are none."""
     for label in trace.marks(x).labels:
         if axis in varying(label):
             flat = label.movedim(axis, -1).reshape(-1, label.shape[axis])
@@ -31,7 +31,7 @@ def channel_ids(trace: ChannelTrace, x: Tensor, *, axis: int) -> Tensor | None:
 
 
 def as_labels(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
-    """A vector of ids as labels of a map with `ndim` axes; no label for None."""
+    """Return a vector of ids as labels along one axis of a map with `ndim` axes; no label for None."""
     return () if ids is None else (ids.view([-1 if k == axis else 1 for k in range(ndim)]),)
 
 
@@ -43,7 +43,7 @@ def _convolution(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, n
         if 1 not in varying(label):
             trace.elements.fix(label, trace.reason("neighbours" if max(varying(label)) > 1 else "batch"))
     depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0] == output.shape[1]
-    if depthwise and ids_along(marks, 0) is None:  # one kernel for all channels, as many as there are
+    if depthwise and ids_along(marks, 0) is None:  # one kernel shared by all channels
         ids = channel_ids(trace, x, axis=1)
         labels = as_labels(ids, axis=1, ndim=output.ndim)
         join_vectors(trace, ids, vectors=[args["bias"]])
@@ -67,7 +67,7 @@ def _convolution(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, n
         if produced is not None:
             arriving = torch.zeros_like(produced) if inputs is None else inputs
             trace.elements.join(arriving, produced, reason=trace.reason("mixed"))
-        is_layer = marks.source == f"{layer}.weight"  # else a fixed kernel, as those that blur
+        is_layer = marks.source == f"{layer}.weight"  # else a fixed kernel, such as a blur
         result = Marks(ends=frozenset({layer}), feeds=frozenset({layer})) if is_layer else trace.marks(x)
     else:
         for ids in (produced, inputs) if groups > 1 else ():
@@ -94,9 +94,9 @@ def record_mixing(
     consumed: Tensor | None,
     groups: int = 1,
 ) -> Marks:
-    """Record a layer whose outputs mix channels of `x`: the input axis of its weight holds the filters that arrive.
+    """Record a layer whose outputs mix the channels of `x`, and return the marks of its output.
 
-    Inputs without an id are not cut. Returns the marks of the layer's output.
+    The input axis of its weight carries the filters of `x`; inputs without an id are not cut.
     """
     trace.mixing.setdefault(layer, kind)
     trace.reads[layer].append(trace.marks(x))
@@ -112,7 +112,7 @@ def record_mixing(
 
 
 def tie(trace: ChannelTrace, parts: Tensor, *, reason: str = "mixed") -> None:
-    """Tie the ids (K, C) at equal positions of K parts, of which the called layer lets none be removed alone."""
+    """Tie the ids (K, C) at equal positions of K parts, which the current layer lets be removed only together."""
     trace.elements.join(parts[:1], parts, reason=trace.reason(reason), tie=trace.location())
 
 
@@ -126,7 +126,7 @@ def join_vectors(trace: ChannelTrace, ids: Tensor | None, *, vectors: list[Tenso
 
 
 def _batch_norm(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """BatchNorm: scale, shift and statistics of a channel are the same filter as its input and output."""
+    """Tie the scale, shift and BatchNorm statistics of a channel to its input and output."""
     x = args["input"]
     vectors = [args.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
     marks, inputs = trace.marks(x), channel_ids(trace, x, axis=1)
@@ -145,7 +145,7 @@ def _batch_norm(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name:
 
 
 def _norm(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """LayerNorm and GroupNorm: the channels over which statistics are taken cannot be removed."""
+    """Refuse the channels over which LayerNorm or GroupNorm takes statistics."""
     x, marks = args["input"], trace.marks(args["input"])
     if args.get("group") == x.shape[1]:  # one channel in each group: an instance norm
         _batch_norm(trace, args={**args, "training": False}, output=output, name=name)
@@ -156,9 +156,9 @@ def _norm(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) 
 
 
 def _rearrange(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """Shuffles of channels; pixel shuffles, their inverses and im2col: channels become positions or the reverse.
+    """Rearrange labels in channel shuffles, and where channels become positions or back: pixel shuffles and im2col.
 
-    Channels that fill one block of positions are tied, and so are those at the same place in the groups of a shuffle.
+    Channels that fill one block of positions are tied, as are those at the same place in the groups of a shuffle.
     """
     x = args["self"]
     axis = x.ndim - 3 if name.startswith("pixel") else 1
@@ -184,7 +184,7 @@ def _embedding(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, nam
 
 
 def _glu(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """Gated linear units: one half of the channels gates the other half, so the halves are tied."""
+    """Tie the halves of the channels of a gated linear unit, one of which gates the other."""
     x, axis = args["self"], args.get("dim", -1) % args["self"].ndim
     labels = []
     for label in trace.marks(x).labels:

@@ -1,4 +1,4 @@
-"""What a choice of filters must respect besides its ratio: layers with a ratio of their own, a cap, filters by hand."""
+"""Limits on pruning besides the ratio: ratios of single layers, a cap on all layers, filters set by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Limits:
 
     Attributes:
         ratios: group -> the share of its filters that is removed, whatever the others lose.
-        most: largest share of its filters that any layer may lose.
+        max_ratio: largest share of its filters that any layer may lose.
         remove, keep: group -> (C,) bool, True for filters that are removed, or kept, whatever their score.
     """
 
@@ -34,7 +34,7 @@ class Limits:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for equal limits."""
+        """Cache key: equal for equal limits."""
         flags = tuple(column.numpy().tobytes() for column in (*self.remove.values(), *self.keep.values()))
         return (*sorted(self.ratios.items()), self.max_ratio, *(flags if self.forced else ()))
 
@@ -48,7 +48,7 @@ class Limits:
         remove: Mapping[str, Any] | None,
         keep: Mapping[str, Any] | None,
     ) -> Limits:
-        """Return the limits that the arguments of `allocate` stand for.
+        """Build the limits from the arguments of `allocate`.
 
         Raises:
             DgpruneError: an unknown layer or filter; one group of filters with two ratios; a ratio above the cap;
@@ -71,7 +71,7 @@ class Limits:
 def own_ratios(graph: FilterGraph, layers: Mapping[str, float]) -> dict[str, float]:
     """Return group -> its own ratio, from names of layers and patterns ("layer1.*") of such names.
 
-    The name of any layer that produces a group stands for the whole group. A name goes before a pattern.
+    The name of any layer that produces a group stands for the whole group. A name takes precedence over a pattern.
 
     Raises:
         DgpruneError: a name or pattern that fits no group; layers of one group with different ratios.
@@ -96,7 +96,7 @@ def _is_pattern(name: str) -> bool:
 
 
 def _groups_of(graph: FilterGraph, name: str) -> list[str]:
-    """Names of the groups that a layer, or the layers that fit a pattern, produce."""
+    """Return the names of the groups that a layer, or the layers that match a pattern, produce."""
     matches = fnmatchcase if _is_pattern(name) else str.__eq__
     groups = [
         group.name for group in graph.groups if any(matches(layer, name) for layer in (group.name, *group.producers))

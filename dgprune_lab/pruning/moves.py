@@ -1,4 +1,4 @@
-"""The effect of operations that move elements: labels are moved in the same way, and parts that are alike are tied."""
+"""Rules for operations that move elements: labels move in the same way, and equal parts are tied."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .elements import PADDING, Marks, compact, tensors_of, varying
 if TYPE_CHECKING:
     from .channel_trace import ChannelTrace
 
-_MAX_ELEMENTS = 2**25  # elements of a map whose labels are moved one by one
+_MAX_ELEMENTS = 2**25  # of a map whose labels are moved element by element
 
 
 def move_labels(trace: ChannelTrace, func: Any, *, args: dict[str, Any], output: Tensor) -> None:
-    """Operations that move elements: the labels are moved in the same way."""
+    """Move the labels as the operation moves the elements."""
     x, rest = args["self"], {name: value for name, value in args.items() if name != "self"}
     labels = []
     for label in trace.marks(x).labels:
@@ -31,7 +31,7 @@ def move_labels(trace: ChannelTrace, func: Any, *, args: dict[str, Any], output:
 
 
 def pick_labels(trace: ChannelTrace, func: Any, *, args: dict[str, Any], output: Tensor) -> None:
-    """Operations that pick elements by number: along other axes than that of the channels the labels are moved."""
+    """Pick labels as the operation picks elements by index; channels on the indexed axes cannot be removed."""
     x = args["self"]
     rest = {name: _on_cpu(value) for name, value in args.items() if name != "self"}
     indexed = [axis for axis, index in enumerate(args.get("indices", ())) if index is not None]
@@ -70,10 +70,10 @@ def _tie_parts(trace: ChannelTrace, label: Tensor, *, axis: int, length: int, in
 
 
 def reshape_labels(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """Reshapes: where an axis is split in two, filters at the same inner position are tied.
+    """Reshape the labels; where an axis is split in two, tie filters at the same inner position.
 
-    So the outer number is taken to be written in the code, as in a shuffle of groups; in the layers `trace.pairs` it is
-    the inner one, as in a maximum over pairs of channels.
+    This assumes that the outer size is fixed in the code, as in a shuffle of groups; in the layers `trace.pairs` the
+    inner size is, as in a maximum over pairs of channels.
     """
     x, labels = args["self"], []
     for label in trace.marks(x).labels:
@@ -93,7 +93,7 @@ def reshape_labels(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor,
 
 
 def _pad(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """Padding: padded channels get no id of their own; padding of other axes changes nothing."""
+    """Pad the labels: padded channels get no id; padding of other axes changes nothing."""
     labels, ends = [], args["pad"]
     for label in trace.marks(args["self"]).labels:
         own = [(ends[2 * k], ends[2 * k + 1]) for k in range(len(ends) // 2)]
@@ -108,7 +108,7 @@ def _expand(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: 
 
 
 def _split(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """Splits of an axis: if the parts are equal, equal positions of the parts are tied."""
+    """Split the labels along an axis; if the parts have equal sizes, tie equal positions."""
     x, outputs = args["self"], list(tensors_of(output))
     axis = args.get("dim", 0) % x.ndim
     unbind = name == "unbind"
@@ -152,7 +152,7 @@ def _concatenate(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, n
         new = compact(torch.cat(pieces, axis))
         if varying(new):
             joined[varying(new)] = new
-    ends, feeds = (frozenset().union(*(getattr(m, what) for m in marks)) for what in ("ends", "feeds"))
+    ends, feeds = (frozenset().union(*(getattr(m, field) for m in marks)) for field in ("ends", "feeds"))
     trace.mark(output, Marks(labels=tuple(joined.values()), ends=ends, feeds=feeds))
 
 

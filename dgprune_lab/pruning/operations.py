@@ -2,7 +2,7 @@
 
 Most operations act on each element (then the operands' channels are the same filters) or move elements (then the labels
 move too). Convolutions and normalisations begin or end filters (`layers`); means and matrix products sum over axes
-(`sums`). The channels that enter an unknown operation cannot be removed.
+(`sums`). Channels that enter an unknown operation cannot be removed.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def follow(trace: ChannelTrace, func: Any, *, args: dict[str, Any], output: Any)
     """Mark the outputs of one operation, and record which channels it ties or makes impossible to remove."""
     name = func._schema.name.partition("::")[2]
     rule = _find_rule(name, func)
-    # An operation in place that changes the shape has lost the shape it began with.
+    # An in-place operation that changes the shape has lost the original shape.
     if rule is None or (name.endswith("_") and (rule is reshape_labels or name.removesuffix("_") in _MOVES)):
         _fix_unknown(trace, name, args=args)
         return
     try:
         rule(trace, args=args, output=output, name=name)
-    except Exception:  # a use of the operation that its rule does not know: what enters it is refused
+    except Exception:  # a case that the rule does not cover: refuse all channels that enter
         _fix_unknown(trace, name, args=args)
 
 
@@ -78,11 +78,11 @@ def _fix_unknown(trace: ChannelTrace, name: str, *, args: dict[str, Any]) -> Non
 
 
 def _create(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """New values that do not depend on the given ones: a new tensor has no channels, a filled one keeps its own."""
+    """Do nothing where values do not depend on the input: a new tensor has no marks, a filled one keeps its own."""
 
 
 def _pointwise(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """Elementwise operations: channels of all operands are the same filters, except along axes of size 1."""
+    """Tie the operands of an elementwise operation: their channels are the same filters, except on axes of size 1."""
     tensors = [tensor for value in args.values() for tensor in tensors_of(value)]
     results = list(tensors_of(output))
     if not results:
@@ -116,11 +116,11 @@ def _combine_operands(trace: ChannelTrace, tensors: list[Tensor], *, product: bo
                     trace.elements.join(label, match, reason=trace.reason("padded" if is_padded else "constant"))
     for axes in [axes for axes in result if any(set(fewer) < set(axes) for fewer in result)]:
         del result[axes]
-    if not all(mark.source for mark in marks):  # axes of parameters that are no channels
+    if not all(mark.source for mark in marks):  # drop axes of parameters that are not channels
         kept = {axes for mark, own in zip(marks, labels, strict=True) if not mark.source for axes in map(varying, own)}
         result = {axes: label for axes, label in result.items() if axes in kept or not kept}
     producers = [mark for mark in marks if mark.labels and mark.source is None]
-    if product and len(producers) > 1:  # a gate sits once, on the map that it is computed from: the first
+    if product and len(producers) > 1:  # a product is gated once, on its earliest map, from which the gate is computed
         order = {name: k for k, name in enumerate(trace.producers)}
         producers = [min(producers, key=lambda mark: min((order[name] for name in mark.ends), default=len(order)))]
     large = [mark for mark, tensor in zip(marks, tensors, strict=True) if tensor.numel() > 1]
@@ -134,12 +134,12 @@ def _combine_operands(trace: ChannelTrace, tensors: list[Tensor], *, product: bo
 
 
 def _own_sizes(tensor: Tensor) -> tuple[int, ...]:
-    """The shape of a tensor, with 1 where it was expanded."""
+    """Return the shape of a tensor, with 1 where it was expanded."""
     return tuple(1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _find_match(label: Tensor, others: list[Tensor], *, size: tuple[int, ...]) -> Tensor | None:
-    """The label of another operand that meets this one: of the same shape, or varying along more or fewer axes."""
+    """Return another operand's label of the same channels: of equal shape, or varying along more or fewer axes."""
     equal = [each for each in others if each.shape == label.shape]
     crossing = [
         each
@@ -150,14 +150,14 @@ def _find_match(label: Tensor, others: list[Tensor], *, size: tuple[int, ...]) -
 
 
 def _ordered(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """Cumulative sums and sorting: other axes than the one they run along stay as they are."""
+    """Refuse channels on the axis of a cumulative sum or sort; other axes stay unchanged."""
     x = args["self"]
     axis = args.get("dim", -1) % x.ndim
     trace.propagate(x, output, trace.fix(x, "order", detail=name, along=lambda axes: axis in axes))
 
 
 def _strided(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """The format of a pooled 1 x 1 map, written as strides: every value stays where it is."""
+    """Accept only the memory format of a pooled 1 x 1 map, written as strides, which moves no value."""
     x = args["self"]
     first = tuple(args["stride"][:2])
     if tuple(args["size"]) != tuple(x.shape) or x.shape[2:].numel() != 1 or first != (x.shape[1], 1):
@@ -167,7 +167,7 @@ def _strided(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: st
 
 
 def _spatial(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """Pooling, resizing and padding of the last axes; channels on these axes cannot be removed."""
+    """Refuse channels on the last axes, over which pooling, resizing or padding runs."""
     x = args.get("self", args.get("input"))
     match = _SPATIAL.match(name)
     assert isinstance(x, Tensor) and match is not None

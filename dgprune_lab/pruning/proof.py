@@ -1,8 +1,8 @@
 """The proof that copies of a network are independent: they use only their own weights and do not change the original.
 
 `copies.rebuild` replaces what is registered in the module tree. A layer that is reached in another way (from a plain
-list, a closure, a bound method of the original) would stay the original's, so that a pruned copy gave the dense
-network's numbers, and training it would move the original's BatchNorm statistics.
+list, a closure, a bound method of the original) would remain the original's: a pruned copy would give the dense
+network's outputs, and training it would change the original's BatchNorm statistics.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .holders import find_holder, outside_reference, refuse_uncopyable, unregist
 from .refusals import RANDOM, input_error
 from .tracing import in_parts, note_probabilities
 
-_CLOSE = 1e-3
-_HOOKED = ("_forward_hooks", "_forward_pre_hooks")
+_TOLERANCE = 1e-3
+_HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -> None:
     """Refuse a network whose copies would not be independent of it; the network itself is never run or changed.
 
-    A copy with other weights runs on an image, given twice, and every tensor that enters an operation is checked: no
-    weight may belong to anything but the copy, and no tensor from outside may be written to. Its logits must differ
-    from those of a copy with equal weights; the logits of that copy must be the same each time, also with the hooks.
+    A copy with perturbed weights runs on one image, given twice, and every tensor that enters an operation is
+    checked: all weights must belong to the copy, and no tensor from outside may be written to. Its logits must differ
+    from those of a copy with equal weights, whose logits must be the same in every pass, also with hooks.
 
     Args:
         model: the network; it stays unchanged.
@@ -38,7 +38,7 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
 
     Raises:
         DgpruneError: a layer or tensor of the original that a copy would still use; compiled or scripted layers,
-            weights that a hook computes, layers without size or values; hooks that change the output; logits that are
+            weights computed by a hook, layers without size or values; hooks that change the output; logits that are
             random or independent of the weights; images that the network does not take, or writes to.
     """
     refuse_uncopyable(model)
@@ -70,7 +70,7 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
 def prove_copies_if_suspect(model: nn.Module, example: Tensor | None, *, training: bool = False) -> None:
     """Run `prove_copies` only if something outside the module tree refers to layers, or hooks exist.
 
-    For callers that must be quick or have no images: if `example` is None, such a network is refused.
+    For callers that must be fast or have no images: if `example` is None, such a network is refused.
     """
     refuse_uncopyable(model)
     reference = outside_reference(model, tensors=example is not None)
@@ -87,7 +87,7 @@ def prove_copies_if_suspect(model: nn.Module, example: Tensor | None, *, trainin
 
 def has_hooks(model: nn.Module) -> bool:
     """Return whether any layer has hooks that run before or after it."""
-    return any(getattr(module, table) for module in model.modules() for table in _HOOKED)
+    return any(getattr(module, table) for module in model.modules() for table in _HOOK_TABLES)
 
 
 def _has_backward_hooks(model: nn.Module) -> bool:
@@ -95,20 +95,20 @@ def _has_backward_hooks(model: nn.Module) -> bool:
 
 
 def _repeated_image(model: nn.Module, example: Tensor) -> Tensor:
-    """The first image, twice, on the network's device and in its type."""
+    """Return a batch of the first image, twice, on the network's device and in its type."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), example.dtype)
     image = example[:1].detach().to(device_of(model), dtype)
     return torch.cat([image, image])
 
 
 def _perturbed_copy(model: nn.Module) -> nn.Module:
-    """A copy with slightly different parameters and the same buffers, since some buffers hold indices."""
+    """Return a copy with perturbed parameters and equal buffers, since some buffers hold indices."""
     names = {name for name, p in model.named_parameters(remove_duplicate=False) if p.is_floating_point()}
     return rebuild(model, lambda name, tensor: (tensor * 1.1).add_(0.01) if name in names else tensor.clone())
 
 
 def _run(twin: nn.Module, images: Tensor, *, original: nn.Module | None = None, hooked: bool = False) -> Tensor:
-    """The output of a copy as one tensor; if `watched` is given, refuse a copy that uses tensors of that network."""
+    """Return a copy's output as one tensor; refuse a copy that uses tensors of `original`, if given."""
     watch = None if original is None else _Watch(twin, original=original, images=images, writes_only=hooked)
     try:
         with watch or nullcontext():
@@ -138,17 +138,17 @@ def _run(twin: nn.Module, images: Tensor, *, original: nn.Module | None = None, 
 
 
 def _as_tensor(output: Any) -> Tensor:
-    """All tensors of an output (a tensor, or nested lists and dicts of tensors) joined into one tensor."""
+    """Join all tensors of an output (a tensor, or nested lists and dicts of tensors) into one tensor."""
     parts = [part.detach().double().flatten() for part in tensors_of(output)]
     return torch.cat(parts) if parts else torch.empty(0)
 
 
 def _agree(first: Tensor, second: Tensor) -> bool:
-    """Whether two outputs agree within 0.1 % of the largest value; NaN agrees with NaN."""
+    """Return whether two outputs agree within 0.1 % of the largest value; NaN agrees with NaN."""
     if first.shape != second.shape:
         return False
     size = second.abs().nan_to_num(0, posinf=0).max() if len(second) else second.new_zeros(())
-    return torch.allclose(first, second, rtol=0, atol=_CLOSE * float(size), equal_nan=True)
+    return torch.allclose(first, second, rtol=0, atol=_TOLERANCE * float(size), equal_nan=True)
 
 
 def _refuse_hooks(model: nn.Module, images: Tensor, *, logits: Tensor) -> None:
@@ -171,13 +171,13 @@ def _refuse_in_train_mode(model: nn.Module, images: Tensor) -> None:
     try:
         with watch:
             twin(images.clone())
-    except Exception:  # an error of train mode belongs to the training; here only the original counts
+    except Exception:  # training reports its own errors; here only use of the original matters
         pass
     _refuse_shared(model, watch)
 
 
 def _refuse_shared(model: nn.Module, watch: _Watch) -> None:
-    """Raise the error for a tensor of the original that the watch has found, if any."""
+    """Raise an error if the watch stopped the copy at a tensor from outside."""
     if watch.shared is not None and watch.writes_only:
         raise DgpruneError("hooks on this network write to its tensors when a copy runs; remove them first.") from None
     if watch.shared is not None:
@@ -187,17 +187,17 @@ def _refuse_shared(model: nn.Module, watch: _Watch) -> None:
 
 
 class _OutsideTensor(Exception):
-    """An operation of the copy got a tensor of the original."""
+    """An operation of the copy received a tensor of the original."""
 
 
 class _Watch(Observer):
     """Stops a copy before an operation that would use a weight that is not its own, or write to a tensor from outside.
 
     A tensor is from outside if it neither belongs to the copy nor was computed in the pass: weights and statistics of
-    layers that were not copied, and constants, which may be read; with `writes_only` such weights too.
+    layers that were not copied, and constants, which may be read. With `writes_only` such weights may be read too.
 
     Attributes:
-        held: the first tensor from outside that was found, or None.
+        shared: the first forbidden tensor from outside, or None.
         written: whether that tensor would have been written to.
     """
 
@@ -210,7 +210,7 @@ class _Watch(Observer):
         self._own = {0, *map(_address, tensors)}
         self._original = set(map(_address, [*original.parameters(), *original.buffers()]))
         self._weights = {} if twin.training else {_address(p): name for name, p in twin.named_parameters()}
-        self._outside: dict[int, Tensor] = {}  # kept, so that their memory is not used again
+        self._outside: dict[int, Tensor] = {}  # referenced, so that their memory is not reused
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -234,14 +234,14 @@ class _Watch(Observer):
 
     def _check(self, tensor: Tensor, *, func: Any, written: bool) -> None:
         is_weight = isinstance(tensor, nn.Parameter) or tensor.requires_grad or _address(tensor) in self._original
-        # Some BatchNorm operations write to their statistics without saying so.
+        # Some BatchNorm operations write to their statistics without declaring it.
         if written or (not self.writes_only and (is_weight or "batch_norm" in func.__name__)):
             self.shared, self.written = tensor, written
             raise _OutsideTensor
 
 
 def _address(tensor: Tensor) -> int:
-    """Where a tensor's memory is; 0 for one without."""
+    """Return the address of a tensor's memory; 0 if it has none."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # sparse tensors have no storage

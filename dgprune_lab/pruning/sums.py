@@ -1,4 +1,4 @@
-"""The effect on channels of sums over axes: means, softmax, and matrix products, as in linear layers and attention."""
+"""Rules for sums over axes: means, softmax, and matrix products, as in linear layers and attention."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .layers import as_labels, channel_ids, ids_along, join_vectors, record_mixi
 if TYPE_CHECKING:
     from .channel_trace import ChannelTrace
 
-_ADD_UP = ("sum", "linalg_vector_norm", "any")  # zeros add nothing, so removed and masked channels are the same
+_ADDITIVE = ("sum", "linalg_vector_norm", "any")  # zeros add nothing, so removing and masking give the same
 _NAMES = {"amax": "maximum", "max": "maximum", "amin": "minimum", "min": "minimum", "prod": "product"}
 _NAMES |= {"std": "standard deviation", "var": "variance", "var_mean": "variance", "logsumexp": "softmax"}
 
 
 def _reduce(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """A sum or norm over channels has no channels, and zeroed ones do not change it; others depend on their number."""
+    """Reduce labels: sums and norms over channels ignore zeroed ones, other reductions depend on their number."""
     x = args["self"]
     axes = args.get("dim", args.get("axis"))
     axes = list(range(x.ndim)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else list(axes)
@@ -29,14 +29,14 @@ def _reduce(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str
     for label in trace.marks(x).labels:
         over = reduced & set(varying(label))
         if over and over == set(varying(label)):
-            if name not in _ADD_UP:
+            if name not in _ADDITIVE:
                 kind = "over" if trace.marks(x).source is None else "standardised"
                 trace.elements.fix(label, trace.reason(kind, detail=_NAMES.get(name, name)))
             continue
         first = label
         for axis in over:
             first = first.narrow(axis, 0, 1)
-        trace.elements.join(first, label, reason="", tie="" if name in _ADD_UP else trace.location())
+        trace.elements.join(first, label, reason="", tie="" if name in _ADDITIVE else trace.location())
         shape = first.shape if args.get("keepdim") else [first.shape[k] for k in range(x.ndim) if k not in reduced]
         labels.append(first.reshape(shape))
     trace.propagate(x, output, labels)
@@ -51,7 +51,7 @@ def _softmax(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name:
 
 
 def _addmm(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """A linear layer, whose weight comes transposed: (in, out)."""
+    """Record a linear layer, whose weight is passed transposed: (in, out)."""
     x, weight = args.get("mat1", args["self"]), args["mat2"]
     marks = trace.marks(weight)
     plain = marks.source is not None and trace.marks(x).source is None
@@ -79,7 +79,7 @@ def _addmm(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: s
 
 
 def _bmm(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """A product of feature maps keeps the channels apart that it does not sum over."""
+    """Refuse the channels that a product of feature maps sums over; it keeps the others apart."""
     remaining = []
     for tensor, summed in ((args["self"], 2), (args["mat2"], 1)):
         for label in trace.marks(tensor).labels:
@@ -87,7 +87,7 @@ def _bmm(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str
                 trace.elements.fix(label, trace.reason("attention"))
             else:
                 remaining.append((label, trace.marks(tensor)))
-    ends, feeds = (frozenset().union(*(getattr(marks, what) for _, marks in remaining)) for what in ("ends", "feeds"))
+    ends, feeds = (frozenset().union(*(getattr(marks, field) for _, marks in remaining)) for field in ("ends", "feeds"))
     labels = {varying(label): label for label, _ in remaining}
     trace.products.append((output.numel() * args["self"].shape[2], tuple(labels.values())))
     trace.mark(output, Marks(labels=tuple(labels.values()), ends=ends, feeds=feeds))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, preserved_rng, public
 from .copies import device_of, draw, random_copy, rebuild, shared_copy
-from .groups import assemble, trace
+from .groups import assemble, trace_groups
 from .holders import refuse_uncopyable
 from .proof import prove_copies
 from .refusals import RANDOM, code_line, layer_label, layer_of, refusal
@@ -24,7 +24,7 @@ from .tracing import in_parts, note_batch_statistics, refuse_wrappers, run_order
 _TOLERANCE = 1e-3
 _Removed = Literal["half", "first", "last", "most"]
 _KINDS: tuple[_Removed, ...] = get_args(_Removed)
-_SECONDS = 8.0  # of this thread's computing time, after which a failing group is no longer looked for one by one
+_SECONDS = 8.0  # of this thread's CPU time, after which failing groups are no longer searched for one by one
 
 
 @public
@@ -33,8 +33,8 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
 
     Every group is tested: about half of its filters, the first, the last and about three quarters are removed from a
     copy with random weights, and the logits must equal those of the same copy with these filters masked, to 0.1 % of
-    what two images differ by there. All groups are tested at once; if that fails, halves of them. A group that fails
-    is refused by name; the others remain.
+    the difference between two images. Groups are tested all at once and, if that fails, by bisection. A group that
+    fails is refused by name; the others remain.
 
     Args:
         model: the network; it stays unchanged.
@@ -54,7 +54,7 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     note_batch_statistics(model)
     example = example[:2].to(device_of(model), _dtype(model))
     with preserved_rng():
-        graph = trace(model, example[:1], layers=layers)
+        graph = trace_groups(model, example[:1], layers=layers)
         if graph.groups:
             with in_parts(model):
                 graph = _drop_failing(model, graph, example=example)
@@ -76,7 +76,7 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _drop_failing(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> FilterGraph:
-    """The graph without the groups for which removing and masking give different logits."""
+    """Return the graph without the groups for which removing and masking give different logits."""
     trial = _Trial(model, graph, example=example)
     failed = trial.failing(graph.groups)
     if not failed:
@@ -106,12 +106,12 @@ class _Trial:
         self._raised_in = ""
         self._draw = partial(draw, generator=torch.Generator().manual_seed(2))
         dtype = torch.float64 if _dtype(model) == torch.float64 else torch.float32
-        self._twin = _cast(random_copy(model), dtype).eval()  # in 16 bits rounding alone is 1 %
+        self._twin = _cast(random_copy(model), dtype).eval()  # in 16 bits, rounding alone is 1 %
         images = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self._images = images.to(example.device, dtype)
         with torch.no_grad():
             dense = self._twin(self._images)
-            if isinstance(dense, Tensor) and not bool(dense.isfinite().all()):  # beyond what 32 bits hold?
+            if isinstance(dense, Tensor) and not bool(dense.isfinite().all()):  # overflow in 32 bits?
                 self._twin, self._images = _cast(self._twin, torch.float64), self._images.double()
                 _set_statistics(self._twin, self._images)
                 dense = self._twin(self._images)
@@ -133,7 +133,7 @@ class _Trial:
             )
 
     def repeats(self) -> bool:
-        """Whether the copy gives the same logits each time it sees the same images."""
+        """Return whether the copy gives the same logits for the same images in every pass."""
         with torch.no_grad():
             return self._difference(self._twin(self._images), self._twin(self._images)) <= _TOLERANCE / 100
 
@@ -146,12 +146,12 @@ class _Trial:
         return failed
 
     def _test_groups(self, groups: tuple[FilterGroup, ...], *, started: float) -> dict[str, str]:
-        """`failing` under one kind of mask."""
+        """Return `failing` for the current kind of mask."""
         failed: dict[str, str] = {}
         remaining = groups
         while remaining and (why := self.failure(remaining)) is not None:
             overrun = (time.thread_time() - started) / _SECONDS
-            if overrun > 1:  # all groups near the failure at once and, in the end, all that are left
+            if overrun > 1:  # refuse all groups near the failure at once; later all that remain
                 near = remaining if overrun > 2 else next(self._near_failure(remaining), remaining)
                 reason = refusal("unproven", detail=f"{_SECONDS:.0f} s")
                 failed |= {group.name: reason for group in near}
@@ -163,7 +163,7 @@ class _Trial:
         return failed
 
     def _find_failing(self, groups: tuple[FilterGroup, ...]) -> FilterGroup:
-        """One of these groups, which fail together, that may be the cause: near the failure, then found by halving."""
+        """Return one group that may be why these groups fail together: near the failure, then by bisection."""
         for near in self._near_failure(groups):
             if self.failure(near) is not None:
                 groups = near
@@ -189,7 +189,7 @@ class _Trial:
                 yield near
 
     def failure(self, groups: tuple[FilterGroup, ...]) -> str | None:
-        """Why removing filters of these groups differs from masking them; None if it does not."""
+        """Return why removing filters of these groups differs from masking them; None if it does not."""
         mask, self._raised_in = _trial_mask(self._graph, groups, kind=self._kind), ""
         with torch.no_grad(), full_precision(self._images.device):
             copy = pruned_view(self._twin, mask)
@@ -205,7 +205,7 @@ class _Trial:
                 masked = self._twin(self._images)
             difference = self._difference(pruned, masked)
             del pruned, masked
-            # Is it rounding, where layer after layer makes the values larger or smaller?
+            # It may be rounding, where values grow or shrink from layer to layer: compare with higher precision.
             for recheck in (self._scaled_difference, self._exact_difference):
                 if not difference <= _TOLERANCE:
                     difference = recheck(mask)
@@ -214,9 +214,9 @@ class _Trial:
         return refusal("differs", where=" or ".join(groups[0].consumers[:3]), detail=f"{difference:.1%}")
 
     def _scaled_difference(self, mask: Mask) -> float:
-        """The difference with weights so much larger that the removal of their inputs does not make signals smaller.
+        """Return the difference with weights scaled up so that removing their inputs does not shrink signals.
 
-        It finds most rounding in a small part of the time and memory of 64 bits.
+        This rules out most rounding at a fraction of the time and memory of 64 bits.
         """
         vector, parameters = mask.graph.vector(mask.keep), dict(self._twin.named_parameters())
         cut = {name: axes[1] for name, axes in mask.graph.axes.items() if name in parameters and 1 in axes}
@@ -232,16 +232,16 @@ class _Trial:
                     parameters[name].div_(gain)
 
     def _exact_difference(self, mask: Mask) -> float:
-        """The difference in 64 bits, with the masked network's BatchNorm statistics so that signals do not vanish."""
+        """Return the difference in 64 bits, with the masked network's BatchNorm statistics so that signals survive."""
         twin, images = _cast(self._twin, torch.float64), self._images.double()
         with zeroing(twin, mask, renew=lambda _: None):
             _set_statistics(twin, images)
             return self._difference(pruned_view(twin, mask)(images), twin(images))
 
     def _difference(self, pruned: Tensor, masked: Tensor) -> float:
-        """The largest difference of logits, over that between the two images.
+        """Return the largest difference of logits, relative to that between the two images in the masked network.
 
-        The masked network's own: after many layers of which half is removed it may be a millionth of the full one's.
+        After many layers that lose half their filters, the latter may be a millionth of the full network's.
         """
         spread = min(self._spread, float((masked[0] - masked[1]).abs().max()))
         return float((pruned - masked).abs().max()) / (spread or self._spread)
@@ -263,10 +263,10 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _trial_mask(graph: FilterGraph, groups: tuple[FilterGroup, ...], *, kind: _Removed) -> Mask:
-    """A mask of these groups: without a random half of the units, the first, the last, or a random three quarters.
+    """Return a mask that lacks a random half of the units of these groups, the first, the last, or three quarters.
 
-    Half and three quarters are shifted from group to group, upwards and downwards: removing equal shares from two
-    groups would hide that the code takes the number of channels of one of them from the other.
+    Half and three quarters vary from group to group, up and down: equal shares in two groups would hide code that
+    takes the number of channels of one of them from the other.
     """
     generator = torch.Generator().manual_seed(1)
     keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
