@@ -63,7 +63,7 @@ class ChannelTrace(Observer):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.is_inference_mode_enabled() and func is not torch.ops.prim.device.default:
-            with self:  # composite operations arrive undecomposed
+            with self:  # in inference mode composite operations arrive undecomposed
                 output = func.decompose(*args, **(kwargs or {}))
             if output is not NotImplemented:
                 return output
