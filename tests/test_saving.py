@@ -445,7 +445,7 @@ def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
         def get_extra_state(self) -> Any:
             return {"a": 1}
 
-    with pytest.raises(dg.DgpruneError, match=r"_extra_state, which are no dense tensors"):
+    with pytest.raises(dg.DgpruneError, match=r"_extra_state, which are not dense tensors"):
         dg.save(Extra(2, 2), tmp_path / "a")
     with pytest.raises(dg.DgpruneError, match=r"meta device"):
         dg.save(norm_net().to("meta"), tmp_path / "a")

@@ -526,7 +526,7 @@ def test_signals_that_vanish_are_no_reason_for_a_copy_in_64_bits(monkeypatch: py
 def large(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
     """A network for images of 4 x 4 pixels, most of whose weights count as large."""
     monkeypatch.setattr(copies, "_LARGE_BYTES", 4000)
-    monkeypatch.setattr(copies, "_DRAWN_AT_ONCE", 500)
+    monkeypatch.setattr(copies, "_CHUNK_NUMBERS", 500)
     torch.manual_seed(0)
     body = (nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 96, 4), nn.ReLU(), nn.Conv2d(96, 96, 1), nn.ReLU())
     return nn.Sequential(*body, nn.Flatten(), nn.Linear(96, 64), nn.ReLU(), nn.Linear(64, 5)).eval()

@@ -307,10 +307,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"damaged or was cut short",
     ),
     "text": (lambda p: p.write_text("<html>"), r"web page"),
-    "missing": (lambda p: None, r"is no file; check the path"),
+    "missing": (lambda p: None, r"is not a file; check the path"),
     "folder": (lambda p: (p.mkdir(), [(p / n).touch() for n in (".a", "b.md", "c.pt")]), r"is a folder; .* as c\.pt\."),
     "folder without weights": (lambda p: (p.mkdir(), (p / "b.md").touch()), r"is a folder; name a file .*as b\.md\."),
-    "empty folder": (lambda p: p.mkdir(), r"net\.pth is a folder; there is no file in it, so check the path\."),
+    "empty folder": (lambda p: p.mkdir(), r"net\.pth is a folder; there is not a file in it, so check the path\."),
 }
 
 

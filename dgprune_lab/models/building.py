@@ -1,4 +1,4 @@
-"""What the builders of networks share: the first module, which normalises, the last layers, seeds, recorded options."""
+"""Shared parts of the network builders: the normalising first module, last layers, seeds, recorded options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def builder(function: Built) -> Built:
-    """Wrap a builder: it builds on the CPU, whatever the default device, and records its options for `dg.load`."""
+    """Wrap a builder to build on the CPU, whatever the default device, and to record its options for `dg.load`."""
 
     @functools.wraps(function)
     def built(**options: Any) -> nn.Module:
@@ -48,7 +48,7 @@ class Normalise(nn.Module):
         std: buffer (channels,), the same units, positive.
 
     Raises:
-        DgpruneError: neither one value nor one per channel, or a std that is not positive.
+        DgpruneError: neither one value nor one per channel; a std that is not positive.
     """
 
     mean: Tensor
@@ -80,24 +80,24 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def finish(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
-    """Add the mean over the map (if `average`) and the linear layer, and return the network."""
+def add_head(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
+    """Add the mean over the map (if `average`) and the linear head, and return the network."""
     if average:
         layers["mean"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["head"] = nn.Linear(width, classes)
-    return untrained(nn.Sequential(layers))
+    return mark_untrained(nn.Sequential(layers))
 
 
-def untrained(network: nn.Sequential) -> nn.Sequential:
-    """Set a provenance that says training has read nothing yet, and return the network."""
+def mark_untrained(network: nn.Sequential) -> nn.Sequential:
+    """Set a provenance without any training data, and return the network."""
     set_provenance(network, Provenance(training={}))
     return network
 
 
-def check_count(name: str, values: Widths, wanted: int) -> None:
-    if len(values) != wanted or min(values) < 1:
-        raise DgpruneError(f"{name} takes {wanted} widths of at least 1; got {tuple(values)}.")
+def check_count(name: str, values: Widths, count: int) -> None:
+    if len(values) != count or min(values) < 1:
+        raise DgpruneError(f"{name} takes {count} widths of at least 1; got {tuple(values)}.")
 
 
 def _per_channel(name: str, value: PerChannel, channels: int) -> Tensor:
@@ -124,10 +124,10 @@ def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3)
         DgpruneError: another number of means than channels, a mean or standard deviation above 1, a standard deviation
             that is not positive; a network that normalises its images already.
     """
-    for within in model.modules():
-        if isinstance(within, Normalise) and bool((within.mean != 0).any() or (within.std != 1).any()):
+    for module in model.modules():
+        if isinstance(module, Normalise) and bool((module.mean != 0).any() or (module.std != 1).any()):
             raise DgpruneError(
-                f"normalise: the network normalises its images already, by {within.extra_repr()}, and would do it "
+                f"normalise: the network normalises its images already, by {module.extra_repr()}, and would do it "
                 "twice. Leave normalise out."
             )
     mean, std = IMAGENET if normalise == "imagenet" else normalise
@@ -144,8 +144,8 @@ def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3)
                 "meant for pixels of 0 to 255 by 255."
             )
     first = Normalise(mean=mean, std=std, channels=channels)
-    like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    network = nn.Sequential(OrderedDict(normalise=first if like is None else first.to(like), network=model))
+    reference = next((p for p in model.parameters() if p.is_floating_point()), None)
+    network = nn.Sequential(OrderedDict(normalise=first if reference is None else first.to(reference), network=model))
     network.training = first.training = model.training
     set_provenance(network, provenance_of(model))
     return network

@@ -1,4 +1,4 @@
-"""The networks that the package ships, each with the card that says how it was trained."""
+"""The networks that ship with the package, each with a card on how it was trained."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shipped(name: str) -> nn.Module:
     >>> provenance_of(shipped("digits")).seen("training", "mnist", "train")
     'labels'
     """
-    return network_of(*_unpacked(name), name=f"{name}.safetensors")
+    return network_of(*_read_shipped(name), name=f"{name}.safetensors")
 
 
 @public
@@ -51,7 +51,7 @@ def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
     `fashion` and `fashion_colour`, to 0.2.
 
     Raises:
-        DgpruneError: another name.
+        DgpruneError: an unknown name.
 
     >>> first, second = pair("digits")
     >>> [sum(p.numel() for p in network.parameters()) for network in (first, second)]
@@ -66,11 +66,11 @@ def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
 @public
 def shipped_card(name: str) -> dict[str, Any]:
     """Return the card of a shipped network: data, seed, epochs, accuracy per domain and split, and the reasons."""
-    return _unpacked(name)[1]
+    return _read_shipped(name)[1]
 
 
-def _unpacked(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the card of a shipped network."""
+def _read_shipped(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the card of a shipped network."""
     if name not in SHIPPED:
         raise unknown("built-in checkpoint", name, SHIPPED)
     file = files("dgprune_lab.models") / "shipped" / f"{name}.safetensors"

@@ -22,19 +22,19 @@ from .foreign import KEY, header_of, refuse_foreign
 
 def pack(state: Mapping[str, Tensor], values: Mapping[str, Any]) -> tuple[bytes, str]:
     """Return the bytes of a network's file with these tensors and card values, and the card as JSON text."""
-    header, content = _parts(state)
+    header, content = _serialize(state)
     card = parse_json(card_text(values, kind="network"), name="the card")
     text = card_text({**card, "sha256": _digest(card, header, content)}, kind="network")
-    top = json.dumps({"__metadata__": {KEY: text}, **header}).encode()
-    top += b" " * (-len(top) % 8)  # tensors begin at a multiple of 8 bytes
-    return b"".join([len(top).to_bytes(8, "little"), top, content]), text
+    head = json.dumps({"__metadata__": {KEY: text}, **header}).encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of 8 bytes
+    return b"".join([len(head).to_bytes(8, "little"), head, content]), text
 
 
 def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the card of a file that `pack` made; `name` begins the error message.
 
     Raises:
-        DgpruneError: any other file (the message says what it is); a file that was changed; a card of another format.
+        DgpruneError: any other file (the message names its kind); a file that was changed; a card of another format.
     """
     header, content = header_of(data) or ({}, memoryview(b""))
     metadata = header.pop("__metadata__", None)
@@ -44,22 +44,22 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     unsigned = {key: value for key, value in card.items() if key != "sha256"}
     if card.get("sha256") != _digest(unsigned, header, content):
         raise DgpruneError(
-            f"{name} was changed after it was saved (another SHA-256 than its card says): a damaged copy, or an edited "
-            "one. Copy the file again, or save the network again."
+            f"{name} was changed after it was saved (its SHA-256 differs from the card's): a damaged or edited copy. "
+            "Copy the file again, or save the network again."
         )
     return tensors_from_bytes(data, name), card
 
 
 def tensors_key(state: Mapping[str, Tensor]) -> str:
     """Return a SHA-256 of tensors: their names, types, shapes and values."""
-    return _digest({}, *_parts(state))
+    return _digest({}, *_serialize(state))
 
 
-def _parts(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], memoryview]:
-    """The header of a safetensors file of these tensors, and their bytes."""
-    found = header_of(tensors_to_bytes(state))
-    assert found is not None
-    return found
+def _serialize(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], memoryview]:
+    """Return the header of a safetensors file of these tensors, and their bytes."""
+    parts = header_of(tensors_to_bytes(state))
+    assert parts is not None
+    return parts
 
 
 def tensors_to_bytes(state: Mapping[str, Tensor]) -> bytes:
@@ -71,7 +71,7 @@ def tensors_from_bytes(data: bytes, name: str) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file; `name` begins the error message.
 
     Raises:
-        DgpruneError: the bytes are no safetensors file.
+        DgpruneError: the bytes are not a safetensors file.
     """
     try:
         return load_bytes(data)
@@ -83,7 +83,7 @@ def tensors_from_bytes(data: bytes, name: str) -> dict[str, Tensor]:
 
 
 def _digest(card: Mapping[str, Any], header: Mapping[str, Any], content: memoryview) -> str:
-    """SHA-256 of the card, of the names, types and shapes of the tensors, and of their bytes."""
+    """Return the SHA-256 of the card, of the names, types and shapes of the tensors, and of their bytes."""
     digest = hashlib.sha256(json.dumps([card, header], sort_keys=True).encode())
     digest.update(content)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a network computes besides its tensors: the kind and the settings of each layer, as a card holds them."""
+"""What determines a network's output besides its tensors: the kind and settings of each layer, as in its card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..core import BATCHNORM
 
 _INTERNAL = frozenset(vars(nn.Module()))
-# Sizes of tensors, whose shapes are compared by themselves.
+# Sizes of tensors: their shapes are compared separately.
 _SIZES = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels", "channels"}
 _SIZES |= {"num_parameters", "normalized_shape"}
 _TRAINING = {"inplace", "drop_rate", "drop_prob", "drop_path_rate", "grad_checkpointing"}
@@ -37,16 +37,16 @@ def layer_settings(model: nn.Module) -> dict[str, dict[str, str]]:
 
 
 def layer_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
-    """Return in words the first layer whose kind or settings differ, and how many differ; None if none does.
+    """Describe the first layer whose kind or settings differ, and say how many do; None if none does.
 
     A setting that only one of the two has is not compared: another version of PyTorch may have added it.
     """
-    other = {layer: names for layer in {**own, **saved} if (names := _differing(saved.get(layer), own.get(layer)))}
-    if not other:
+    differing = {layer: names for layer in {**own, **saved} if (names := _differing(saved.get(layer), own.get(layer)))}
+    if not differing:
         return None
-    layer, names = next(iter(other.items()))
+    layer, names = next(iter(differing.items()))
     what = f"layer {layer!r}" if layer else "the network itself"
-    more = f" ({len(other)} layers differ)" if len(other) > 1 else ""
+    more = f" ({len(differing)} layers differ)" if len(differing) > 1 else ""
     if names == ["kind"]:
         was, now = (_kind(layers.get(layer)) for layers in (saved, own))
         return f"{what} was {was}, is {now}{more}"
@@ -55,7 +55,7 @@ def layer_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | 
 
 
 def _differing(saved: Any, own: Any) -> list[str]:
-    """The names of the settings that differ; "kind" alone where the kinds do or where one layer is not there."""
+    """Return the names of the settings that differ; only "kind" if the kinds differ or one layer is missing."""
     if saved is None or own is None or _kind(saved) != _kind(own):
         return ["kind"]
     return [name for name in saved if name in own and saved[name] != own[name]]
@@ -70,19 +70,19 @@ def _settings(module: nn.Module) -> dict[str, str]:
     left_out |= {"momentum"} if isinstance(module, BATCHNORM) else set()
     drops = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"  # torchvision's
     left_out |= {"p"} if drops else set()
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     if isinstance(module, nn.Sequential):
-        found["order"] = ", ".join(module._modules)
+        settings["order"] = ", ".join(module._modules)
     for name, value in sorted(vars(module).items()):
         hidden = name in left_out or name.startswith("dgprune_") or (of_torch and name.startswith("_"))
         if not hidden and (text := _text(value)) is not None:
             pair = name in _PAIRS and isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]
-            found[name] = repr(value[0]) if pair else text  # nn.MaxPool2d(2) is nn.MaxPool2d((2, 2))
-    return found
+            settings[name] = repr(value[0]) if pair else text  # nn.MaxPool2d(2) is nn.MaxPool2d((2, 2))
+    return settings
 
 
 def _text(value: object) -> str | None:
-    """A setting as text, the same in every process; None for what is no setting."""
+    """Return a setting as text that is the same in every process; None for a value that is not a setting."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, np.generic):

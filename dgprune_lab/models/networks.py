@@ -2,7 +2,7 @@
 
 Every builder takes `classes` (number of outputs), `mean` and `std` of the source images (one number or one per
 channel), `widths` (filters of each convolution, or of each stage) and `seed` (random seed of the initial weights), and
-raises a DgpruneError for another number of widths than its network has.
+raises a DgpruneError if the number of widths does not fit its network.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .building import (
     Normalise,
     PerChannel,
     Widths,
+    add_head,
     builder,
     check_count,
-    finish,
+    mark_untrained,
     seeded,
-    untrained,
 )
 from .nin import nin
 
@@ -72,7 +72,7 @@ def digits_net(
     gamma: float = 0.5,
     seed: Seed = 0,
 ) -> nn.Sequential:
-    """Five convolutions with BatchNorm for 3 x 28 x 28 images: the network of `dg.demo()` and `dg.demo("fashion")`.
+    """Build five convolutions with BatchNorm for 3 x 28 x 28 images, as in `dg.demo()` and `dg.demo("fashion")`.
 
     5 x 5 stride 2, pool, 3 x 3, 3 x 3, pool, 3 x 3, 3 x 3, mean over the map, one linear layer: 28, 14, 7, 3 pixels.
     Every convolution is followed by BatchNorm and ReLU; the stride in the first layer keeps the cost below 5 million
@@ -86,7 +86,7 @@ def digits_net(
         for layer in layers.values():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.constant_(layer.weight, gamma)
-        return finish(layers, widths[-1], classes)
+        return add_head(layers, widths[-1], classes)
 
 
 @public
@@ -100,7 +100,7 @@ def lenet(
     hidden: Widths = (100, 100),
     seed: Seed = 0,
 ) -> nn.Sequential:
-    """The network of the DSS paper for 3 x 28 x 28 digits: two convolutions, three linear layers, no BatchNorm.
+    """Build the network of the DSS paper for 3 x 28 x 28 digits: two convolutions, three linear layers, no BatchNorm.
 
     Twice 5 x 5 convolution padded by 2, ReLU, pool; then linear layers 2352 - 100 - 100 - 10 (`hidden` sets the inner
     two) with ReLU. The convolutions hold 40,880 parameters.
@@ -125,7 +125,7 @@ def lenet(
             relu4=nn.ReLU(),
             head=nn.Linear(hidden[1], classes),
         )
-    return untrained(nn.Sequential(layers))
+    return mark_untrained(nn.Sequential(layers))
 
 
 @public
@@ -133,7 +133,7 @@ def lenet(
 def one_hidden_layer(
     *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = (100,), seed: Seed = 0
 ) -> nn.Sequential:
-    """One hidden layer with ReLU for 3 x 28 x 28 images: linear layers 2352 - 100 - 10, no BatchNorm."""
+    """Build one hidden layer with ReLU for 3 x 28 x 28 images: linear layers 2352 - 100 - 10, no BatchNorm."""
     check_count("one_hidden_layer", widths, 1)
     with seeded(seed):
         layers: Layers = OrderedDict(
@@ -143,7 +143,7 @@ def one_hidden_layer(
             relu=nn.ReLU(),
             head=nn.Linear(widths[0], classes),
         )
-    return untrained(nn.Sequential(layers))
+    return mark_untrained(nn.Sequential(layers))
 
 
 @public
@@ -157,7 +157,7 @@ def vgg_small(
     dropout: Probability = 0.0,
     seed: Seed = 0,
 ) -> nn.Sequential:
-    """Four 3 x 3 convolutions with BatchNorm and ReLU in the manner of VGG, small enough to train often on a CPU.
+    """Build four 3 x 3 convolutions with BatchNorm and ReLU, like a VGG, small enough to train often on a CPU.
 
     The first has stride 2, which takes a third of the time; the first three are followed by a pool. Then the mean over
     the map, dropout and one linear layer. For 3 x 28 x 28 or 3 x 32 x 32 images: 0.9 million MACs per image of 32.
@@ -167,7 +167,7 @@ def vgg_small(
     with seeded(seed):
         _add_convolutions(layers, widths, pools=(1, 2, 3), first=(3, 2))
         layers["dropout"] = nn.Dropout(dropout)
-        return finish(layers, widths[-1], classes)
+        return add_head(layers, widths[-1], classes)
 
 
 @public
@@ -175,12 +175,12 @@ def vgg_small(
 def vgg11_bn_32(
     *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: Seed = 0
 ) -> nn.Sequential:
-    """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan & Zisserman 2015, one linear layer."""
+    """Build VGG-11 with BatchNorm and one linear layer for 3 x 32 x 32 images (Simonyan & Zisserman 2015, net A)."""
     check_count("vgg11_bn_32", widths, 8)
     layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
     with seeded(seed):
         _add_convolutions(layers, widths, pools=(1, 2, 4, 6, 8))
-        return finish(layers, widths[-1], classes, average=False)
+        return add_head(layers, widths[-1], classes, average=False)
 
 
 @public
@@ -188,7 +188,7 @@ def vgg11_bn_32(
 def resnet18_32(
     *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: Seed = 0
 ) -> nn.Sequential:
-    """ResNet-18 for 3 x 32 x 32 images: a first 3 x 3 convolution and no first pool (He et al. 2016, table 1)."""
+    """Build ResNet-18 for 3 x 32 x 32 images: a first 3 x 3 convolution and no first pool (He et al. 2016, table 1)."""
     check_count("resnet18_32", widths, 4)
     return _resnet(widths, blocks=2, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
@@ -203,7 +203,7 @@ def resnet20(
     widths: Widths = (16, 32, 64),
     seed: Seed = 0,
 ) -> nn.Sequential:
-    """ResNet-20 for 3 x 32 x 32 images: three stages of three blocks, shortcuts B (He et al. 2016, section 4.2)."""
+    """Build ResNet-20 for 3 x 32 x 32 images: 3 stages of 3 blocks, shortcuts B (He et al. 2016, section 4.2)."""
     check_count("resnet20", widths, 3)
     return _resnet(widths, blocks=3, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
@@ -237,28 +237,28 @@ def build(name: str, **options: Any) -> nn.Module:
 
 def _add_convolutions(layers: Layers, widths: Widths, *, pools: Sequence[int], first: tuple[int, int] = (3, 1)) -> None:
     """Add convolutions with BatchNorm and ReLU, 3 x 3 except the `first` (size, stride), some followed by a pool."""
-    entering = 3
+    channels = 3
     for number, width in enumerate(widths, start=1):
         size, stride = first if number == 1 else (3, 1)
-        layers[f"conv{number}"] = nn.Conv2d(entering, width, size, stride=stride, padding=size // 2, bias=False)
+        layers[f"conv{number}"] = nn.Conv2d(channels, width, size, stride=stride, padding=size // 2, bias=False)
         layers[f"bn{number}"] = nn.BatchNorm2d(width)
         layers[f"relu{number}"] = nn.ReLU()
         if number in pools:
             layers[f"pool{number}"] = nn.MaxPool2d(2)
-        entering = width
+        channels = width
 
 
 def _resnet(widths: Widths, *, blocks: int, classes: int, normalise: Normalise, seed: int) -> nn.Sequential:
-    """A first convolution and stages of residual blocks, the first block of each later stage with stride 2."""
+    """Build a first convolution and stages of residual blocks; from stage 2 on, the first block has stride 2."""
     layers: Layers = OrderedDict(normalise=normalise)
     with seeded(seed):
         _add_convolutions(layers, widths[:1], pools=())
-        entering = widths[0]
+        channels = widths[0]
         for stage, width in enumerate(widths, start=1):
             strides = [1 if stage == 1 else 2] + [1] * (blocks - 1)
-            inputs = [entering] + [width] * (blocks - 1)
+            inputs = [channels] + [width] * (blocks - 1)
             layers[f"layer{stage}"] = nn.Sequential(
                 *(Residual(size, width, stride=stride) for size, stride in zip(inputs, strides, strict=True))
             )
-            entering = width
-        return finish(layers, entering, classes)
+            channels = width
+        return add_head(layers, channels, classes)

@@ -1,4 +1,4 @@
-"""Saving and loading networks, also pruned ones: one safetensors file that holds the card too. Never a pickle."""
+"""Saving and loading of networks, pruned or not: one safetensors file that holds the card too, never a pickle."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .layer_settings import layer_difference, layer_settings
 from .networks import build
 from .weight_names import first_few
 
-_OWN = ("kind", "format", "versions", "builder", "options", "masks", "provenance", "layers", "sha256")
-_LARGEST_IMAGE = 10_000
+_RESERVED = ("kind", "format", "versions", "builder", "options", "masks", "provenance", "layers", "sha256")
+_MAX_IMAGE_SIZE = 10_000
 
 
 @public
@@ -32,7 +32,7 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
 
     Args:
         model: the network; it stays unchanged.
-        path: path of the file, with the ending .safetensors or .json or without.
+        path: path of the file, with or without the suffix .safetensors or .json.
         card: further entries of the card, as plain values.
 
     Returns:
@@ -42,9 +42,9 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
         DgpruneError: a masked network, whose parametrized weights only its own code can rebuild; an entry that JSON
             cannot hold or that `save` writes itself; a folder that cannot be written to.
     """
-    state = _state(model)
-    if taken := [name for name in card or {} if name in _OWN]:
-        raise DgpruneError(f"card: save writes {', '.join(taken)} itself; choose other names for your own entries.")
+    state = _checked_state(model)
+    if reserved := [name for name in card or {} if name in _RESERVED]:
+        raise DgpruneError(f"card: save writes {', '.join(reserved)} itself; choose other names for your own entries.")
     builder, options = getattr(model, "dgprune_builder", (None, {}))
     values = {
         "builder": builder,
@@ -55,11 +55,11 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
         **(card or {}),
     }
     data, text = pack(state, values)
-    weights, beside = _paths(path)
+    weights, card_path = _file_paths(path)
     try:
-        beside.unlink(missing_ok=True)  # first, so that an old card is never left beside new weights
+        card_path.unlink(missing_ok=True)  # first, so that an old card is never left beside new weights
         write_file(weights, data)
-        write_file(beside, text)
+        write_file(card_path, text)
     except OSError as error:
         raise DgpruneError(
             f"{weights} cannot be written ({error.strerror or error}); name a file in a folder that can be written to."
@@ -67,8 +67,8 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
     return weights
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors by name, checked for saving."""
+def _checked_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the network's tensors by name, checked for saving."""
     refuse_uncopyable(model)
     if where := unregistered(model):
         raise DgpruneError(f"a saved file would lack layers of this network: {where}")
@@ -78,10 +78,10 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
             "a masked network cannot be saved as it is; save dg.prune(model, mask), which computes the same. Zeros of "
             "single weights are written into the layers by torch.nn.utils.parametrize.remove_parametrizations."
         )
-    if other := [name for name, value in state.items() if not isinstance(value, Tensor) or value.is_sparse]:
+    if unsupported := [name for name, value in state.items() if not isinstance(value, Tensor) or value.is_sparse]:
         raise DgpruneError(
-            f"the network's state holds {', '.join(other[:4])}, which are no dense tensors, so it cannot be saved; "
-            "dg.save writes parameters and buffers only."
+            f"the network's state holds {', '.join(unsupported[:4])}, which are not dense tensors, so it cannot be "
+            "saved; dg.save writes parameters and buffers only."
         )
     return state
 
@@ -91,27 +91,27 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     """Load the network that `save` wrote, in eval mode, on the CPU, with its provenance.
 
     Args:
-        path: path of the file, with the ending .safetensors or .json or without.
+        path: path of the file, with or without the suffix .safetensors or .json.
         model: a fresh, unpruned network of the same class and settings, needed if no builder of `dg.models` made the
             saved one; it stays unchanged.
 
     Raises:
         DgpruneError: a file that is missing, was changed, has another format or was written by something else (the
             message says what it is and what to do); a JSON file beside it with another card; a `model` with other
-            layers, names or shapes, or with layers of other settings (stride, padding, eps, ...).
+            layers, names or shapes, or layers with other settings (stride, padding, eps, ...).
     """
-    weights, beside = _paths(path)
-    data = _bytes(Path(path), weights, beside)
-    copied = read_card(beside, kind="network") if beside.is_file() else None
+    weights, card_path = _file_paths(path)
+    data = _read_saved(Path(path), weights, card_path)
+    card_copy = read_card(card_path, kind="network") if card_path.is_file() else None
     try:
         tensors, card = unpack(data, weights.name)
     except DgpruneError as error:
-        if copied is None:
+        if card_copy is None:
             raise
         raise DgpruneError(f"{weights.name} is not the file its card describes: {error}") from None
-    if copied not in (None, card):
+    if card_copy not in (None, card):
         raise DgpruneError(
-            f"{weights.name} is not the file its card describes: {beside.name} is a copy of the card inside, for "
+            f"{weights.name} is not the file its card describes: {card_path.name} is a copy of the card inside, for "
             "people, and says something else. Delete it to load the file as it was saved, or copy both again."
         )
     return network_of(tensors, card, name=weights.name, model=model)
@@ -121,7 +121,7 @@ def network_of(
     tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, name: str, model: nn.Module | None = None
 ) -> nn.Module:
     """Build the network that a card describes and fill it with these tensors; see `load`."""
-    builder = _entry(card, "builder", (str, type(None)), name=name)
+    builder = _read_entry(card, "builder", (str, type(None)), name=name)
     if model is None and builder is None:
         raise DgpruneError(f"the card of {name} names no builder; pass a fresh network: load(path, model=...).")
     try:
@@ -129,15 +129,15 @@ def network_of(
             refuse_uncopyable(model)
             network = deep_copy(model).cpu()
         else:
-            network = build(builder, **_entry(card, "options", dict, name=name))
-        for value in _entry(card, "masks", list, name=name):
-            network = _pruned(network, value, name=name)
+            network = build(builder, **_read_entry(card, "options", dict, name=name))
+        for value in _read_entry(card, "masks", list, name=name):
+            network = _apply_mask(network, value, name=name)
     except DgpruneError:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise DgpruneError(f"the card of {name} describes no network that can be built ({why}).") from error
-    return _filled(network, tensors, card=card, name=name)
+        cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise DgpruneError(f"the card of {name} describes no network that can be built ({cause}).") from error
+    return _load_into(network, tensors, card=card, name=name)
 
 
 def fill(network: nn.Module, data: bytes, *, name: str) -> nn.Module:
@@ -147,45 +147,45 @@ def fill(network: nn.Module, data: bytes, *, name: str) -> nn.Module:
 
     Raises:
         DgpruneError: a file that was changed, or that holds a network of other layers or shapes; `name` begins the
-            sentence.
+            message.
     """
     tensors, card = unpack(data, name)
-    network = _filled(network, tensors, card=card, name=name)
-    network.dgprune_masks = tuple(_entry(card, "masks", list, name=name))  # type: ignore[assignment]
+    network = _load_into(network, tensors, card=card, name=name)
+    network.dgprune_masks = tuple(_read_entry(card, "masks", list, name=name))  # type: ignore[assignment]
     return network
 
 
 def network_key(model: nn.Module) -> str:
     """Return a SHA-256 of a network's parameters and buffers: names, types, shapes and values."""
-    return tensors_key(_state(model))
+    return tensors_key(_checked_state(model))
 
 
-def _filled(network: nn.Module, tensors: Mapping[str, Tensor], *, card: Mapping[str, Any], name: str) -> nn.Module:
+def _load_into(network: nn.Module, tensors: Mapping[str, Tensor], *, card: Mapping[str, Any], name: str) -> nn.Module:
     types = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     network = network.to(types.pop()) if len(types) == 1 else network
     fit_state(network, tensors)
-    if (difference := layer_difference(_entry(card, "layers", dict, name=name), layer_settings(network))) is not None:
-        raise DgpruneError(  # its tensors fit, but it would compute otherwise
+    if difference := layer_difference(_read_entry(card, "layers", dict, name=name), layer_settings(network)):
+        raise DgpruneError(  # its tensors fit, but its outputs would differ
             f"the network in {name} had other layers than this one: {difference}. Pass a fresh network like the one "
             "that was saved: load(path, model=...)."
         )
-    set_provenance(network, Provenance.from_json(_entry(card, "provenance", dict, name=name)))
+    set_provenance(network, Provenance.from_json(_read_entry(card, "provenance", dict, name=name)))
     return network.eval()
 
 
-def _pruned(network: nn.Module, value: Any, *, name: str) -> nn.Module:
-    """The network pruned by a mask that a card holds."""
+def _apply_mask(network: nn.Module, value: Any, *, name: str) -> nn.Module:
+    """Return the network pruned by a mask from a card."""
     if not isinstance(value, dict):
         raise DgpruneError(f"the card of {name} lists something else than masks.")
-    shape, layers = _entry(value, "input_shape", list, name=name), _entry(value, "layers", str, name=name)
-    if len(shape) != 3 or not all(isinstance(size, int) and 1 <= size <= _LARGEST_IMAGE for size in shape):
-        raise DgpruneError(f"the card of {name} has a mask for images of {shape!r}; channels, height and width belong.")
+    shape, layers = _read_entry(value, "input_shape", list, name=name), _read_entry(value, "layers", str, name=name)
+    if len(shape) != 3 or not all(isinstance(size, int) and 1 <= size <= _MAX_IMAGE_SIZE for size in shape):
+        raise DgpruneError(f"the card of {name} has a mask for images of {shape!r}; wanted channels, height and width.")
     graph = read_groups(network, torch.zeros(1, *shape), layers=layers)  # type: ignore[arg-type]
     return prune(network, Mask.from_json(value, graph=graph))
 
 
-def _entry(card: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], *, name: str) -> Any:
-    """An entry of a card; refuse a card in which it is missing or of another kind."""
+def _read_entry(card: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], *, name: str) -> Any:
+    """Return an entry of a card; refuse a card in which it is missing or of another type."""
     if key not in card:
         raise DgpruneError(f"the card of {name} lacks {key!r}; save the network again.")
     if not isinstance(card[key], kinds):
@@ -217,8 +217,8 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(state))
 
 
-def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
-    """The content of the file to load; if it is missing, raise an error that says what is there instead."""
+def _read_saved(path: Path, weights: Path, card_path: Path) -> bytes:
+    """Return the content of the file to load; if it is missing, raise an error that names what is there instead."""
     if weights.is_file():
         return _read(weights)
     if path.is_dir() or weights.is_dir():
@@ -226,11 +226,11 @@ def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
         saved = sorted(file.name for file in folder.glob("*.safetensors"))
         inside = f"name a file in it, such as {saved[0]}" if saved else "it holds no .safetensors file"
         raise DgpruneError(f"{folder} is a folder: {inside}.")
-    if path.is_file() and path != beside:
+    if path.is_file() and path != card_path:
         refuse_foreign(_read(path), path.name)
-    if beside.is_file():
+    if card_path.is_file():
         raise DgpruneError(
-            f"no network at {weights.with_suffix('')}: {beside.name} is a card, {weights.name} is missing."
+            f"no network at {weights.with_suffix('')}: {card_path.name} is a card, {weights.name} is missing."
         )
     raise DgpruneError(f"no network at {weights.with_suffix('')}: there is no file {weights.name}; check the path.")
 
@@ -242,8 +242,8 @@ def _read(path: Path) -> bytes:
         raise DgpruneError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _paths(path: str | Path) -> tuple[Path, Path]:
-    """NAME.safetensors and NAME.json for a path with either ending or none."""
+def _file_paths(path: str | Path) -> tuple[Path, Path]:
+    """Return NAME.safetensors and NAME.json for a path with either suffix or none."""
     path = at_home(path)
     if path.name in ("", ".."):
         raise DgpruneError(f"path must end in the name of a file; got {str(path)!r}.")

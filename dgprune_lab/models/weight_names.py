@@ -15,9 +15,9 @@ from torch import Tensor
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # of torch.compile and FSDP
 _COUNTER = "num_batches_tracked"  # files of PyTorch before 0.4.1 lack it, and no result depends on it
 _HEADS = ("classifier", "fc", "head", "network.1")
-MOST = 4
-"""How many names an error message lists."""
-_STARTS, _DEPTH = 20, 6
+MAX_LISTED = 4
+"""Number of names that an error message lists."""
+_MAX_PREFIXES, _MAX_DEPTH = 20, 6
 
 
 class Tensors(NamedTuple):
@@ -27,18 +27,18 @@ class Tensors(NamedTuple):
     keys: dict[str, str]
 
     @classmethod
-    def of(cls, content: Any) -> Tensors:
-        """Collect the tensors of a dict and of the dicts in it, or if there are none the arrays."""
-        found = cls({}, {})
+    def collect(cls, content: Any) -> Tensors:
+        """Collect the tensors, or if there are none the arrays, of a dict and the dicts nested in it."""
+        tensors = cls({}, {})
         for key, own, tensor in [*_walk(content, "", kind=Tensor)] or _walk(content, "", kind=np.ndarray):
-            name = _joined(key, own)
+            name = _join_name(key, own)
             for wrapper in _WRAPPERS:
                 name = name.replace(wrapper, "")
-            found.values[name], found.keys[name] = torch.as_tensor(tensor), key
-        return found
+            tensors.values[name], tensors.keys[name] = torch.as_tensor(tensor), key
+        return tensors
 
     def under(self, key: str) -> Tensors:
-        """The tensors under one key and the keys below it."""
+        """Return the tensors under one key and the keys below it."""
         names = [name for name, own in self.keys.items() if own == key or own.startswith(f"{key}.")]
         return Tensors({n: self.values[n] for n in names}, {n: self.keys[n] for n in names})
 
@@ -48,109 +48,109 @@ class Fit:
     """How the tensors of a file fit a network.
 
     Attributes:
-        starts: layer of the network -> what its names begin with in the file; "" stands for all other layers.
+        prefixes: layer of the network -> prefix of its names in the file; "" stands for all other layers.
         names: tensor of the network -> tensor of the file, of the same shape.
         missing: tensors of the network that the file lacks.
         different: tensors of the network -> tensors of the file, of another shape.
-        extra: tensors of the file among those of the network, which the network lacks.
+        extra: tensors of the file with the same prefix that the network lacks.
     """
 
-    starts: Mapping[str, str]
+    prefixes: Mapping[str, str]
     names: Mapping[str, str]
     missing: list[str] = field(default_factory=list)
     different: Mapping[str, str] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
 
     @property
-    def start(self) -> str:
-        """What the names begin with in the file, except those of single layers."""
-        return self.starts.get("", next(iter(self.starts.values()), ""))
+    def prefix(self) -> str:
+        """Prefix of the names in the file, except those of single layers."""
+        return self.prefixes.get("", next(iter(self.prefixes.values()), ""))
 
     @property
     def is_whole(self) -> bool:
-        """Whether every tensor of the network is in the file, and none beside them."""
+        """Whether the file has every tensor of the network, and no other."""
         return not (self.missing or self.different or self.extra)
 
 
-def fits(
+def find_fits(
     own: Mapping[str, Tensor], file: Tensors, *, prefix: str | Mapping[str, str] | None = None, skip: Sequence[str] = ()
 ) -> list[Fit]:
-    """Return how the file may fit, the best first: with this prefix under any key, or with any prefix."""
-    found = []
-    for starts in _common_starts(own, file) if prefix is None else _given_starts(prefix, file):
-        fit = fit_of(own, file, starts=starts, skip=skip)
-        heads = [] if prefix is not None else _heads(own, file, fit)
-        found += [fit_of(own, file, starts={**starts, **head}, skip=skip) for head in heads] or [fit]
-    return sorted((fit for fit in found if fit.names), key=lambda fit: (not fit.is_whole, -len(fit.names)))
+    """Return the possible fits of the file, best first: with this prefix under any key, or with any prefix."""
+    candidates = []
+    for prefixes in _common_prefixes(own, file) if prefix is None else _requested_prefixes(prefix, file):
+        fit = fit_with(own, file, prefixes=prefixes, skip=skip)
+        heads = [] if prefix is not None else _find_heads(own, file, fit)
+        candidates += [fit_with(own, file, prefixes={**prefixes, **head}, skip=skip) for head in heads] or [fit]
+    return sorted((fit for fit in candidates if fit.names), key=lambda fit: (not fit.is_whole, -len(fit.names)))
 
 
-def _common_starts(own: Iterable[str], file: Tensors) -> list[dict[str, str]]:
-    """What stands before the network's names in the file, the most frequent first.
+def _common_prefixes(own: Iterable[str], file: Tensors) -> list[dict[str, str]]:
+    """Return the prefixes of the network's names in the file, most frequent first.
 
-    Where the file has none of these names, the network may be in a wrapper that the saved one was not in.
+    If the file has none of these names, the network may be in a wrapper that the saved one lacked.
     """
     shared = takewhile(lambda parts: len({*parts}) == 1, zip(*(name.split(".")[:-1] for name in own), strict=False))
     wrapper = ".".join(parts[0] for parts in shared)
-    starts = _starts(own, file)
-    if starts or not wrapper:
-        return [{"": start} for start in starts]
-    return [{wrapper: start} for start in _starts((name[len(wrapper) + 1 :] for name in own), file)]
+    prefixes = _count_prefixes(own, file)
+    if prefixes or not wrapper:
+        return [{"": prefix} for prefix in prefixes]
+    return [{wrapper: prefix} for prefix in _count_prefixes((name[len(wrapper) + 1 :] for name in own), file)]
 
 
-def _starts(own: Iterable[str], file: Tensors) -> list[str]:
+def _count_prefixes(own: Iterable[str], file: Tensors) -> list[str]:
     ends: dict[str, list[str]] = {}
     for name in file.values:
         parts = name.split(".")
         for k in range(len(parts)):
             ends.setdefault(".".join(parts[k:]), []).append("".join(f"{part}." for part in parts[:k]))
-    counts = Counter(start for name in own for start in ends.get(name, ()))
-    return [start for start, _ in counts.most_common(_STARTS)]
+    counts = Counter(prefix for name in own for prefix in ends.get(name, ()))
+    return [prefix for prefix, _ in counts.most_common(_MAX_PREFIXES)]
 
 
-def _given_starts(prefix: str | Mapping[str, str], file: Tensors) -> list[dict[str, str]]:
-    """A prefix that the user gave, under each key of the file."""
-    starts = {"": prefix} if isinstance(prefix, str) else prefix
-    dotted = {layer: f"{start}." if start and start[-1] != "." else start for layer, start in starts.items()}
+def _requested_prefixes(prefix: str | Mapping[str, str], file: Tensors) -> list[dict[str, str]]:
+    """Return the user's prefix under each key of the file."""
+    prefixes = {"": prefix} if isinstance(prefix, str) else prefix
+    dotted = {layer: f"{prefix}." if prefix and prefix[-1] != "." else prefix for layer, prefix in prefixes.items()}
     places = [f"{place}." if place else "" for place in dict.fromkeys(["", *file.keys.values()])]
-    return [{layer: place + start for layer, start in dotted.items()} for place in places]
+    return [{layer: place + prefix for layer, prefix in dotted.items()} for place in places]
 
 
-def fit_of(own: Mapping[str, Tensor], file: Tensors, *, starts: Mapping[str, str], skip: Sequence[str]) -> Fit:
-    """Return how the file fits if its names begin like this."""
+def fit_with(own: Mapping[str, Tensor], file: Tensors, *, prefixes: Mapping[str, str], skip: Sequence[str]) -> Fit:
+    """Return how the file fits with these prefixes."""
     names: dict[str, str] = {}
     missing, different = [], {}
     for name, tensor in own.items():
-        layer = max((layer for layer in starts if is_in(name, layer)), key=len, default=None)
-        theirs = None if layer is None else starts[layer] + name[len(layer) :].lstrip(".")
-        if theirs not in file.values:
+        layer = max((layer for layer in prefixes if is_in(name, layer)), key=len, default=None)
+        source = None if layer is None else prefixes[layer] + name[len(layer) :].lstrip(".")
+        if source not in file.values:
             missing += [name] * (not name.endswith(_COUNTER))
-        elif file.values[theirs].shape == tensor.shape:
-            names[name] = theirs
+        elif file.values[source].shape == tensor.shape:
+            names[name] = source
         else:
-            different[name] = theirs
-    fit = Fit(starts=starts, names=names, missing=missing, different=different)
-    start, used = fit.start, {*names.values(), *different.values()}
+            different[name] = source
+    fit = Fit(prefixes=prefixes, names=names, missing=missing, different=different)
+    prefix, used = fit.prefix, {*names.values(), *different.values()}
     keys = {file.keys[name] for name in used}
     extra = [
         name
         for name in file.values
         if name not in used
-        and name.startswith(start)
+        and name.startswith(prefix)
         and file.keys[name] in keys
-        and not any(is_in(name[len(start) :], layer) for layer in skip)
-        and not any(same(file.values[name], file.values[other]) for other in names.values())
+        and not any(is_in(name[len(prefix) :], layer) for layer in skip)
+        and not any(is_equal(file.values[name], file.values[other]) for other in names.values())
     ]
     return replace(fit, extra=extra)
 
 
 def is_in(name: str, layer: str) -> bool:
-    """Return whether a dotted name is a layer's own or that of a part of it; every name is in the layer ""."""
+    """Return whether a dotted name is that of a layer or of a part of it; every name is in the layer ""."""
     return not layer or name == layer or name.startswith(f"{layer}.")
 
 
-def same(one: Tensor, other: Tensor) -> bool:
+def is_equal(first: Tensor, second: Tensor) -> bool:
     """Return whether two tensors have the same shape, type and values."""
-    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
 
 
 def layers_of(names: Iterable[str]) -> list[str]:
@@ -160,12 +160,12 @@ def layers_of(names: Iterable[str]) -> list[str]:
 
 def first_few(items: Sequence[str]) -> str:
     """Return the first few items as text, and how many more there are."""
-    listed = ", ".join(items[:MOST])
-    return listed if len(items) <= MOST else f"{listed} and {len(items) - MOST} more"
+    text = ", ".join(items[:MAX_LISTED])
+    return text if len(items) <= MAX_LISTED else f"{text} and {len(items) - MAX_LISTED} more"
 
 
-def _heads(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> list[dict[str, str]]:
-    """The layer whose tensors alone are missing, and where a classifier of equal shapes has them: one or more places.
+def _find_heads(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> list[dict[str, str]]:
+    """Return {layer: prefix} for each classifier in the file that fits the only layer whose tensors are missing.
 
     DomainBed saves featurizer and classifier as `network.0` and `network.1`, Dassl as `backbone` and `classifier`.
     """
@@ -183,19 +183,19 @@ def _heads(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> list[dict[str,
             places.append(place)
     near = [place for place in places if file.keys[f"{place}.{inner[0]}"] in keys] or places
     values = [[file.values[f"{place}.{end}"] for end in inner] for place in near]
-    new = [n for n, own in enumerate(values) if not any(all(map(same, own, other)) for other in values[:n])]
+    new = [n for n, own in enumerate(values) if not any(all(map(is_equal, own, other)) for other in values[:n])]
     return [{layers[0]: f"{near[n]}."} for n in new]
 
 
 def _walk(content: Any, key: str, *, kind: type, depth: int = 0) -> Iterator[tuple[str, str, Any]]:
     """Yield (key, name, tensor) for every tensor, or array, in a dict and in the dicts in it."""
-    if isinstance(content, Mapping) and depth < _DEPTH:
+    if isinstance(content, Mapping) and depth < _MAX_DEPTH:
         for name, value in content.items():
             if isinstance(value, kind):
                 yield key, str(name), value
             else:
-                yield from _walk(value, _joined(key, str(name)), kind=kind, depth=depth + 1)
+                yield from _walk(value, _join_name(key, str(name)), kind=kind, depth=depth + 1)
 
 
-def _joined(*parts: str) -> str:
+def _join_name(*parts: str) -> str:
     return ".".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: checkpoints of DomainBed, Lightning, timm, torchvision and others, put into a network."""
+"""Weights of other tools, loaded into a network: checkpoints of DomainBed, Lightning, timm, torchvision and others."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..pruning import deep_copy, refuse_uncopyable
 from .building import Normalise
 from .container import tensors_from_bytes
 from .foreign import KEY, header_of, is_pickle, refuse_foreign
-from .weight_names import MOST, Fit, Tensors, first_few, fits, is_in, layers_of, same
+from .weight_names import MAX_LISTED, Fit, Tensors, find_fits, first_few, is_equal, is_in, layers_of
 
 _ENDS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl")  # ends of files that hold weights, mostly
 _REPARAMETRISED = re.compile(r"\.parametrizations\.|_(orig|mask|g|v|u)$|fake_quant|activation_post_process")
-# What trainers put beside the weights, and what holds nothing but values.
+# Types that trainers store beside the weights and that hold only values.
 _REBUILD: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
 _VALUES: list[Any] = [
     *(argparse.Namespace, PosixPath, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bhilqBHILQefdSU")),
@@ -45,19 +45,19 @@ def load_weights(
 
     The weights may lie under a key of the file and begin with a prefix, as those of DomainBed (`model_dict`,
     `network.0.`, with the classifier at `network.1.`), Lightning (`state_dict`, `model.`), torchvision and timm
-    (`model`, `state_dict_ema`), nn.DataParallel (`module.`) and torch.compile (`_orig_mod.`): the key and the prefix
-    are found that fit every tensor of the network, and a note says which, and what else the file holds. The network
-    may be in a wrapper that the saved one was not in; a normalisation before it keeps its numbers if the file has none.
-    Numbers of another type (half precision) are converted to the network's. What the weights were trained on is then
-    unknown; `dg.Study(..., trained_on=...)` declares it.
+    (`model`, `state_dict_ema`), nn.DataParallel (`module.`) and torch.compile (`_orig_mod.`). The key and prefix that
+    fit every tensor of the network are found; a note names them and what else the file holds. The network may be in a
+    wrapper that the saved one lacked; a normalisation before it keeps its values if the file has none. Values of
+    another type (half precision) are converted to the network's. What the weights were trained on is then unknown;
+    `dg.Study(..., trained_on=...)` declares it.
 
     Args:
         model: a network of the same architecture; it stays unchanged.
         weights: path of a file of torch.save or safetensors, or a dict of tensors or arrays. A pickle is only read for
             its tensors and plain values (`weights_only=True`): nothing in it is executed.
         key: key of the weights in the file, with a dot between nested keys; None finds it.
-        prefix: what the names begin with in the file and not in the network; or a dict, layer of the network -> prefix
-            in the file ({"": "backbone.", "fc": "classifier."}). None finds it.
+        prefix: what precedes the network's names in the file; or a dict, layer of the network -> prefix in the file
+            ({"": "backbone.", "fc": "classifier."}). None finds it.
         skip: layers of the network that keep their own weights, such as a head for other classes, and layers of the
             file that are left out, by their dotted names.
 
@@ -74,7 +74,7 @@ def load_weights(
     """
     refuse_uncopyable(model)
     name = "the dict" if isinstance(weights, Mapping) else Path(weights).name
-    file = Tensors.of(weights if isinstance(weights, Mapping) else _content(at_home(weights)))
+    file = Tensors.collect(weights if isinstance(weights, Mapping) else _read_file(at_home(weights)))
     if not file.values:
         raise DgpruneError(f"{name} holds no tensors by name; wanted the state_dict of a network, or a dict of one.")
     if key is not None:
@@ -83,61 +83,61 @@ def load_weights(
             raise unknown("key", key, sorted({place or "''" for place in known.keys.values()}))
     network = deep_copy(model)
     state = {n: tensor for n, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
-    left_out = [*skip, *_normalisations(network, file)]
+    left_out = [*skip, *_missing_normalisations(network, file)]
     own = {n: tensor for n, tensor in state.items() if not any(is_in(n, layer) for layer in left_out)}
-    fit = _chosen(own, file, prefix=prefix, skip=skip, name=name)
+    fit = _choose_fit(own, file, prefix=prefix, skip=skip, name=name)
     _check_skip(skip, fit, file=file, own=list(state))
     with torch.no_grad():
         for to, source in fit.names.items():
-            own[to].copy_(_number(file.values[source], like=own[to], what=f"{source} in {name}"))
+            own[to].copy_(_checked_values(file.values[source], like=own[to], what=f"{source} in {name}"))
     for to, source in fit.names.items():
-        if not same(own[to].cpu(), file.values[source].to(own[to].dtype)):
+        if not is_equal(own[to].cpu(), file.values[source].to(own[to].dtype)):
             raise DgpruneError(
                 f"{to} of this network could not take its values from {name}: it shares memory with another tensor, to "
                 "which the file gives other values. Use a network built like the one that was saved."
             )
-    decisions = _decisions(fit, file, own=own, found=prefix is None)
-    if left := layers_of(n for n in state if n not in own):
-        decisions.append(f"left as they were: {first_few(left)}")
+    decisions = _describe_decisions(fit, file, own=own, searched=prefix is None)
+    if unchanged := layers_of(n for n in state if n not in own):
+        decisions.append(f"left as they were: {first_few(unchanged)}")
     if decisions:
         note(f"load_weights: {name}: {'; '.join(decisions)}.")
     set_provenance(network, Provenance())
-    if (builder := getattr(network, "dgprune_builder", None)) is not None:  # its seed is not that of the training
+    if (builder := getattr(network, "dgprune_builder", None)) is not None:  # its seed is not that of these weights
         options = {name: value for name, value in builder[1].items() if name != "seed"}
         network.dgprune_builder = (builder[0], options)  # type: ignore[assignment]
     return network.eval()
 
 
-def _chosen(
+def _choose_fit(
     own: Mapping[str, Tensor], file: Tensors, *, prefix: str | Mapping[str, str] | None, skip: Sequence[str], name: str
 ) -> Fit:
-    """The one way in which the file fits the network, as a whole."""
-    found = fits(own, file, prefix=prefix, skip=skip)
-    if not found:
+    """Return the only way in which the file fits the whole network."""
+    candidates = find_fits(own, file, prefix=prefix, skip=skip)
+    if not candidates:
         raise DgpruneError(
             f"no tensor of this network is in {name}{'' if prefix is None else f' with prefix={prefix!r}'}: the "
             f"network has {first_few(list(own))}; the file has {first_few(list(file.values))}. Build the network that "
             "was saved, or say what the names begin with in the file: prefix='...'."
         )
-    if not found[0].is_whole:
-        raise DgpruneError(_misfit(found[0], own=own, file=file, name=name))
-    first, *others = [fit for fit in found if fit.is_whole]
+    if not candidates[0].is_whole:
+        raise DgpruneError(_describe_misfit(candidates[0], own=own, file=file, name=name))
+    first, *others = [fit for fit in candidates if fit.is_whole]
     if any(
-        not same(file.values[first.names[n]], file.values[fit.names.get(n, first.names[n])])
+        not is_equal(file.values[first.names[n]], file.values[fit.names.get(n, first.names[n])])
         for fit in others
         for n in first.names
     ):
-        ways = [_place(fit, file) for fit in (first, *others)]
+        places = [_describe_fit(fit, file) for fit in (first, *others)]
         raise DgpruneError(
-            f"{name} holds other weights for this network in each of {len(ways)} places: {'; '.join(ways)}. Choose one "
+            f"{name} holds different weights for this network in {len(places)} places: {'; '.join(places)}. Choose one "
             "by these arguments."
         )
     return first
 
 
-def _misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) -> str:
-    """Say which tensors do not fit, and what to do."""
-    extra = [extra[len(fit.start) :] for extra in fit.extra]
+def _describe_misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) -> str:
+    """Describe which tensors do not fit, and what to do."""
+    extra = [extra[len(fit.prefix) :] for extra in fit.extra]
     shapes = [
         f"{n} is {tuple(own[n].shape)} in the network, {tuple(file.values[other].shape)} in the file"
         for n, other in fit.different.items()
@@ -146,9 +146,9 @@ def _misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) ->
     reasons += [first_few(shapes)] * bool(shapes)
     reasons += [f"the network lacks {first_few(extra)}"] * bool(extra)
     layers = layers_of([*fit.missing, *fit.different, *extra])
-    skip = (
-        f"leave these layers out: skip={layers}" if len(layers) <= MOST else "name the layers to leave out: skip=[...]"
-    )
+    skip = "name the layers to leave out: skip=[...]"
+    if len(layers) <= MAX_LISTED:
+        skip = f"leave these layers out: skip={layers}"
     advice = f"Build the network that the file was saved from, or {skip}"
     if fit.missing and any(map(_REPARAMETRISED.search, extra)):
         advice = (
@@ -156,52 +156,52 @@ def _misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) ->
             "(torch.nn.utils.prune.remove, remove_weight_norm, parametrize.remove_parametrizations) and save it again"
         )
     return (
-        f"{name} does not fit this network as a whole ({_place(fit, file)}: {len(fit.names)} of {len(own)} tensors): "
-        f"{'; '.join(reasons)}. {advice}."
+        f"{name} does not fit this network as a whole ({_describe_fit(fit, file)}: "
+        f"{len(fit.names)} of {len(own)} tensors): {'; '.join(reasons)}. {advice}."
     )
 
 
-def _place(fit: Fit, file: Tensors) -> str:
-    """The arguments `key` and `prefix` that stand for a fit."""
+def _describe_fit(fit: Fit, file: Tensors) -> str:
+    """Return the arguments `key` and `prefix` of a fit as text."""
     keys = {file.keys[name] for name in fit.names.values()}
     key = keys.pop() if len(keys) == 1 else ""
-    starts = {layer: start.removeprefix(f"{key}." if key else "") for layer, start in fit.starts.items()}
-    prefix = starts[""] if list(starts) == [""] else starts
+    prefixes = {layer: start.removeprefix(f"{key}." if key else "") for layer, start in fit.prefixes.items()}
+    prefix = prefixes[""] if list(prefixes) == [""] else prefixes
     return f"key={key!r}, prefix={prefix!r}" if key else f"prefix={prefix!r}"
 
 
-def _decisions(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], found: bool) -> list[str]:
-    """What was decided for the user, in words; nothing if the file is a plain state_dict of this network."""
-    plain = dict(fit.starts) == {"": ""} and set(file.keys.values()) == {""}
-    parts = [f"read with {_place(fit, file)}"] * (found and not plain)
+def _describe_decisions(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], searched: bool) -> list[str]:
+    """Describe what was decided for the user; empty if the file is a plain state_dict of this network."""
+    plain = dict(fit.prefixes) == {"": ""} and set(file.keys.values()) == {""}
+    parts = [f"read with {_describe_fit(fit, file)}"] * (searched and not plain)
     types = {
         file.values[source].dtype for to, source in fit.names.items() if file.values[source].dtype != own[to].dtype
     }
     parts += [f"converted from {str(dtype).removeprefix('torch.')}" for dtype in sorted(types, key=str)]
     used = [file.values[name] for name in fit.names.values()]
-    left = [n for n, value in file.values.items() if not any(value is u or same(value, u) for u in used)]
-    return parts + [f"not used: {first_few(left)}"] * bool(left)
+    unused = [n for n, value in file.values.items() if not any(value is u or is_equal(value, u) for u in used)]
+    return parts + [f"not used: {first_few(unused)}"] * bool(unused)
 
 
-def _normalisations(network: nn.Module, file: Tensors) -> list[str]:
-    """The names of the network's normalisations, whose mean and std are not in the file."""
-    found = [name for name, module in network.named_modules() if isinstance(module, Normalise)]
-    return [name for name in found if not any(f".{key}".endswith(f".{name}.mean") for key in file.values)]
+def _missing_normalisations(network: nn.Module, file: Tensors) -> list[str]:
+    """Return the names of the network's normalisations that the file lacks."""
+    names = [name for name, module in network.named_modules() if isinstance(module, Normalise)]
+    return [name for name in names if not any(f".{key}".endswith(f".{name}.mean") for key in file.values)]
 
 
 def _check_skip(skip: Sequence[str], fit: Fit, *, file: Tensors, own: list[str]) -> None:
-    known = [*own, *(name.removeprefix(fit.start) for name in file.values)]
+    known = [*own, *(name.removeprefix(fit.prefix) for name in file.values)]
     for layer in skip:
         if not any(is_in(name, layer) for name in known):
-            near = [f" Did you mean {word!r}?" for word in difflib.get_close_matches(layer, layers_of(own), n=1)]
+            near = [f" Did you mean {match!r}?" for match in difflib.get_close_matches(layer, layers_of(own), n=1)]
             raise DgpruneError(
                 f"skip: neither the network nor the file has a layer {layer!r}; layers are {first_few(layers_of(own))}."
                 + "".join(near)
             )
 
 
-def _number(value: Tensor, *, like: Tensor, what: str) -> Tensor:
-    """A tensor of the file, checked to hold numbers that the network's can take over."""
+def _checked_values(value: Tensor, *, like: Tensor, what: str) -> Tensor:
+    """Return a tensor of the file, checked to hold values that the network's tensor can take."""
     if value.is_meta or value.layout != torch.strided:
         how = "has no numbers (it is on the meta device)" if value.is_meta else "is sparse; save it after to_dense()"
         raise DgpruneError(f"{what} {how}.")
@@ -218,22 +218,22 @@ def _number(value: Tensor, *, like: Tensor, what: str) -> Tensor:
     return value
 
 
-def _content(path: Path) -> Any:
-    """The tensors of a file and the plain values around them; nothing in the file is executed."""
+def _read_file(path: Path) -> Any:
+    """Return the tensors of a file and the plain values around them; nothing in the file is executed."""
     if not path.is_file():
         if not path.is_dir():
-            raise DgpruneError(f"{path} is no file; check the path.")
+            raise DgpruneError(f"{path} is not a file; check the path.")
         files = sorted(inner.name for inner in path.glob("*") if inner.is_file() and not inner.name.startswith("."))
         if not files:
-            raise DgpruneError(f"{path} is a folder; there is no file in it, so check the path.")
+            raise DgpruneError(f"{path} is a folder; there is not a file in it, so check the path.")
         likely = next((name for name in files if name.endswith(_ENDS)), files[0])
         raise DgpruneError(f"{path} is a folder; name a file in it, such as {likely}.")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DgpruneError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if (found := header_of(data)) is not None:
-        if KEY in str(found[0].get("__metadata__")):
+    if (header := header_of(data)) is not None:
+        if KEY in str(header[0].get("__metadata__")):
             raise DgpruneError(
                 f"dg.save wrote {path.name}, with its provenance; load it with dg.load(path, model=...)."
             )

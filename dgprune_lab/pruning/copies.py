@@ -19,11 +19,11 @@ _SIZES = ("channels", "num_channels", "num_features", "num_groups")  # of the fi
 _ATOMS = frozenset({bool, int, float, str, type(None), tuple})
 _CONTAINERS = frozenset({list, dict, set, OrderedDict, defaultdict, deque})
 _LARGE_BYTES = 32 * 2**20
-_DRAWN_AT_ONCE = 2**20  # random numbers
+_CHUNK_NUMBERS = 2**20  # random numbers drawn at once
 
 
-def rebuild(model: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    """Return a copy of a module tree with every parameter and buffer replaced by `tensor(name, old)`, without hooks.
+def rebuild(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """Return a copy of a module tree with every parameter and buffer replaced by `replace(name, old)`, without hooks.
 
     Nothing is initialised and no weight is copied twice, so this takes well under a millisecond for a ResNet-18.
     Modules and tensors that occur twice are still shared within the copy. Sizes such as `out_channels` follow the new
@@ -32,7 +32,7 @@ def rebuild(model: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Mod
     Layers reached in another way (from a plain list, a closure) are not copied; `prove_copies` refuses such networks.
     """
     with torch.no_grad():
-        return _Copier(tensor).network(model)
+        return _Copier(replace).copy_network(model)
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
@@ -67,27 +67,27 @@ def random_copy(model: nn.Module) -> nn.Module:
 
 
 def draw(weight: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Fill a weight with random values that keep the size of signals before ReLUs; return it."""
-    rows = max(1, len(weight) * _DRAWN_AT_ONCE // max(1, weight.numel()))
+    """Fill a weight with He-normal values, which keep the scale of signals through ReLUs, and return it."""
+    rows = max(1, len(weight) * _CHUNK_NUMBERS // max(1, weight.numel()))
     for part in weight.split(rows):
         part.copy_(torch.randn(part.shape, generator=generator))
     return weight.mul_(math.sqrt(2 / max(1, weight[0].numel())))
 
 
 def is_large(tensor: Tensor) -> bool:
-    """Return whether a tensor is a weight of which no second copy is made where that can be avoided."""
+    """Return whether a tensor is a weight so large that a second copy of it is avoided."""
     return tensor.nbytes > _LARGE_BYTES and tensor.ndim > 1 and tensor.is_floating_point()
 
 
 def with_hooks_of(model: nn.Module, twin: nn.Module) -> nn.Module:
-    """Register the original's hooks on a copy of the network as well; return the copy."""
+    """Register a network's hooks on a copy of it too, and return the copy."""
     for original, module in zip(model.modules(), twin.modules(), strict=True):
         module.__dict__.update({name: copy.copy(vars(original)[name]) for name in _HOOKS if name in vars(original)})
     return twin
 
 
 def plain_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that are plain attributes of a network's modules, or items of lists and dicts there."""
+    """Yield the tensors that are plain attributes of a network's modules, or items of lists and dicts in these."""
     queue = [value for module in model.modules() for name, value in vars(module).items() if name not in _TABLES]
     seen: set[int] = set()
     while queue:
@@ -96,15 +96,15 @@ def plain_tensors(model: nn.Module) -> Iterator[Tensor]:
             yield value
         elif type(value) in _CONTAINERS and id(value) not in seen:
             seen.add(id(value))
-            queue += [item for _, item in _items(value)]
+            queue += [item for _, item in _changeable_items(value)]
 
 
 def _is_changeable(value: Any) -> bool:
     return type(value) in _CONTAINERS or isinstance(value, Tensor)
 
 
-def _items(container: Any) -> Iterator[tuple[Any, Any]]:
-    """(key or position, item) of the tensors and containers in a list or dict; none for a set."""
+def _changeable_items(container: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (key or index, item) for the tensors and containers in a list or dict; nothing for a set."""
     pairs = container.items() if isinstance(container, dict) else enumerate(container)
     return ((key, item) for key, item in pairs if type(container) is not set and _is_changeable(item))
 
@@ -124,14 +124,14 @@ class _Copier:
         self._plain: list[tuple[dict[str, Any], str, Any]] = []
         self._containers: dict[int, Any] = {}
 
-    def network(self, model: nn.Module) -> nn.Module:
-        """A copy of the module tree, and then of the plain attributes of its modules that hold tensors."""
-        twin = self.module(model, "")
+    def copy_network(self, model: nn.Module) -> nn.Module:
+        """Copy the module tree, then the plain attributes of its modules that hold tensors."""
+        twin = self.copy_module(model, "")
         for state, name, value in self._plain:
-            state[name] = self._own(value)
+            state[name] = self._copy_plain(value)
         return twin
 
-    def module(self, module: nn.Module, prefix: str) -> nn.Module:
+    def copy_module(self, module: nn.Module, prefix: str) -> nn.Module:
         if id(module) in self._modules:
             return self._modules[id(module)]
         kind = module.__class__
@@ -148,9 +148,9 @@ class _Copier:
                 if _is_changeable(value):
                     self._plain.append((twin.__dict__, name, value))
         for table in ("_parameters", "_buffers"):
-            state[table] = {key: self._copied(old, prefix + key) for key, old in state[table].items()}
+            state[table] = {key: self._copy_tensor(old, prefix + key) for key, old in state[table].items()}
         state["_modules"] = {
-            key: None if child is None else self.module(child, f"{prefix}{key}.")
+            key: None if child is None else self.copy_module(child, f"{prefix}{key}.")
             for key, child in module._modules.items()
         }
         twin.__dict__.update(state)
@@ -158,19 +158,19 @@ class _Copier:
             _follow_sizes(twin, module)
         return twin
 
-    def _own(self, value: Any) -> Any:
-        """A copy of an attribute that is no parameter, buffer or layer: changing it leaves the original as it is."""
+    def _copy_plain(self, value: Any) -> Any:
+        """Copy an attribute that is not a parameter, buffer or layer, so that changing it leaves the original alone."""
         if isinstance(value, Tensor):
             if id(value) not in self._tensors:
                 self._tensors[id(value)] = value.detach().clone()
             return self._tensors[id(value)]
         if id(value) not in self._containers:
             twin = self._containers[id(value)] = value.copy()
-            for key, item in list(_items(value)):
-                twin[key] = self._own(item)
+            for key, item in list(_changeable_items(value)):
+                twin[key] = self._copy_plain(item)
         return self._containers[id(value)]
 
-    def _copied(self, old: Tensor | None, name: str) -> Tensor | None:
+    def _copy_tensor(self, old: Tensor | None, name: str) -> Tensor | None:
         if old is not None and id(old) not in self._tensors:
             new = self._tensor(name, old.detach())
             is_parameter = isinstance(old, nn.Parameter)
@@ -180,28 +180,28 @@ class _Copier:
 
 def _follow_sizes(module: nn.Module, original: nn.Module) -> None:
     """Set a layer's sizes to those of its tensors, in its `__dict__`: an assignment would take torch's slow path."""
-    own = module.__dict__
+    state = module.__dict__
     if isinstance(module, CONV):
         first, second = module.weight.shape[:2]
         if is_depthwise(module):
-            own.update(in_channels=first, out_channels=first, groups=first)
+            state.update(in_channels=first, out_channels=first, groups=first)
         elif isinstance(module, TRANSPOSED):
-            own.update(in_channels=first, out_channels=second * module.groups)
+            state.update(in_channels=first, out_channels=second * module.groups)
         else:
-            own.update(out_channels=first, in_channels=second * module.groups)
+            state.update(out_channels=first, in_channels=second * module.groups)
     elif isinstance(module, nn.Linear):
-        own.update(out_features=module.weight.shape[0], in_features=module.weight.shape[1])
+        state.update(out_features=module.weight.shape[0], in_features=module.weight.shape[1])
     elif isinstance(module, BATCHNORM):
         tensor = module.weight if module.weight is not None else module.running_mean
-        own.update(num_features=module.num_features if tensor is None else tensor.shape[0])
+        state.update(num_features=module.num_features if tensor is None else tensor.shape[0])
     elif isinstance(module, nn.PReLU):
-        own.update(num_parameters=module.weight.numel())
-    else:  # a layer of one's own, and torch's InstanceNorm
+        state.update(num_parameters=module.weight.numel())
+    else:  # a custom layer, or torch's InstanceNorm
         tensors = zip(tensors_of_layer(original), tensors_of_layer(module), strict=True)
         sizes = {old.shape[0]: new.shape[0] for old, new in tensors if old.ndim and old.shape[0] != new.shape[0]}
-        own.update({name: sizes[own[name]] for name in _SIZES if own.get(name) in sizes})
+        state.update({name: sizes[state[name]] for name in _SIZES if state.get(name) in sizes})
 
 
 def tensors_of_layer(module: nn.Module) -> list[Tensor]:
-    """Return the parameters and buffers of a layer itself, without those of layers in it."""
+    """Return the parameters and buffers of a layer itself, without those of its sublayers."""
     return [tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]

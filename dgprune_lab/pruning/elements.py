@@ -24,13 +24,13 @@ PADDING = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What is known about a tensor during the pass.
+    """Labels and origin of a tensor during the pass.
 
     Attributes:
         labels: the ids on its axes; a weight matrix has one label per axis, a feature map rarely more than one.
-        source: name of the parameter or buffer, if the tensor was computed from this alone.
+        source: name of the parameter or buffer, if the tensor was computed from it alone.
         ends: layers (BatchNorms too) whose output reached the tensor without another layer in between.
-        feeds: the convolution and linear layers whose output reached it, through BatchNorms.
+        feeds: convolution and linear layers whose output reached it, possibly through BatchNorms.
     """
 
     labels: tuple[Tensor, ...] = ()
@@ -66,7 +66,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 
 class Elements:
-    """The ids of one network's elements, the ties between them, and which cannot be removed.
+    """The ids of one network's elements, the ties between them, and the ids that cannot be removed.
 
     Attributes:
         names: Python's id() of a parameter or buffer -> its name.
@@ -78,7 +78,7 @@ class Elements:
     def __init__(self, model: nn.Module) -> None:
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
-        self._kept = [tensor for _, tensor in tensors]  # so that no id() is used again
+        self._tensors = [tensor for _, tensor in tensors]  # referenced, so that no id() is reused
         self.starts: dict[tuple[str, int], tuple[int, int]] = {}
         self.sides: dict[tuple[str, int], Literal["out", "in"]] = {}
         self.fixed: list[tuple[Tensor, str]] = []
@@ -90,7 +90,7 @@ class Elements:
         self._equal: list[tuple[Tensor, Tensor]] = []
         self._tied: list[tuple[Tensor, Tensor, str]] = []
 
-    def of(self, tensor: Tensor) -> Marks | None:
+    def marks_of(self, tensor: Tensor) -> Marks | None:
         """Return the marks of a parameter or buffer: one label per axis; None for another tensor."""
         name = self.names.get(id(tensor))
         if name is None:
@@ -105,7 +105,7 @@ class Elements:
         )
 
     def fix(self, ids: Tensor, reason: str) -> None:
-        """Mark these ids as not removable, for a reason."""
+        """Mark ids as not removable, for a reason."""
         ids = ids[ids > 0]
         if len(ids):
             self.fixed.append((ids.unique(), reason))
@@ -113,14 +113,14 @@ class Elements:
     def join(self, first: Tensor, second: Tensor, *, reason: str, tie: str = "") -> None:
         """Record that ids at equal positions are one filter or, with `tie`, are removed together because of that layer.
 
-        Where one position has no id, the id at the other is marked as not removable, for this reason.
+        Where one position has no id, the id at the other is marked as not removable, for `reason`.
         """
         first, second = (part.flatten() for part in torch.broadcast_tensors(first, second))
         self.fix(first[second <= 0], reason)
         self.fix(second[first <= 0], reason)
-        both = (first > 0) & (second > 0) & (first != second)
-        if bool(both.any()):
-            pairs = torch.stack([first[both], second[both]])
+        valid = (first > 0) & (second > 0) & (first != second)
+        if bool(valid.any()):
+            pairs = torch.stack([first[valid], second[valid]])
             pairs = pairs.unique(dim=1) if pairs.shape[1] > 4096 else pairs
             if tie:
                 self._tied.append((pairs[0], pairs[1], tie))
@@ -141,7 +141,7 @@ class Elements:
 
     def components(self, edges: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Return (ids,) the connected component of each id."""
-        none = torch.empty(0, dtype=torch.long)
-        rows, columns = (torch.cat([none, *(edge[k] for edge in edges)]).numpy() for k in (0, 1))
+        empty = torch.empty(0, dtype=torch.long)
+        rows, columns = (torch.cat([empty, *(edge[k] for edge in edges)]).numpy() for k in (0, 1))
         graph = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(self.count, self.count))
         return torch.from_numpy(connected_components(graph, directed=False)[1]).long()

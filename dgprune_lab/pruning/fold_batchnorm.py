@@ -30,15 +30,15 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
     """
     twin = deep_copy(model).eval().requires_grad_(False)
     with full_precision(example.device):
-        producers, before = _producers(twin, example)
+        producers, logits = _find_producers(twin, example)
         modules = dict(twin.named_modules())
         for norm, layer in producers.items():
             _fold(modules[layer], modules[norm])
             owner, _, leaf = norm.rpartition(".")
             modules[owner]._modules[leaf] = nn.Identity()
         with torch.no_grad():
-            after = twin(example)
-    if not torch.allclose(after, before, rtol=0, atol=1e-3 * float(before.abs().max())):
+            folded_logits = twin(example)
+    if not torch.allclose(folded_logits, logits, rtol=0, atol=1e-3 * float(logits.abs().max())):
         raise DgpruneError(
             "with BatchNorm folded this network gives other logits: some layer's output is also used before its "
             "BatchNorm. Use batchnorm='as_is' or 'recalibrate'."
@@ -47,36 +47,36 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
     return twin
 
 
-def _producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor]:
-    """Name of each BatchNorm -> name of the layer whose output it gets directly; and the network's logits."""
+def _find_producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor]:
+    """Return BatchNorm name -> name of the layer whose output is its direct input, and the network's logits."""
     modules = dict(twin.named_modules())
     outputs: list[tuple[str, Tensor, int]] = []
     inputs: list[tuple[str, str | None]] = []
 
-    def listen(name: str, module: nn.Module) -> RemovableHandle:
-        def after(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def add_hook(name: str, module: nn.Module) -> RemovableHandle:
+        def record_output(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             outputs.append((name, output, output._version))
 
-        def before(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0]  # not the layer's output any more once something has been written into it
+        def record_input(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0]  # no longer the layer's output once it was written to in place
             inputs.append((name, next((n for n, y, version in outputs if y is x and y._version == version), None)))
 
         if isinstance(module, BATCHNORM):
-            return module.register_forward_pre_hook(before)
-        return module.register_forward_hook(after)
+            return module.register_forward_pre_hook(record_input)
+        return module.register_forward_hook(record_output)
 
     with ExitStack() as hooks, torch.no_grad():
         for name, module in modules.items():
             if isinstance(module, (*CONV, nn.Linear, BATCHNORM)):
-                hooks.enter_context(listen(name, module))
+                hooks.enter_context(add_hook(name, module))
         logits = twin(example)
     calls, used = [name for name, _, _ in outputs], [layer for _, layer in inputs]
     for name in (name for name, module in modules.items() if isinstance(module, BATCHNORM)):
         layers = [layer for norm, layer in inputs if norm == name]
         layer = layers[0] if len(layers) == 1 else None
-        alone = layer is not None and calls.count(layer) == used.count(layer) == 1
-        ready = getattr(modules[name], "running_mean", None) is not None
-        if layer is None or not alone or not ready or isinstance(modules[layer], TRANSPOSED):
+        is_private = layer is not None and calls.count(layer) == used.count(layer) == 1
+        has_statistics = getattr(modules[name], "running_mean", None) is not None
+        if layer is None or not is_private or not has_statistics or isinstance(modules[layer], TRANSPOSED):
             raise DgpruneError(
                 f"BatchNorm {name!r} does not directly follow one convolution or linear layer of its own, so it "
                 "cannot be folded; use batchnorm='as_is' or 'recalibrate'."
@@ -85,7 +85,7 @@ def _producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor
 
 
 def _fold(layer: Any, norm: Any) -> None:
-    """Fold a BatchNorm into the layer before it, in place; computed in float64, so that only the result is rounded."""
+    """Fold a BatchNorm into the layer before it, in place, computing in float64, so that only the result is rounded."""
     tensors = (layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     exact: list[Any] = [None if tensor is None else tensor.double() for tensor in tensors]
     w, b, mean, var, gamma, beta = exact

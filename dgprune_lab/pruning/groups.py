@@ -14,34 +14,34 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CONV, DgpruneError, FilterGraph, FilterGroup, Member, is_depthwise
+from .channel_trace import ChannelTrace
 from .copies import shared_copy
-from .following import Followed
-from .refusals import described, refusal
+from .refusals import layer_label, refusal
 from .tracing import refuse_unused, refuse_wrappers, run_order
 
 Key = TypeVar("Key", bound=Hashable)
-Numbers = Callable[[Tensor], Tensor]
+ToFilters = Callable[[Tensor], Tensor]
 
 
-def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
+def trace_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
     """Return the filter groups of a network, found in one pass through a copy; `verify.read_groups` checks them.
 
     Raises:
         DgpruneError: a wrapper, a layer that does not run in eval mode, an image size that does not fit.
     """
     refuse_wrappers(model)
-    ran = run_order(shared_copy(model), example)
-    followed = Followed(shared_copy(model)).run(example)
-    refuse_unused(followed.model, followed.used)
-    reader = _Reader(followed, ran=ran, layers=layers)
+    order = run_order(shared_copy(model), example)
+    trace = ChannelTrace(shared_copy(model)).run(example)
+    refuse_unused(trace.model, trace.used)
+    reader = _GroupReader(trace, order=order, layers=layers)
     groups, refused, total = reader.read()
-    if reader.tying:  # whole layers are tied where channels are reshaped: is the other number the one in the code?
-        second = Followed(shared_copy(model), pairs=frozenset(reader.tying)).run(example)
-        other = _Reader(second, ran=ran, layers=layers).read()
-        if len(other[1]) < len(refused):
-            followed, (groups, refused, total) = second, other
-    graph = assemble(model, groups, refused=refused, ran=ran, example=example, layers=layers, uses=followed.uses)
-    return replace(graph, total=total, products=followed.products_of(graph))
+    if reader.tying:  # reshapes tie whole layers: try again with the inner size fixed in the code
+        second = ChannelTrace(shared_copy(model), pairs=frozenset(reader.tying)).run(example)
+        retried = _GroupReader(second, order=order, layers=layers).read()
+        if len(retried[1]) < len(refused):
+            trace, (groups, refused, total) = second, retried
+    graph = assemble(model, groups, refused=refused, order=order, example=example, layers=layers, uses=trace.uses)
+    return replace(graph, total=total, products=trace.products_of(graph))
 
 
 def assemble(
@@ -49,14 +49,14 @@ def assemble(
     groups: Iterable[FilterGroup],
     *,
     refused: dict[str, str],
-    ran: Mapping[str, int],
+    order: Mapping[str, int],
     example: Tensor,
     layers: Literal["conv", "all"],
     uses: dict[str, int],
 ) -> FilterGraph:
-    """Return a FilterGraph of these groups in the order of execution; its `total` counts these groups alone."""
+    """Return a FilterGraph of these groups in the order of execution; its `total` counts only these groups."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    ordered = sorted(groups, key=lambda group: ran[group.name])
+    ordered = sorted(groups, key=lambda group: order[group.name])
     free = sum(group.filters for group in ordered)
     axes: dict[str, dict[int, Tensor]] = defaultdict(dict)
     start = 0
@@ -80,16 +80,16 @@ def assemble(
     )
 
 
-class _Reader:
-    """Turns the ids and ties of a followed pass into groups.
+class _GroupReader:
+    """Turns the ids and ties of a trace into groups.
 
     Attributes:
-        tying: the layers, in words, that tie all filters of a group together.
+        tying: names and classes of the layers that tie all filters of a group together.
     """
 
-    def __init__(self, followed: Followed, *, ran: Mapping[str, int], layers: Literal["conv", "all"]) -> None:
-        self._followed, self._ran, self._layers = followed, ran, layers
-        elements = followed.elements
+    def __init__(self, trace: ChannelTrace, *, order: Mapping[str, int], layers: Literal["conv", "all"]) -> None:
+        self._trace, self._order, self._layers = trace, order, layers
+        elements = trace.elements
         self._filter, unit = elements.filters(), elements.units()
         # Filters of one layer are one group, whether they are tied or not.
         chains = [(unit[ids[:-1]], unit[ids[1:]]) for ids in self._outputs().values()]
@@ -103,24 +103,24 @@ class _Reader:
                 self._reasons.setdefault(number, reason)
         spans = {key: torch.arange(start, start + size) for key, (start, size) in elements.starts.items()}
         self._axes = self._by_group(spans)
-        self._producers, self._consumers = self._by_group(followed.producers), self._by_group(followed.consumers)
-        self._ends = set(self._group[followed.outputs[followed.outputs > 0]].tolist())
+        self._producers, self._consumers = self._by_group(trace.producers), self._by_group(trace.consumers)
+        self._ends = set(self._group[trace.outputs[trace.outputs > 0]].tolist())
 
     def _by_group(self, spans: Mapping[Key, Tensor]) -> dict[int, dict[Key, Tensor]]:
-        """Group -> what holds its filters -> the positions of these filters."""
-        found: dict[int, dict[Key, Tensor]] = defaultdict(dict)
+        """Return group -> key -> the positions, in the ids of that key, that belong to the group."""
+        positions: dict[int, dict[Key, Tensor]] = defaultdict(dict)
         for key, ids in spans.items():
             groups = torch.where(ids > 0, self._group[ids], -1)
             numbers = groups.unique().tolist()
-            whole = len(numbers) == 1
+            is_single = len(numbers) == 1
             for number in (number for number in numbers if number >= 0):
-                found[number][key] = torch.arange(len(ids)) if whole else (groups == number).nonzero().flatten()
-        return found
+                positions[number][key] = torch.arange(len(ids)) if is_single else (groups == number).nonzero().flatten()
+        return positions
 
     def _outputs(self) -> dict[str, Tensor]:
-        """Layer -> the ids on its output, for each linear layer and each convolution that is not depthwise."""
-        followed = self._followed
-        return {name: followed.producers[name] for name in followed.mixing if name in followed.producers}
+        """Return layer -> the ids on its output, for linear layers and convolutions that are not depthwise."""
+        trace = self._trace
+        return {name: trace.producers[name] for name in trace.mixing if name in trace.producers}
 
     def read(self) -> tuple[list[FilterGroup], dict[str, str], int]:
         """Return the groups, the refused groups with reasons, and the number of filters in both.
@@ -130,17 +130,17 @@ class _Reader:
         layers: dict[int, list[str]] = defaultdict(list)
         for name, ids in self._outputs().items():
             layers[int(self._group[ids[0]])].append(name)
-        opaque = {**self._followed.opaque, **dict(self._lost())}
+        opaque = {**self._trace.opaque, **dict(self._untraced_convolutions())}
         refused = {name: reason for name, (_, reason) in opaque.items()}
         groups, total = [], sum(count for count, _ in opaque.values())
         for number, names in layers.items():
-            names = sorted(names, key=lambda name: self._ran.get(name, len(self._ran)))
-            filters = torch.cat([self._followed.producers[name] for name in names])
+            names = sorted(names, key=lambda name: self._order.get(name, len(self._order)))
+            filters = torch.cat([self._trace.producers[name] for name in names])
             first = next((n for n in names if self._covers(n, filters)), names[0])
-            if number in self._ends or (self._layers == "conv" and self._followed.mixing[first] != "conv"):
+            if number in self._ends or (self._layers == "conv" and self._trace.mixing[first] != "conv"):
                 continue
             try:
-                group = self._one(number, first, names=names)
+                group = self._make_group(number, first, names=names)
                 groups.append(group)
                 total += group.filters
             except DgpruneError as error:
@@ -148,45 +148,45 @@ class _Reader:
                 total += len(self._filter[filters].unique())
         return groups, refused, total
 
-    def _lost(self) -> Iterator[tuple[str, tuple[int, str]]]:
-        """The convolutions whose weights came out of an operation that is not followed, as in `Followed.opaque`."""
-        followed = self._followed
-        for name in self._ran:
-            module = followed.model.get_submodule(name)
-            seen = name in followed.mixing or name in followed.opaque
+    def _untraced_convolutions(self) -> Iterator[tuple[str, tuple[int, str]]]:
+        """Yield the convolutions whose weights an untraced operation computed, as in `ChannelTrace.opaque`."""
+        trace = self._trace
+        for name in self._order:
+            module = trace.model.get_submodule(name)
+            seen = name in trace.mixing or name in trace.opaque
             if isinstance(module, CONV) and not seen and not is_depthwise(module) and module.out_channels > 1:
-                yield name, (module.out_channels, refusal("opaque", where=described(name, followed.model)))
+                yield name, (module.out_channels, refusal("opaque", where=layer_label(name, trace.model)))
 
     def _covers(self, name: str, filters: Tensor) -> bool:
-        return bool(torch.isin(self._filter[filters], self._filter[self._followed.producers[name]]).all())
+        return bool(torch.isin(self._filter[filters], self._filter[self._trace.producers[name]]).all())
 
-    def _one(self, number: int, name: str, *, names: list[str]) -> FilterGroup:
-        """Make one group, named after a layer that produces all of it, if there is one."""
-        followed = self._followed
+    def _make_group(self, number: int, name: str, *, names: list[str]) -> FilterGroup:
+        """Return a group, named after a layer that produces all its filters if there is one, or refuse it."""
+        trace = self._trace
         if number in self._reasons:
             raise DgpruneError(self._reasons[number])
-        numbers, units = self._numbers(name, names)
+        filters_of, units = self._number_filters(name, names)
         count = len(units)
         if count > 1 and int(units.max()) == 0:
-            ties = followed.elements.ties()
+            ties = trace.elements.ties()
             layers = list(dict.fromkeys(layer for ids, layer in ties if bool((self._group[ids] == number).any())))
             self.tying += layers
             where = " with ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
             raise DgpruneError(refusal("tied", where=where, detail=str(count)))
-        consumers = self._inputs(number, numbers, units=units)
+        consumers = self._read_inputs(number, filters_of, units=units)
         producers = tuple(self._producers[number])
         for layer in (*producers, *consumers):
-            self._check(layer, is_producer=layer in producers)
+            self._check_layer(layer, is_producer=layer in producers)
         if not consumers:
-            sides = ((tensor, followed.elements.sides.get((tensor, axis))) for tensor, axis in self._axes[number])
+            sides = ((tensor, trace.elements.sides.get((tensor, axis))) for tensor, axis in self._axes[number])
             consumer = next((tensor.rpartition(".")[0] for tensor, side in sides if side == "in"), None)
             raise DgpruneError(refusal("unread") if consumer is None else refusal("function", where=consumer))
-        producers = tuple(sorted(producers, key=self._ran.__getitem__))
-        ends, feeds = self._flow(consumers, producers)
+        producers = tuple(sorted(producers, key=self._order.__getitem__))
+        ends, feeds = self._read_flow(consumers, producers)
         return FilterGroup(
             name=name,
             filters=count,
-            members=tuple(self._members(number, numbers)),
+            members=tuple(self._members(number, filters_of)),
             units=units,
             producers=producers,
             consumer_inputs=consumers,
@@ -194,12 +194,12 @@ class _Reader:
             feeds=feeds,
         )
 
-    def _numbers(self, name: str, names: list[str]) -> tuple[Numbers, Tensor]:
-        """The group's filter of given ids, and (C,) the unit of each filter, numbered by its first filter.
+    def _number_filters(self, name: str, names: list[str]) -> tuple[ToFilters, Tensor]:
+        """Return a function from ids to the group's filters, and (C,) the unit of each filter, in order of appearance.
 
-        Every position of the named layer is a filter, then what the other layers have besides.
+        Filters are the positions of the named layer, followed by those that only the other layers have.
         """
-        outputs = self._followed.producers
+        outputs = self._trace.producers
         own = outputs[name]
         rest = torch.cat([own[:0], *(outputs[other] for other in names if other != name)])
         rest = rest[~torch.isin(self._filter[rest], self._filter[own])]
@@ -210,70 +210,70 @@ class _Reader:
         first: dict[int, int] = {}
         units = [first.setdefault(unit, len(first)) for unit in self._unit[torch.tensor(ids)].tolist()]
 
-        def numbers(ids: Tensor) -> Tensor:
-            """Where one channel is made of several filters (chunks that are added), each position is one of them."""
-            wanted, places = self._filter[ids].sort(stable=True)
-            start, end = torch.searchsorted(ordered, wanted), torch.searchsorted(ordered, wanted, right=True)
-            turn = torch.arange(len(ids)) - torch.searchsorted(wanted, wanted)
-            return torch.empty_like(places).index_copy_(0, places, number[start + turn % (end - start)])
+        def filters_of(ids: Tensor) -> Tensor:
+            """Return the filter of each id; where a channel sums several filters (added chunks), ids take turns."""
+            targets, places = self._filter[ids].sort(stable=True)
+            start, end = torch.searchsorted(ordered, targets), torch.searchsorted(ordered, targets, right=True)
+            offset = torch.arange(len(ids)) - torch.searchsorted(targets, targets)
+            return torch.empty_like(places).index_copy_(0, places, number[start + offset % (end - start)])
 
-        return numbers, torch.tensor(units)
+        return filters_of, torch.tensor(units)
 
-    def _check(self, layer: str, *, is_producer: bool) -> None:
-        """Refuse what could be cut but not measured: a layer that is not a convolution, linear or norm module."""
-        module = self._followed.model.get_submodule(layer)
-        where = described(layer, self._followed.model)
+    def _check_layer(self, layer: str, *, is_producer: bool) -> None:
+        """Refuse a layer that could be cut but not measured: not a convolution, linear or norm module."""
+        module = self._trace.model.get_submodule(layer)
+        where = layer_label(layer, self._trace.model)
         is_known = isinstance(module, (*CONV, nn.Linear, nn.GroupNorm, nn.modules.batchnorm._NormBase))
-        if layer not in self._ran:
-            where = layer if is_known else described(layer.rpartition(".")[0], self._followed.model)
+        if layer not in self._order:
+            where = layer if is_known else layer_label(layer.rpartition(".")[0], self._trace.model)
             raise DgpruneError(refusal("function" if is_known else "own", where=where))
         if not is_known:
             raise DgpruneError(refusal("own", where=where))
-        own = self._followed.elements.names.get(id(module.weight), "")
+        own = self._trace.elements.names.get(id(module.weight), "")
         if is_producer and own and own != f"{layer}.weight":
             raise DgpruneError(refusal("shared", where=where, detail=own))
 
-    def _inputs(self, number: int, numbers: Numbers, *, units: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The consumers in the order of execution, with positions on their input axis and the filters there."""
-        ids = self._followed.consumers
-        found = {
-            layer: _evenly(at, numbers(ids[layer][at]), units=units) for layer, at in self._consumers[number].items()
+    def _read_inputs(self, number: int, filters_of: ToFilters, *, units: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return consumer -> (positions on its input axis, filters there), in the order of execution."""
+        ids, consumers = self._trace.consumers, self._consumers[number]
+        inputs = {
+            name: _balance_positions(at, filters_of(ids[name][at]), units=units) for name, at in consumers.items()
         }
-        last = len(self._ran)
-        return dict(sorted(found.items(), key=lambda item: self._ran.get(item[0], last)))
+        last = len(self._order)
+        return dict(sorted(inputs.items(), key=lambda item: self._order.get(item[0], last)))
 
-    def _members(self, number: int, numbers: Numbers) -> Iterator[Member]:
-        """Yield every axis of a tensor on which filters of the group lie."""
-        elements = self._followed.elements
+    def _members(self, number: int, filters_of: ToFilters) -> Iterator[Member]:
+        """Yield each axis of a tensor that carries filters of the group."""
+        elements = self._trace.elements
         for (tensor, axis), at in self._axes[number].items():
-            filters, side = numbers(elements.starts[tensor, axis][0] + at), elements.sides.get((tensor, axis), "out")
+            filters, side = filters_of(elements.starts[tensor, axis][0] + at), elements.sides.get((tensor, axis), "out")
             yield Member(tensor=tensor, axis=axis, side=side, positions=at, filters=filters)
 
-    def _flow(
+    def _read_flow(
         self, consumers: Iterable[str], producers: tuple[str, ...]
     ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-        """The producers whose output reaches a consumer directly (`ends`), and consumer -> such layers (`feeds`)."""
-        reads = {layer: self._followed.reads[layer] for layer in consumers}
+        """Return producers whose output reaches a consumer directly (`ends`), and consumer -> such layers (`feeds`)."""
+        reads = {layer: self._trace.reads[layer] for layer in consumers}
         written = {end for marks in reads.values() for mark in marks for end in mark.ends}
         feeds = {layer: {feed for mark in marks for feed in mark.feeds} for layer, marks in reads.items()}
         ordered = {layer: tuple(p for p in producers if p in feeding) for layer, feeding in feeds.items()}
         return tuple(p for p in producers if p in written), {layer: fed for layer, fed in ordered.items() if fed}
 
 
-def _evenly(positions: Tensor, filters: Tensor, *, units: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of a consumer's input such that each filter that is there has equally many.
+def _balance_positions(positions: Tensor, filters: Tensor, *, units: Tensor) -> tuple[Tensor, Tensor]:
+    """Return positions on a consumer's input axis, and their filters, such that each filter occurs equally often.
 
-    Where a gate or a shuffle merges the filters of a unit into one channel, each of them gets this channel. Where some
-    filters are there more often than others, their first positions are kept.
+    Where a gate or a shuffle merges the filters of a unit into one channel, each of them gets this channel. Of filters
+    that occur more often than others, the first positions are kept.
     """
     counts = filters.bincount(minlength=len(units))
     if len(counts.unique()) == 1:
         return positions, filters
-    at = {f: positions[filters == f] for f in counts.nonzero().flatten().tolist()}
-    of_unit: dict[int, Tensor] = {}
-    for filter_, places in at.items():
-        of_unit.setdefault(int(units[filter_]), places)
-    known = {f: at.get(f, of_unit[unit]) for f, unit in enumerate(units.tolist()) if unit in of_unit}
-    least = min(len(places) for places in known.values())
-    repeated = torch.tensor(list(known)).repeat_interleave(least)
-    return torch.cat([places[:least] for places in known.values()]), repeated
+    by_filter = {f: positions[filters == f] for f in counts.nonzero().flatten().tolist()}
+    by_unit: dict[int, Tensor] = {}
+    for filter_, places in by_filter.items():
+        by_unit.setdefault(int(units[filter_]), places)
+    balanced = {f: by_filter.get(f, by_unit[unit]) for f, unit in enumerate(units.tolist()) if unit in by_unit}
+    count = min(len(places) for places in balanced.values())
+    repeated = torch.tensor(list(balanced)).repeat_interleave(count)
+    return torch.cat([places[:count] for places in balanced.values()]), repeated

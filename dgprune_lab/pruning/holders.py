@@ -24,12 +24,12 @@ _TABLES = frozenset(name for name in vars(nn.Module()) if name != "training") | 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
 _NAMES_ONLY = (torch.fx.Graph,)  # names the layers that it calls, and refers to the module that it was made for
 _LIBRARIES = ("torch.", "torchvision.", "timm.", "builtins")
-_MOST = 10_000  # objects that are looked at from one attribute
-Wanted = Callable[[nn.Module | Tensor], bool]
+_MAX_OBJECTS = 10_000  # visited from one attribute
+Matches = Callable[[nn.Module | Tensor], bool]
 
 
 def refuse_uncopyable(model: nn.Module) -> None:
-    """Refuse a network with kinds of layers that cannot be copied; nothing is run.
+    """Refuse a network with layers that cannot be copied, without running it.
 
     Raises:
         DgpruneError: compiled or scripted layers, weights that a hook computes from other weights, layers that have no
@@ -58,7 +58,7 @@ def refuse_uncopyable(model: nn.Module) -> None:
 
 
 def _refuse_compiled(where: str, name: str, module: nn.Module) -> None:
-    """Refuse a layer that is TorchScript, an exported program, or that torch.compile made."""
+    """Refuse a layer that is TorchScript, an exported program, or compiled."""
     if isinstance(module, torch.jit.ScriptModule):
         raise DgpruneError(
             f"{where} is TorchScript ({type(module).__name__}), which can be neither copied nor cut; use the Python "
@@ -100,9 +100,9 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
 
 
 def refuse_other_types(model: nn.Module, images: Tensor) -> None:
-    """Refuse to run a network over a domain if it has weights of another type than float32 and cannot take the images.
+    """Refuse a network with weights of another type than float32 that cannot take the images of a domain.
 
-    A network that converts its input itself is taken. Groups can be read and filters removed in any type.
+    A network that converts its input itself is accepted. Groups can be read and filters removed in any type.
 
     Raises:
         DgpruneError: another type; the message says how to convert the network.
@@ -120,25 +120,25 @@ def refuse_other_types(model: nn.Module, images: Tensor) -> None:
             ) from None
 
 
-def suspects(model: nn.Module, *, tensors: bool = True) -> str | None:
-    """Return in words where layers (and `tensors`) are referred to outside the module tree; None if nowhere.
+def outside_reference(model: nn.Module, *, tensors: bool = True) -> str | None:
+    """Describe where layers or parameters (with `tensors`, any tensors) are held outside the module tree; None if not.
 
-    Searched are the attributes of modules and what their methods use: closures, global variables, attributes of the
-    class. Such a reference may be harmless; `proof.prove_copies` decides.
+    The search covers the attributes of modules and what their methods use: closures, global variables, attributes of
+    the class. Such a reference may be harmless; `proof.prove_copies` decides.
     """
     kinds, own = Tensor if tensors else nn.Parameter, set(map(id, plain_tensors(model)))
 
-    def matters(item: nn.Module | Tensor) -> bool:
+    def is_relevant(item: nn.Module | Tensor) -> bool:
         if isinstance(item, nn.Module):
             return next(chain(item.parameters(), item.buffers()), None) is not None
         return isinstance(item, kinds) and id(item) not in own
 
-    found = next(_held(model, matters), None)
-    return None if found is None else found[0]
+    reference = next(_find_references(model, is_relevant), None)
+    return None if reference is None else reference[0]
 
 
 def unregistered(model: nn.Module) -> str | None:
-    """Return in words where there are layers or parameters that no module has registered; None if nowhere.
+    """Describe where the network holds layers or parameters that no module has registered; None if nowhere.
 
     Such layers and parameters are missing in `model.state_dict()`.
     """
@@ -149,11 +149,11 @@ def unregistered(model: nn.Module) -> str | None:
         tensors = [*item.parameters(), *item.buffers()] if isinstance(item, nn.Module) else tensors
         return any(id(tensor) not in own for tensor in tensors)
 
-    found = next(_held(model, is_loose), None)
-    return None if found is None else f"{found[0]}. {found[1]}"
+    reference = next(_find_references(model, is_loose), None)
+    return None if reference is None else f"{reference[0]}. {reference[1]}"
 
 
-def holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
+def find_holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
     """Return where the network refers to a tensor outside its module tree, and what to do about it: two sentences."""
     address = tensor.untyped_storage().data_ptr()
 
@@ -161,35 +161,35 @@ def holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
         tensors = [item] if isinstance(item, Tensor) else [*item.parameters(), *item.buffers()]
         return any(t.untyped_storage().data_ptr() == address for t in tensors)
 
-    found = next(_held(model, owns), None)
+    reference = next(_find_references(model, owns), None)
     unknown = "something outside its registered layers holds on to them"
-    return (unknown, "Register all layers as attributes of modules.") if found is None else found
+    return (unknown, "Register all layers as attributes of modules.") if reference is None else reference
 
 
-def _held(model: nn.Module, wanted: Wanted) -> Iterator[tuple[str, str]]:
-    """Yield each place where an attribute or class of a module reaches a wanted object, and what to do about it."""
+def _find_references(model: nn.Module, matches: Matches) -> Iterator[tuple[str, str]]:
+    """Yield each place where an attribute or class of a module reaches a matching object, and what to do about it."""
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             copied = attribute in _TABLES or isinstance(value, (*_PLAIN, *_NAMES_ONLY, Tensor))
-            if not copied and _reaches(value, wanted):
-                kind, advice = _described(value)
+            if not copied and _reaches(value, matches):
+                kind, advice = _describe_holder(value)
                 where = f"layer {name!r}" if name else "the network"
                 yield f"the attribute {attribute!r} of {where} is {kind}", advice
     for kind in {kind: None for module in model.modules() for kind in type(module).__mro__}:
         for attribute, value in () if kind.__module__.startswith(_LIBRARIES) else vars(kind).items():
-            if not attribute.startswith("__") and _reaches(value, wanted):
+            if not attribute.startswith("__") and _reaches(value, matches):
                 what = "uses layers or tensors of its surroundings (a closure, a global variable, its class)"
                 yield f"{attribute} of {kind.__name__} {what}", "Register them as attributes of the network."
 
 
-def _described(value: Any) -> tuple[str, str]:
-    """What kind of object an attribute is, and what to use instead, in words."""
+def _describe_holder(value: Any) -> tuple[str, str]:
+    """Describe what kind of object an attribute is, and what to use instead."""
     kind = type(value).__name__
     if isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
-        sort = "Dict" if isinstance(value, Mapping) else "List"
+        suffix = "Dict" if isinstance(value, Mapping) else "List"
         if _reaches(value, lambda item: isinstance(item, nn.Module)):
-            return f"a plain {kind} that holds layers", f"Use a torch.nn.Module{sort}."
-        advice = f"Use a torch.nn.Parameter{sort} for parameters, and register_buffer for other tensors."
+            return f"a plain {kind} that holds layers", f"Use a torch.nn.Module{suffix}."
+        advice = f"Use a torch.nn.Parameter{suffix} for parameters, and register_buffer for other tensors."
         return f"a plain {kind} that holds tensors", advice
     if isinstance(value, MethodType):
         owner = type(value.__self__).__name__
@@ -203,19 +203,18 @@ def _described(value: Any) -> tuple[str, str]:
     return f"a {kind} that holds layers", "Make it a torch.nn.Module, which registers them."
 
 
-def _reaches(value: Any, wanted: Wanted, seen: set[int] | None = None) -> bool:
-    """Whether a wanted module or tensor can be reached from a value by a bounded walk; each object is visited once."""
+def _reaches(value: Any, matches: Matches, seen: set[int] | None = None) -> bool:
+    """Return whether a bounded walk from a value, visiting each object once, reaches a matching module or tensor."""
     seen = set() if seen is None else seen
-    if isinstance(value, _PLAIN) or id(value) in seen or len(seen) > _MOST:
+    if isinstance(value, _PLAIN) or id(value) in seen or len(seen) > _MAX_OBJECTS:
         return False
     seen.add(id(value))
     if isinstance(value, (nn.Module, Tensor)):
-        return wanted(value)
-    return any(_reaches(part, wanted, seen) for part in _parts(value))
+        return matches(value)
+    return any(_reaches(part, matches, seen) for part in _referenced_objects(value))
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """The objects that a plain object refers to."""
+def _referenced_objects(value: Any) -> Iterable[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -225,20 +224,20 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, FunctionType):
-        given = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
-        return [*_cells(value), *given, *_globals(value)]
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
+        return [*_closure_values(value), *defaults, *_global_values(value)]
     return list(vars(value).values()) if hasattr(value, "__dict__") else ()
 
 
-def _globals(function: FunctionType) -> list[Any]:
-    """The values of global variables that a function uses: layers, tensors, and objects that its module defines."""
-    named = [function.__globals__.get(name) for name in function.__code__.co_names]
-    local = [item for item in named if getattr(item, "__module__", None) == function.__module__]
-    return [*local, *(item for item in named if isinstance(item, (nn.Module, Tensor, list, tuple, dict)))]
+def _global_values(function: FunctionType) -> list[Any]:
+    """Return the globals that a function uses, if they are layers, tensors, or objects that its module defines."""
+    values = [function.__globals__.get(name) for name in function.__code__.co_names]
+    own = [item for item in values if getattr(item, "__module__", None) == function.__module__]
+    return [*own, *(item for item in values if isinstance(item, (nn.Module, Tensor, list, tuple, dict)))]
 
 
-def _cells(function: FunctionType) -> list[Any]:
-    """The values in a function's closure; cells that are still empty are left out."""
+def _closure_values(function: FunctionType) -> list[Any]:
+    """Return the values in a function's closure, without cells that are still empty."""
     contents = []
     for cell in function.__closure__ or ():
         with suppress(ValueError):

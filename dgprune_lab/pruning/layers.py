@@ -1,4 +1,4 @@
-"""The effect of convolutions, normalisations and shuffles on channels."""
+"""Rules for convolutions, normalisations and shuffles: what they do to channels."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from .elements import Marks, varying
 
 if TYPE_CHECKING:
-    from .following import Followed
+    from .channel_trace import ChannelTrace
 
 
-def along(marks: Marks, axis: int) -> Tensor | None:
-    """The label that varies only along this axis, as a vector of ids; None if there is none."""
+def ids_along(marks: Marks, axis: int) -> Tensor | None:
+    """Return the ids of the label that varies only along this axis, as a vector; None if there is none."""
     return next((label.flatten() for label in marks.labels if varying(label) == (axis,)), None)
 
 
-def channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
-    """(C,) ids on an axis of a map; ids that occur at one position of this axis are tied. None if there are none."""
+def channel_ids(trace: ChannelTrace, x: Tensor, *, axis: int) -> Tensor | None:
+    """Return (C,) ids on an axis of a map, after tying ids at the same position of it; None if there are none."""
     for label in trace.marks(x).labels:
         if axis in varying(label):
             flat = label.movedim(axis, -1).reshape(-1, label.shape[axis])
@@ -30,25 +30,25 @@ def channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
     return None
 
 
-def placed(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
-    """A vector of ids as labels of a map with `ndim` axes; no label for None."""
+def as_labels(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
+    """Return a vector of ids as labels along one axis of a map with `ndim` axes; no label for None."""
     return () if ids is None else (ids.view([-1 if k == axis else 1 for k in range(ndim)]),)
 
 
-def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    x, weight, groups, transposed = (given[key] for key in ("input", "weight", "groups", "transposed"))
+def _convolution(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    x, weight, groups, transposed = (args[key] for key in ("input", "weight", "groups", "transposed"))
     applied = x if transposed else output  # the weight is applied at each of its positions
     marks = trace.marks(weight)
     for label in trace.marks(x).labels:
         if 1 not in varying(label):
-            trace.elements.fix(label, trace.why("neighbours" if max(varying(label)) > 1 else "batch"))
+            trace.elements.fix(label, trace.reason("neighbours" if max(varying(label)) > 1 else "batch"))
     depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0] == output.shape[1]
-    if depthwise and along(marks, 0) is None:  # one kernel for all channels, as many as there are
-        ids = channels(trace, x, axis=1)
-        labels = placed(ids, axis=1, ndim=output.ndim)
-        join_vectors(trace, ids, vectors=[given["bias"]])
+    if depthwise and ids_along(marks, 0) is None:  # one kernel shared by all channels
+        ids = channel_ids(trace, x, axis=1)
+        labels = as_labels(ids, axis=1, ndim=output.ndim)
+        join_vectors(trace, ids, vectors=[args["bias"]])
         trace.products.append((applied.numel() * weight[0].numel(), labels))
-        trace.hand_on(x, output, labels)
+        trace.propagate(x, output, labels)
         return
     computed = marks.source is None or any(len(varying(label)) > 1 for label in marks.labels)
     if computed or (groups > 1 and transposed and not depthwise):
@@ -56,34 +56,34 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
         kind = kind if computed else "transposed"
         for tensor in (x, weight):
             trace.fix(tensor, kind)
-        trace.opaque.setdefault(trace.stack[-1][0], (output.shape[1], trace.why(kind)))
+        trace.opaque.setdefault(trace.stack[-1][0], (output.shape[1], trace.reason(kind)))
         return
     assert marks.source is not None
     layer = trace.layer(marks.source)
     rows, columns = (1, 0) if transposed and not depthwise else (0, 1)
-    produced, inputs = along(marks, rows), channels(trace, x, axis=1)
+    produced, inputs = ids_along(marks, rows), channel_ids(trace, x, axis=1)
     trace.uses[marks.source] += applied.shape[2:].numel() * len(x)
     if depthwise:  # its outputs are the same filters as its inputs
         if produced is not None:
             arriving = torch.zeros_like(produced) if inputs is None else inputs
-            trace.elements.join(arriving, produced, reason=trace.why("mixed"))
-        is_layer = marks.source == f"{layer}.weight"  # else a fixed kernel, as those that blur
-        wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer})) if is_layer else trace.marks(x)
+            trace.elements.join(arriving, produced, reason=trace.reason("mixed"))
+        is_layer = marks.source == f"{layer}.weight"  # else a fixed kernel, such as a blur
+        result = Marks(ends=frozenset({layer}), feeds=frozenset({layer})) if is_layer else trace.marks(x)
     else:
         for ids in (produced, inputs) if groups > 1 else ():
             if ids is not None and len(ids) % groups == 0:
                 tie(trace, ids.view(groups, -1), reason="grouped")
-        own = {"axis": columns, "consumed": along(marks, columns), "groups": groups}
-        wrote = mixed(trace, layer, marks.source, kind="conv", x=x, inputs=inputs, **own)
+        own = {"axis": columns, "consumed": ids_along(marks, columns), "groups": groups}
+        result = record_mixing(trace, layer, marks.source, kind="conv", x=x, inputs=inputs, **own)
     if produced is not None:
-        if layer in wrote.ends:
+        if layer in result.ends:
             trace.producers.setdefault(layer, produced)
-        join_vectors(trace, produced, vectors=[given["bias"]])
-    trace.mark(output, replace(wrote, labels=placed(produced, axis=1, ndim=output.ndim)))
+        join_vectors(trace, produced, vectors=[args["bias"]])
+    trace.mark(output, replace(result, labels=as_labels(produced, axis=1, ndim=output.ndim)))
 
 
-def mixed(
-    trace: Followed,
+def record_mixing(
+    trace: ChannelTrace,
     layer: str,
     weight: str,
     *,
@@ -94,9 +94,9 @@ def mixed(
     consumed: Tensor | None,
     groups: int = 1,
 ) -> Marks:
-    """Record a layer whose outputs mix channels of `x`: the input axis of its weight holds the filters that arrive.
+    """Record a layer whose outputs mix the channels of `x`, and return the marks of its output.
 
-    Inputs without an id are not cut. Returns the marks of the layer's output.
+    The input axis of its weight carries the filters of `x`; inputs without an id are not cut.
     """
     trace.mixing.setdefault(layer, kind)
     trace.reads[layer].append(trace.marks(x))
@@ -111,26 +111,26 @@ def mixed(
     return Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
 
 
-def tie(trace: Followed, parts: Tensor, *, reason: str = "mixed") -> None:
-    """Tie the ids (K, C) at equal positions of K parts, of which the called layer lets none be removed alone."""
-    trace.elements.join(parts[:1], parts, reason=trace.why(reason), tie=trace.where())
+def tie(trace: ChannelTrace, parts: Tensor, *, reason: str = "mixed") -> None:
+    """Tie the ids (K, C) at equal positions of K parts, which the current layer lets be removed only together."""
+    trace.elements.join(parts[:1], parts, reason=trace.reason(reason), tie=trace.location())
 
 
-def join_vectors(trace: Followed, ids: Tensor | None, *, vectors: list[Tensor | None]) -> None:
+def join_vectors(trace: ChannelTrace, ids: Tensor | None, *, vectors: list[Tensor | None]) -> None:
     """Tie the elements of biases and scales to the filters that they belong to; without ids they cannot be removed."""
     for vector in vectors:
         own = None if vector is None else next(iter(trace.marks(vector).labels), None)
         if own is not None:
             own = own.flatten()
-            trace.elements.join(torch.zeros_like(own) if ids is None else ids, own, reason=trace.why("mixed"))
+            trace.elements.join(torch.zeros_like(own) if ids is None else ids, own, reason=trace.reason("mixed"))
 
 
-def _batch_norm(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
-    """BatchNorm: scale, shift and statistics of a channel are the same filter as its input and output."""
-    x = given["input"]
-    vectors = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
-    marks, inputs = trace.marks(x), channels(trace, x, axis=1)
-    if given.get("training", given.get("running_mean") is None):
+def _batch_norm(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
+    """Tie the scale, shift and BatchNorm statistics of a channel to its input and output."""
+    x = args["input"]
+    vectors = [args.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
+    marks, inputs = trace.marks(x), channel_ids(trace, x, axis=1)
+    if args.get("training", args.get("running_mean") is None):
         trace.fix(x, "statistics" if marks.source is None else "standardised", along=lambda axes: 1 not in axes)
     join_vectors(trace, inputs, vectors=vectors)
     ends = marks.ends
@@ -141,32 +141,32 @@ def _batch_norm(trace: Followed, *, given: dict[str, Any], output: Any, name: st
         ends = frozenset({layer})
     rest = tuple(label for label in marks.labels if 1 not in varying(label))
     result = output[0] if isinstance(output, (tuple, list)) else output
-    trace.mark(result, replace(marks, ends=ends, labels=(*placed(inputs, axis=1, ndim=x.ndim), *rest)))
+    trace.mark(result, replace(marks, ends=ends, labels=(*as_labels(inputs, axis=1, ndim=x.ndim), *rest)))
 
 
-def _norm(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
-    """LayerNorm and GroupNorm: the channels over which statistics are taken cannot be removed."""
-    x, marks = given["input"], trace.marks(given["input"])
-    if given.get("group") == x.shape[1]:  # one channel in each group: an instance norm
-        _batch_norm(trace, given={**given, "training": False}, output=output, name=name)
+def _norm(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
+    """Refuse the channels over which LayerNorm or GroupNorm takes statistics."""
+    x, marks = args["input"], trace.marks(args["input"])
+    if args.get("group") == x.shape[1]:  # one channel in each group: an instance norm
+        _batch_norm(trace, args={**args, "training": False}, output=output, name=name)
         return
-    axes = range(1, x.ndim) if "group" in given else range(x.ndim - len(given["normalized_shape"]), x.ndim)
+    axes = range(1, x.ndim) if "group" in args else range(x.ndim - len(args["normalized_shape"]), x.ndim)
     trace.fix(x, "statistics", along=lambda own: not set(axes).isdisjoint(own))
     trace.mark(output[0] if isinstance(output, (tuple, list)) else output, marks)
 
 
-def _rearranged(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """Shuffles of channels; pixel shuffles, their inverses and im2col: channels become positions or the reverse.
+def _rearrange(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    """Rearrange labels in channel shuffles, and where channels become positions or back: pixel shuffles and im2col.
 
-    Channels that fill one block of positions are tied, and so are those at the same place in the groups of a shuffle.
+    Channels that fill one block of positions are tied, as are those at the same place in the groups of a shuffle.
     """
-    x = given["self"]
+    x = args["self"]
     axis = x.ndim - 3 if name.startswith("pixel") else 1
-    ids = channels(trace, x, axis=axis)
+    ids = channel_ids(trace, x, axis=axis)
     if ids is None:
         return
     if name == "channel_shuffle":
-        parts = ids.view(given["groups"], -1)
+        parts = ids.view(args["groups"], -1)
         tie(trace, parts)
         new = parts.t().flatten()
     elif name == "pixel_shuffle":
@@ -175,25 +175,25 @@ def _rearranged(trace: Followed, *, given: dict[str, Any], output: Tensor, name:
         new = parts[0]
     else:
         new = ids.repeat_interleave(output.shape[axis] // len(ids))
-    trace.hand_on(x, output, placed(new, axis=axis, ndim=output.ndim))
+    trace.propagate(x, output, as_labels(new, axis=axis, ndim=output.ndim))
 
 
-def _embedding(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    ids = along(trace.marks(given["weight"]), 1)
-    trace.mark(output, Marks(labels=placed(ids, axis=output.ndim - 1, ndim=output.ndim)))
+def _embedding(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    ids = ids_along(trace.marks(args["weight"]), 1)
+    trace.mark(output, Marks(labels=as_labels(ids, axis=output.ndim - 1, ndim=output.ndim)))
 
 
-def _glu(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """Gated linear units: one half of the channels gates the other half, so the halves are tied."""
-    x, axis = given["self"], given.get("dim", -1) % given["self"].ndim
+def _glu(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    """Tie the halves of the channels of a gated linear unit, one of which gates the other."""
+    x, axis = args["self"], args.get("dim", -1) % args["self"].ndim
     labels = []
     for label in trace.marks(x).labels:
         if label.shape[axis] > 1:
             first, second = label.chunk(2, axis)
-            trace.elements.join(first, second, reason="", tie=trace.where())
+            trace.elements.join(first, second, reason="", tie=trace.location())
             label = first
         labels.append(label)
-    trace.hand_on(x, output, labels)
+    trace.propagate(x, output, labels)
 
 
 LAYERS: dict[str, Callable[..., None]] = {
@@ -203,7 +203,7 @@ LAYERS: dict[str, Callable[..., None]] = {
     ),
     **dict.fromkeys(("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "batch_norm"), _batch_norm),
     **dict.fromkeys(("native_layer_norm", "native_group_norm", "_fused_rms_norm"), _norm),
-    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle", "im2col", "channel_shuffle"), _rearranged),
+    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle", "im2col", "channel_shuffle"), _rearrange),
     "embedding": _embedding,
     "glu": _glu,
 }

@@ -1,4 +1,4 @@
-"""What a choice of filters must respect besides its ratio: layers with a ratio of their own, a cap, filters by hand."""
+"""Limits on pruning besides the ratio: ratios of single layers, a cap on all layers, filters set by hand."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Limits:
 
     Attributes:
         ratios: group -> the share of its filters that is removed, whatever the others lose.
-        most: largest share of its filters that any layer may lose.
+        max_ratio: largest share of its filters that any layer may lose.
         remove, keep: group -> (C,) bool, True for filters that are removed, or kept, whatever their score.
     """
 
     ratios: Mapping[str, float] = field(default_factory=dict)
-    most: float = 1.0
+    max_ratio: float = 1.0
     remove: Mapping[str, Tensor] = field(default_factory=dict)
     keep: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -34,9 +34,9 @@ class Limits:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for equal limits."""
+        """Cache key: equal for equal limits."""
         flags = tuple(column.numpy().tobytes() for column in (*self.remove.values(), *self.keep.values()))
-        return (*sorted(self.ratios.items()), self.most, *(flags if self.forced else ()))
+        return (*sorted(self.ratios.items()), self.max_ratio, *(flags if self.forced else ()))
 
     @classmethod
     def of(
@@ -48,7 +48,7 @@ class Limits:
         remove: Mapping[str, Any] | None,
         keep: Mapping[str, Any] | None,
     ) -> Limits:
-        """Return the limits that the arguments of `allocate` stand for.
+        """Build the limits from the arguments of `allocate`.
 
         Raises:
             DgpruneError: an unknown layer or filter; one group of filters with two ratios; a ratio above the cap;
@@ -56,22 +56,22 @@ class Limits:
         """
         if not (layers or remove or keep) and max_layer_ratio is None:
             return cls()
-        most = 1.0 if max_layer_ratio is None else max_layer_ratio
+        max_ratio = 1.0 if max_layer_ratio is None else max_layer_ratio
         ratios = own_ratios(graph, layers or {})
         for name, ratio in ratios.items():
-            if ratio > most:
+            if ratio > max_ratio:
                 raise DgpruneError(
-                    f"layers= asks to remove {ratio:g} of layer {name!r}, more than max_layer_ratio={most:g} allows; "
-                    "change one of them."
+                    f"layers= asks to remove {ratio:g} of layer {name!r}, more than max_layer_ratio={max_ratio:g} "
+                    "allows; change one of them."
                 )
         removed, kept = forced_filters(graph, remove=remove, keep=keep)
-        return cls(ratios=ratios, most=most, remove=removed, keep=kept)
+        return cls(ratios=ratios, max_ratio=max_ratio, remove=removed, keep=kept)
 
 
 def own_ratios(graph: FilterGraph, layers: Mapping[str, float]) -> dict[str, float]:
     """Return group -> its own ratio, from names of layers and patterns ("layer1.*") of such names.
 
-    The name of any layer that produces a group stands for the whole group. A name goes before a pattern.
+    The name of any layer that produces a group stands for the whole group. A name takes precedence over a pattern.
 
     Raises:
         DgpruneError: a name or pattern that fits no group; layers of one group with different ratios.
@@ -96,10 +96,10 @@ def _is_pattern(name: str) -> bool:
 
 
 def _groups_of(graph: FilterGraph, name: str) -> list[str]:
-    """Names of the groups that a layer, or the layers that fit a pattern, produce."""
-    fits = fnmatchcase if _is_pattern(name) else str.__eq__
+    """Return the names of the groups that a layer, or the layers that match a pattern, produce."""
+    matches = fnmatchcase if _is_pattern(name) else str.__eq__
     groups = [
-        group.name for group in graph.groups if any(fits(layer, name) for layer in (group.name, *group.producers))
+        group.name for group in graph.groups if any(matches(layer, name) for layer in (group.name, *group.producers))
     ]
     if not groups and (why := graph.refused.get(name)):
         raise DgpruneError(f"layers: the filters of layer {name!r} cannot be pruned: {why.rstrip('.')}. Leave it out.")

@@ -1,4 +1,4 @@
-"""The effect of operations that move elements: labels are moved in the same way, and parts that are alike are tied."""
+"""Rules for operations that move elements: labels move in the same way, and equal parts are tied."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from torch import Tensor
 from .elements import PADDING, Marks, compact, tensors_of, varying
 
 if TYPE_CHECKING:
-    from .following import Followed
+    from .channel_trace import ChannelTrace
 
-_MOST = 2**25  # elements of a map whose labels are moved one by one
+_MAX_ELEMENTS = 2**25  # of a map whose labels are moved element by element
 
 
-def moved(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) -> None:
-    """Operations that move elements: the labels are moved in the same way."""
-    x, rest = given["self"], {name: value for name, value in given.items() if name != "self"}
+def move_labels(trace: ChannelTrace, func: Any, *, args: dict[str, Any], output: Tensor) -> None:
+    """Move the labels as the operation moves the elements."""
+    x, rest = args["self"], {name: value for name, value in args.items() if name != "self"}
     labels = []
     for label in trace.marks(x).labels:
-        moved = func(label.expand(x.shape), **rest)
-        new = compact(moved)
+        shifted = func(label.expand(x.shape), **rest)
+        new = compact(shifted)
         if func._schema.name == "aten::slice":
             _tie_slices(trace, label, slice_=rest)
         if varying(new):
             labels.append(new)
-    trace.hand_on(x, output, labels)
+    trace.propagate(x, output, labels)
 
 
-def picked(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) -> None:
-    """Operations that pick elements by number: along other axes than that of the channels the labels are moved."""
-    x = given["self"]
-    rest = {name: _on_cpu(value) for name, value in given.items() if name != "self"}
-    picked = [axis for axis, index in enumerate(given.get("indices", ())) if index is not None]
-    picked = picked or [given["dim"] % x.ndim]
-    fits = x.numel() <= _MOST and not any(t.dtype == torch.bool for t in tensors_of(given))
-    none_moves = trace.marks(x).source is not None or not fits
-    labels = trace.fix(x, "picked", along=lambda axes: none_moves or not set(picked).isdisjoint(axes))
+def pick_labels(trace: ChannelTrace, func: Any, *, args: dict[str, Any], output: Tensor) -> None:
+    """Pick labels as the operation picks elements by index; channels on the indexed axes cannot be removed."""
+    x = args["self"]
+    rest = {name: _on_cpu(value) for name, value in args.items() if name != "self"}
+    indexed = [axis for axis, index in enumerate(args.get("indices", ())) if index is not None]
+    indexed = indexed or [args["dim"] % x.ndim]
+    is_exact = x.numel() <= _MAX_ELEMENTS and not any(t.dtype == torch.bool for t in tensors_of(args))
+    fix_all = trace.marks(x).source is not None or not is_exact
+    labels = trace.fix(x, "picked", along=lambda axes: fix_all or not set(indexed).isdisjoint(axes))
     new = [compact(func(label.expand(x.shape), **rest)) for label in labels]
-    trace.hand_on(x, output, filter(varying, new))
+    trace.propagate(x, output, filter(varying, new))
 
 
 def _on_cpu(value: Any) -> Any:
@@ -49,7 +49,7 @@ def _on_cpu(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
-def _tie_slices(trace: Followed, label: Tensor, *, slice_: dict[str, Any]) -> None:
+def _tie_slices(trace: ChannelTrace, label: Tensor, *, slice_: dict[str, Any]) -> None:
     """Tie the equal parts (halves, every other channel) into which slices divide a channel axis."""
     axis = slice_.get("dim", 0) % label.ndim
     size = label.shape[axis]
@@ -62,57 +62,55 @@ def _tie_slices(trace: Followed, label: Tensor, *, slice_: dict[str, Any]) -> No
         _tie_parts(trace, label, axis=axis, length=length)
 
 
-def _tie_parts(trace: Followed, label: Tensor, *, axis: int, length: int, inner: bool = False) -> None:
+def _tie_parts(trace: ChannelTrace, label: Tensor, *, axis: int, length: int, inner: bool = False) -> None:
     """Tie equal positions in all parts of an axis; with `inner`, tie all positions within each part."""
     parts = label.unflatten(axis, (-1, length))
     first = parts.narrow(axis + 1, 0, 1) if inner else parts.narrow(axis, 0, 1)
-    trace.elements.join(first, parts, reason=trace.why("mixed"), tie=trace.where())
+    trace.elements.join(first, parts, reason=trace.reason("mixed"), tie=trace.location())
 
 
-def reshaped(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """Reshapes: where an axis is split in two, filters at the same inner position are tied.
+def reshape_labels(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    """Reshape the labels; where an axis is split in two, tie filters at the same inner position.
 
-    So the outer number is taken to be written in the code, as in a shuffle of groups; in the layers `trace.pairs` it is
-    the inner one, as in a maximum over pairs of channels.
+    This assumes that the outer size is fixed in the code, as in a shuffle of groups; in the layers `trace.pairs` the
+    inner size is, as in a maximum over pairs of channels.
     """
-    x, labels = given["self"], []
+    x, labels = args["self"], []
     for label in trace.marks(x).labels:
-        if x.numel() > _MOST:
-            trace.fix(x, "large", detail=f"{_MOST:,}")
+        if x.numel() > _MAX_ELEMENTS:
+            trace.fix(x, "large", detail=f"{_MAX_ELEMENTS:,}")
             continue
         new = compact(label.expand(x.shape).reshape(output.shape))
         if len(varying(new)) > 1 and len(varying(label)) == 1 and new.numel() == label.numel():
             flat = new.reshape(-1, new.shape[varying(new)[-1]])
-            flat = flat.t() if trace.where() in trace.pairs else flat
-            trace.elements.join(flat[:1], flat, reason="", tie=trace.where())
+            flat = flat.t() if trace.location() in trace.pairs else flat
+            trace.elements.join(flat[:1], flat, reason="", tie=trace.location())
         if any(varying(new) == varying(other) for other in labels) and trace.marks(x).source is None:
-            trace.elements.fix(label, trace.why("merged"))
+            trace.elements.fix(label, trace.reason("merged"))
         elif varying(new):
             labels.append(new)
-    trace.hand_on(x, output, labels)
+    trace.propagate(x, output, labels)
 
 
-def _padded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """Padding: padded channels get no id of their own; padding of other axes changes nothing."""
-    labels, ends = [], given["pad"]
-    for label in trace.marks(given["self"]).labels:
+def _pad(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    """Pad the labels: padded channels get no id; padding of other axes changes nothing."""
+    labels, ends = [], args["pad"]
+    for label in trace.marks(args["self"]).labels:
         own = [(ends[2 * k], ends[2 * k + 1]) for k in range(len(ends) // 2)]
         pads = [end for k, pair in enumerate(own) for end in (pair if label.shape[-1 - k] > 1 else (0, 0))]
         labels.append(torch.nn.functional.pad(label, pads, value=PADDING))
-    trace.hand_on(given["self"], output, labels)
+    trace.propagate(args["self"], output, labels)
 
 
-def _expanded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    labels = (
-        label.view((1,) * (output.ndim - label.ndim) + label.shape) for label in trace.marks(given["self"]).labels
-    )
-    trace.hand_on(given["self"], output, labels)
+def _expand(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    labels = (label.view((1,) * (output.ndim - label.ndim) + label.shape) for label in trace.marks(args["self"]).labels)
+    trace.propagate(args["self"], output, labels)
 
 
-def _split(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
-    """Splits of an axis: if the parts are equal, equal positions of the parts are tied."""
-    x, outputs = given["self"], list(tensors_of(output))
-    axis = given.get("dim", 0) % x.ndim
+def _split(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
+    """Split the labels along an axis; if the parts have equal sizes, tie equal positions."""
+    x, outputs = args["self"], list(tensors_of(output))
+    axis = args.get("dim", 0) % x.ndim
     unbind = name == "unbind"
     sizes = [1 if unbind else part.shape[axis] for part in outputs]
     parts: list[list[Tensor]] = [[] for _ in outputs]
@@ -125,43 +123,43 @@ def _split(trace: Followed, *, given: dict[str, Any], output: Any, name: str) ->
             new = compact(piece.squeeze(axis) if unbind else piece)
             parts[k] += [new] if varying(new) else []
     for part, labels in zip(outputs, parts, strict=True):
-        trace.hand_on(x, part, labels)
+        trace.propagate(x, part, labels)
 
 
-def _concatenated(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
-    tensors = [t for t in given["tensors"] if not (t.ndim == 1 and t.numel() == 0)]
-    axis = given.get("dim", 0) % output.ndim
-    marks, found = [trace.marks(t) for t in tensors], {}
+def _concatenate(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
+    tensors = [t for t in args["tensors"] if not (t.ndim == 1 and t.numel() == 0)]
+    axis = args.get("dim", 0) % output.ndim
+    marks, joined = [trace.marks(t) for t in tensors], {}
     own = [[label.unsqueeze(axis) for label in m.labels] if name == "stack" else list(m.labels) for m in marks]
     shapes = [(*t.shape[:axis], 1, *t.shape[axis:]) if name == "stack" else tuple(t.shape) for t in tensors]
-    reason = trace.why("mixed")
-    kinds = {varying(label) for labels in own for label in labels}
-    for kind in kinds:
-        if axis not in kind and tuple(sorted({*kind, axis})) in kinds:
+    reason = trace.reason("mixed")
+    axis_sets = {varying(label) for labels in own for label in labels}
+    for axes in axis_sets:
+        if axis not in axes and tuple(sorted({*axes, axis})) in axis_sets:
             continue
         pieces = []
         for labels, shape in zip(own, shapes, strict=True):
-            size = [shape[k] if k in (*kind, axis) else 1 for k in range(output.ndim)]
-            label = next((each for each in labels if set(varying(each)) <= {*kind, axis}), None)
+            size = [shape[k] if k in (*axes, axis) else 1 for k in range(output.ndim)]
+            label = next((each for each in labels if set(varying(each)) <= {*axes, axis}), None)
             missing = torch.zeros(size, dtype=torch.long)
             pieces.append(missing if label is None else label.expand(size))
-        rest = [k for k in kind if k != axis]
+        rest = [k for k in axes if k != axis]
         first = next((piece.narrow(axis, 0, 1) for piece in pieces if bool(piece.any())), None)
-        if rest and axis not in kind and first is not None:  # other channels than those that are concatenated
+        if rest and axis not in axes and first is not None:  # other channels than those that are concatenated
             for piece in pieces:
                 trace.elements.join(first.expand_as(piece), piece, reason=reason)
             pieces = [first]
         new = compact(torch.cat(pieces, axis))
         if varying(new):
-            found[varying(new)] = new
-    ends, feeds = (frozenset().union(*(getattr(m, what) for m in marks)) for what in ("ends", "feeds"))
-    trace.mark(output, Marks(labels=tuple(found.values()), ends=ends, feeds=feeds))
+            joined[varying(new)] = new
+    ends, feeds = (frozenset().union(*(getattr(m, field) for m in marks)) for field in ("ends", "feeds"))
+    trace.mark(output, Marks(labels=tuple(joined.values()), ends=ends, feeds=feeds))
 
 
 MOVES: dict[str, Callable[..., None]] = {
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), reshaped),
-    "expand": _expanded,
-    "constant_pad_nd": _padded,
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), reshape_labels),
+    "expand": _expand,
+    "constant_pad_nd": _pad,
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind"), _split),
-    **dict.fromkeys(("cat", "stack"), _concatenated),
+    **dict.fromkeys(("cat", "stack"), _concatenate),
 }

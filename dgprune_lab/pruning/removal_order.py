@@ -1,4 +1,4 @@
-"""In which order the prunable units of a network are removed, and how many of them reach a ratio."""
+"""The order in which the prunable units of a network are removed, and how many of them reach a ratio."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Order:
         filters: (U,) number of filters in each unit.
         starts: group -> global number of its first unit.
         total: number of all units, including those that are never removed.
-        own: how many units at the start are those of layers with a ratio of their own.
-        fixed: how many units at the start are always removed: these, then the filters removed by hand.
-        blocked: layer -> the next unit that only its own ratio, or the cap, keeps from being removed (its global
-            number), and the share of the layer that would be removed with it.
+        own: number of units at the start that belong to layers with a ratio of their own.
+        fixed: number of units at the start that are always removed: those, then the filters removed by hand.
+        blocked: layer -> (global number of the next unit that only the layer's ratio or the cap protects, share of the
+            layer that is removed once this unit is).
     """
 
     graph: FilterGraph = field(repr=False)
@@ -49,7 +49,7 @@ class Order:
     blocked: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     def count(self, ratio: float, budget: Budget) -> int:
-        """Return how many units are removed at this ratio, at least those that always are."""
+        """Return how many units are removed at this ratio, at least the `fixed` ones."""
         if budget == "filters" and self.share is not None:
             return int((self.share <= ratio + 1e-9).sum())
         if budget == "filters":
@@ -57,12 +57,12 @@ class Order:
         low, high = self.fixed, len(self.units)
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._fits(self.units[:middle], ratio, budget) else (low, middle - 1)
+            low, high = (middle, high) if self._is_within(self.units[:middle], ratio, budget) else (low, middle - 1)
         return low
 
     def keep(self, count: int) -> dict[str, Tensor]:
         """Return group -> (C,) bool: the filters that stay once the first `count` units are removed."""
-        return self._without(self.units[:count])
+        return self._keep_without(self.units[:count])
 
     def possible(self, budget: Budget) -> tuple[float, float]:
         """Return the smallest and the largest ratio that can be achieved within the limits."""
@@ -71,45 +71,45 @@ class Order:
         return low, high
 
     def check(self, ratio: float, budget: Budget, *, limits: Limits) -> None:
-        """Refuse a ratio that the layers' own ratios exceed, or from which they or the cap on layers hold it back.
+        """Refuse a ratio that the layers' own ratios exceed, or that these or the cap make unreachable.
 
         Raises:
-            DgpruneError: the message says which of them, and which ratios are possible.
+            DgpruneError: the message names the cause and the possible ratios.
         """
-        if self.own and not self._fits(self.units[: self.own], ratio, budget):
+        if self.own and not self._is_within(self.units[: self.own], ratio, budget):
             causes, what = ["layers="], "alone removes more"
-        elif held := self._held_back(ratio, budget):
-            capped = not set(held) <= set(limits.ratios)
-            causes = ["layers="] * any(name in limits.ratios for name in held)
-            causes += [f"max_layer_ratio={limits.most:g}"] * capped
+        elif blocked := self._blocked_layers(ratio, budget):
+            capped = not set(blocked) <= set(limits.ratios)
+            causes = ["layers="] * any(name in limits.ratios for name in blocked)
+            causes += [f"max_layer_ratio={limits.max_ratio:g}"] * capped
             what = "protects the rest" if len(causes) == 1 else "protect the rest"
         else:
             return
         low, high = self.possible(budget)
-        least, most = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
-        wanted = f"a ratio from {least:g} to {most:g}" if least < most else f"ratio={least:g}"
+        lowest, highest = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
+        advice = f"a ratio from {lowest:g} to {highest:g}" if lowest < highest else f"ratio={lowest:g}"
         raise DgpruneError(
-            f"ratio={ratio:g} of all {budget} cannot be reached: {' and '.join(causes)} {what}. Ask for {wanted}, or "
+            f"ratio={ratio:g} of all {budget} cannot be reached: {' and '.join(causes)} {what}. Ask for {advice}, or "
             f"change {' and '.join(causes)}."
         )
 
-    def _held_back(self, ratio: float, budget: Budget) -> list[str]:
-        """The layers of which one more unit would go if only the limits on layers let it."""
+    def _blocked_layers(self, ratio: float, budget: Budget) -> list[str]:
+        """Return the layers that could lose one more unit at this ratio if their limits allowed it."""
         if budget == "filters" and self.share is not None:
             return [name for name, (_, share) in self.blocked.items() if share <= ratio + 1e-9]
-        if not self.blocked or not self._fits(self.units, ratio, budget):
+        if not self.blocked or not self._is_within(self.units, ratio, budget):
             return []
         more = {name: torch.cat([self.units, torch.tensor([unit])]) for name, (unit, _) in self.blocked.items()}
-        return [name for name, units in more.items() if self._fits(units, ratio, budget)]
+        return [name for name, units in more.items() if self._is_within(units, ratio, budget)]
 
-    def _fits(self, units: Tensor, ratio: float, budget: Budget) -> bool:
+    def _is_within(self, units: Tensor, ratio: float, budget: Budget) -> bool:
         return self._removed(units, budget) <= ratio * getattr(self.graph.full, budget) + 1e-6
 
     def _removed(self, units: Tensor, budget: Budget) -> int:
-        """How many filters, parameters or MACs go with these units."""
-        return getattr(self.graph.full, budget) - getattr(self.graph.cost(self._without(units)), budget)
+        """Return how many filters, parameters or MACs are removed with these units."""
+        return getattr(self.graph.full, budget) - getattr(self.graph.cost(self._keep_without(units)), budget)
 
-    def _without(self, units: Tensor) -> dict[str, Tensor]:
+    def _keep_without(self, units: Tensor) -> dict[str, Tensor]:
         kept = torch.ones(self.total, dtype=torch.bool)
         kept[units] = False
         filters = {}
@@ -122,7 +122,7 @@ class Order:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Layer:
-    """The units of one layer, numbered within it; in arrays, as an operation on few numbers takes a fifth of the time.
+    """The units of one layer, numbered within it; NumPy takes a fifth of torch's time on so few numbers.
 
     Attributes:
         mean, filters: (U,) mean score and number of filters of each unit.
@@ -141,12 +141,12 @@ class _Layer:
 
 
 def removal_order(scores: Scores, *, scope: Scope, limits: Limits = _UNLIMITED) -> Order:
-    """Return the removal order of the units by their mean score, in the whole network or as ranks within each layer.
+    """Return the removal order of the units by mean score: of the whole network, or as ranks within each layer.
 
     Raises:
         DgpruneError: limits that contradict each other within a layer.
     """
-    layers = {group.name: _layer(scores, group, limits) for group in scores.graph.groups}
+    layers = {group.name: _rank_layer(scores, group, limits) for group in scores.graph.groups}
     starts, total = {}, 0
     for name, layer in layers.items():
         starts[name], total = total, total + len(layer.mean)
@@ -173,42 +173,42 @@ def removal_order(scores: Scores, *, scope: Scope, limits: Limits = _UNLIMITED) 
 
 
 def cached_order(scores: Scores, *, scope: Scope, limits: Limits) -> Order:
-    """`removal_order`, cached on the scores, which never change: a slider asks for many ratios of the same scores."""
+    """Return `removal_order`, cached on the scores, which never change: a slider tries many ratios of one score."""
     cached, key = scores.__dict__.setdefault("_orders", {}), (scope, *limits.key)
     order = cached.get(key)
     if order is None:
         order = removal_order(scores, scope=scope, limits=limits)
-        while len(cached) > 7:  # a layer's handle that is dragged sets new limits at every move
+        while len(cached) > 7:  # dragging a layer's handle sets new limits at every move
             cached.pop(next(iter(cached)), None)
         cached[key] = order
     return order
 
 
-def _layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
-    """The units of one layer under the limits: removed by hand first, kept by hand last, by score between."""
+def _rank_layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
+    """Rank the units of one layer: those removed by hand first, those kept by hand last, by score between."""
     name, units = group.name, group.units.numpy()
     size = np.bincount(units)
     mean = np.bincount(units, weights=scores.values[name].double().numpy()) / size
-    out, stay = np.zeros((2, len(size)), dtype=bool)
-    for marked, by_hand in ((out, limits.remove), (stay, limits.keep)):
+    removed, kept = np.zeros((2, len(size)), dtype=bool)
+    for mask, by_hand in ((removed, limits.remove), (kept, limits.keep)):
         if name in by_hand:
-            marked[units[by_hand[name].numpy()]] = True
-    ranked = np.lexsort((mean, stay.astype(int) - out))
+            mask[units[by_hand[name].numpy()]] = True
+    ranked = np.lexsort((mean, kept.astype(int) - removed))
     share = np.empty(len(size))
     share[ranked] = size[ranked].cumsum() / group.filters
-    movable = ~stay
+    movable = ~kept
     movable[ranked[-1]] = False  # the last unit: a layer is never emptied
     own = limits.ratios.get(name)
-    within = share <= (limits.most if own is None else own) + 1e-9
-    _check_by_hand(group, limits, lost=float(share[out].max(initial=0.0)), kept=bool((within & stay).any()))
-    fixed = out if own is None else within & movable
-    blocked = ranked[(movable & ~within)[ranked]]
+    allowed = share <= (limits.max_ratio if own is None else own) + 1e-9
+    _check_by_hand(group, limits, lost=float(share[removed].max(initial=0.0)), kept=bool((allowed & kept).any()))
+    fixed = removed if own is None else allowed & movable
+    blocked = ranked[(movable & ~allowed)[ranked]]
     return _Layer(
         mean=mean,
         filters=size,
         share=share,
         fixed=fixed,
-        free=movable & within & ~out & (own is None),
+        free=movable & allowed & ~removed & (own is None),
         blocked=(int(blocked[0]), float(share[blocked[0]])) if len(blocked) else None,
     )
 
@@ -216,10 +216,10 @@ def _layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
 def _check_by_hand(group: FilterGroup, limits: Limits, *, lost: float, kept: bool) -> None:
     """Refuse filters by hand that contradict the layer's own ratio, or the cap on every layer."""
     own, layer = limits.ratios.get(group.name), f"layer {group.name!r}"
-    if lost > limits.most + 1e-9:
+    if lost > limits.max_ratio + 1e-9:
         raise DgpruneError(
-            f"remove= names {lost:.1%} of the filters of {layer}, more than max_layer_ratio={limits.most:g} allows; "
-            "change one of them."
+            f"remove= names {lost:.1%} of the filters of {layer}, more than max_layer_ratio={limits.max_ratio:g} "
+            "allows; change one of them."
         )
     if own is not None and (lost > own + 1e-9 or kept):
         what = f"remove= names {lost:.1%} of its filters" if lost > own + 1e-9 else "keep= leaves too few to remove"

@@ -1,4 +1,4 @@
-"""Mask -> a smaller network, a masked network."""
+"""Pruning and masking: a mask -> a smaller network, or one with zeros."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _thread = threading.local()
 
 @public
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
-    """Return a new, physically smaller network without the removed filters; the argument stays unchanged.
+    """Return a new, physically smaller network without the removed filters; `model` stays unchanged.
 
-    Every tensor on which filters lie is cut by one `index_select` per axis; all others are copied, so nothing is
+    Every tensor that carries filters is cut by one `index_select` per axis; all others are copied, so nothing is
     shared. The provenance is copied too (`provenance_of`).
 
     Raises:
@@ -48,8 +48,7 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
 
     Parameters that lose nothing share their memory with `model`, and so do large ones that lose only their first or
     last filters; with `share=False` all are copied. Copying would be most of the work (the second linear layer of a
-    VGG-16 has 17 million parameters).
-    Buffers are always copied, so BatchNorm statistics can be re-estimated.
+    VGG-16 has 17 million parameters). Buffers are always copied, so BatchNorm statistics can be re-estimated.
     """
     graph = mask.graph
     vector = graph.vector(mask.keep)
@@ -62,26 +61,26 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     blocks = _block_lengths(graph)
     cut_names: set[str] = set()
 
-    def cut(name: str, tensor: Tensor) -> Tensor:
+    def cut_tensor(name: str, tensor: Tensor) -> Tensor:
         axes = graph.cuts.get(name, ())
         if axes:
             _check_shape(name, tensor, expected=graph.shapes[name][0], model=model)
             cut_names.add(name)
-            axes = [(axis, which) for axis, which in axes if is_cut[which]]
+            axes = [(axis, slot) for axis, slot in axes if is_cut[slot]]
         if is_large(tensor):
-            if share and name in graph.parameters and all(_is_run(on_cpu[which]) for _, which in axes):
-                for axis, which in axes:  # only ends are cut: a part of the tensor, not copied
-                    tensor = tensor.narrow(axis, int(on_cpu[which][0]), len(kept[which]))
+            if share and name in graph.parameters and all(_is_run(on_cpu[slot]) for _, slot in axes):
+                for axis, slot in axes:  # only ends are cut: a view, no copy
+                    tensor = tensor.narrow(axis, int(on_cpu[slot][0]), len(kept[slot]))
                 return tensor
             if [axis for axis, _ in axes] == [0, 1]:
-                rows, columns = (which for _, which in axes)
+                rows, columns = (slot for _, slot in axes)
                 return _select_both(tensor, kept[rows], kept[columns], block=blocks[columns])
         # Axis 0 first: it copies whole rows, so the other axes gather less.
-        for k, (axis, which) in enumerate(axes, start=1):
-            tensor = _select(tensor, kept[which], axis=axis, block=blocks[which], last=k == len(axes))
+        for k, (axis, slot) in enumerate(axes, start=1):
+            tensor = _select(tensor, kept[slot], axis=axis, block=blocks[slot], last=k == len(axes))
         return tensor if axes or (share and name in graph.parameters) else tensor.clone()
 
-    small = rebuild(model, cut)
+    small = rebuild(model, cut_tensor)
     for name in graph.axes:
         if name not in cut_names:
             _check_shape(name, None, expected=graph.shapes[name][0], model=model)
@@ -123,30 +122,30 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 
 @contextmanager
 def zeroing(model: nn.Module, mask: Mask, *, renew: Callable[[Tensor], object] | None = None) -> Iterator[None]:
-    """Within the block, the entries of a network's own tensors that `masked` sets to zero are zero; then as before.
+    """Zero within the block, in the network itself, the entries that `masked` sets to zero; then restore them.
 
-    With `renew`, large parts of weights are not saved; afterwards `renew` fills these weights with new values.
+    With `renew`, large parts of weights are not restored; `renew` fills these weights with new values instead.
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     vector = mask.graph.vector(mask.keep)
-    before: list[tuple[Tensor, int, Tensor, Tensor]] = []
-    lost: dict[str, Tensor] = {}
+    saved: list[tuple[Tensor, int, Tensor, Tensor]] = []
+    unsaved: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, axes in mask.graph.axes.items():
             for axis, ids in () if name.endswith("running_var") else axes.items():
-                tensor, gone = tensors[name], (~vector[ids]).nonzero().flatten().to(tensors[name].device)
-                if renew is None or not is_large(tensor.narrow(axis, 0, len(gone))):
-                    before.append((tensor, axis, gone, tensor.index_select(axis, gone)))
+                tensor, removed = tensors[name], (~vector[ids]).nonzero().flatten().to(tensors[name].device)
+                if renew is None or not is_large(tensor.narrow(axis, 0, len(removed))):
+                    saved.append((tensor, axis, removed, tensor.index_select(axis, removed)))
                 else:
-                    lost[name] = tensor
-                tensor.index_fill_(axis, gone, 0)
+                    unsaved[name] = tensor
+                tensor.index_fill_(axis, removed, 0)
         try:
             yield
         finally:
-            for tensor, axis, gone, values in reversed(before):
-                tensor.index_copy_(axis, gone, values)
+            for tensor, axis, removed, values in reversed(saved):
+                tensor.index_copy_(axis, removed, values)
             if renew is not None:
-                for tensor in lost.values():
+                for tensor in unsaved.values():
                     renew(tensor)
 
 
@@ -165,7 +164,7 @@ class _Keep(nn.Module):
 
 
 def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
-    """(tensor name, bool that broadcasts to the tensor) for every tensor on which filters lie, except variances."""
+    """Yield (tensor name, bool that broadcasts to it) for each tensor that carries filters, except variances."""
     graph, vector = mask.graph, mask.graph.vector(mask.keep)
     for name, axes in graph.axes.items():
         if name.endswith("running_var"):
@@ -180,13 +179,13 @@ def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
 def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...], model: nn.Module) -> None:
     """Refuse a tensor that is missing or has another shape than the mask was made for."""
     if tensor is None:
-        names = [one for one, _ in model.named_parameters()]
+        names = [key for key, _ in model.named_parameters()]
         advice = "Make a mask for it: dg.allocate(study.score(...), ratio=...), with a study of this network."
-        if any("parametrizations." in one for one in names):
+        if any("parametrizations." in key for key in names):
             advice = (
                 "A network that is masked already takes no second mask; compose them with mask.then, on the original."
             )
-        elif wrapped := next((one for one in names if one.endswith(f".{name}")), ""):
+        elif wrapped := next((key for key in names if key.endswith(f".{name}")), ""):
             advice = (
                 f"It has {wrapped}: pass the network inside, its submodule {wrapped.removesuffix(name).rstrip('.')!r}."
             )
@@ -198,7 +197,7 @@ def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...],
 
 
 def _block_lengths(graph: FilterGraph) -> list[int]:
-    """For each of `graph.distinct`, the length of its runs of equal ids (49 for flattened 7 x 7 maps); 1 = no runs."""
+    """Return the length of runs of equal ids in each of `graph.distinct`: 49 for flattened 7 x 7 maps, 1 for none."""
     if "_blocks" not in graph.__dict__:
         graph.__dict__["_blocks"] = [_block_length(ids) for ids in graph.distinct]
     return graph.__dict__["_blocks"]
@@ -227,18 +226,18 @@ def _select(tensor: Tensor, index: Tensor, *, axis: int, block: int, last: bool)
 
 
 def _select_both(tensor: Tensor, rows: Tensor, columns: Tensor, *, block: int) -> Tensor:
-    """The kept positions on the first two axes, at once, so that nothing but the result is made."""
+    """Select positions on the first two axes at once, so that only the result is allocated."""
     blocks = tensor.unflatten(1, (-1, block))
     rows, columns = rows.to(tensor.device), (columns[::block] // block).to(tensor.device)
     return blocks[rows[:, None], columns].flatten(1, 2)
 
 
 def _scratch(shape: list[int], dtype: torch.dtype) -> Tensor:
-    """A tensor that this thread reuses, so the next call overwrites it: new memory costs more than copying into it."""
+    """Return a buffer that the thread's next call overwrites: allocating memory costs more than copying into it."""
     count = math.prod(shape)
     buffer: Tensor | None = getattr(_thread, "scratch", None)
     if buffer is None or buffer.dtype != dtype or buffer.shape[0] < count:
-        with torch.inference_mode(False):  # one made in inference mode could not be written outside it
+        with torch.inference_mode(False):  # a tensor made in inference mode cannot be written outside it
             buffer = torch.empty(count, dtype=dtype)
         _thread.scratch = buffer
     return buffer[:count].view(shape)

@@ -1,4 +1,4 @@
-"""How a network runs: which layers, in what order; and the refusal of networks that cannot be followed."""
+"""How a network runs: which layers, in what order; refusal of networks that cannot be traced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..core import BATCHNORM, DgpruneError, note
 from .copies import is_large, tensors_of_layer
-from .refusals import does_not_run
+from .refusals import input_error
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
@@ -52,7 +52,7 @@ def run_order(model: nn.Module, example: Tensor) -> dict[str, int]:
     except DgpruneError:
         raise
     except Exception as error:
-        raise does_not_run(error, model, images=example) from error
+        raise input_error(error, model, images=example) from error
     return order
 
 
@@ -68,15 +68,15 @@ class _InParts(TorchFunctionMode):
 
 
 def in_parts(model: nn.Module) -> AbstractContextManager[object]:
-    """Return a context in which convolutions with large weights compute one part of their filters after another.
+    """Return a context in which convolutions with large weights compute their filters in parts, to save memory.
 
-    A convolution on a CPU copies its weight into another order; in parts, only a part is copied at a time.
+    A convolution on a CPU copies its weight into another layout; in parts, it copies one part at a time.
     """
     return _InParts() if any(map(is_large, model.parameters())) else nullcontext()
 
 
 def autograd_nodes(ends: Iterable[Any], *, wanted: Callable[[Any], bool] = lambda _: True) -> Iterator[Any]:
-    """Yield each node of PyTorch's autograd graph once, from these nodes back, going only through `wanted` ones."""
+    """Yield each node of PyTorch's autograd graph once, backwards from `ends`, through `wanted` nodes only."""
     queue, seen = list(ends), {None}
     while queue:
         if (node := queue.pop()) not in seen:
@@ -119,11 +119,11 @@ def refuse_wrappers(model: nn.Module) -> None:
 
 
 def note_probabilities(model: nn.Module, images: Tensor) -> None:
-    """Note a network that ends in a softmax or sigmoid, as its loss is computed from logits."""
+    """Note that a network ends in a softmax or sigmoid, since losses are computed from logits."""
     with torch.enable_grad():
         try:
             output = model(images * images.new_ones((), requires_grad=True))
-        except Exception:  # whether it runs at all is not asked here
+        except Exception:  # whether the network runs is checked elsewhere
             return
     end = output.grad_fn.name() if isinstance(output, Tensor) and output.grad_fn is not None else ""
     if kind := next((kind for kind in ("Softmax", "Sigmoid") if end.startswith(kind)), ""):
@@ -135,7 +135,7 @@ def note_probabilities(model: nn.Module, images: Tensor) -> None:
 
 
 def note_batch_statistics(model: nn.Module) -> None:
-    """Note the BatchNorm layers that use the statistics of each batch in eval mode too."""
+    """Note BatchNorm layers that use the statistics of each batch in eval mode too."""
     names = [name for name, m in model.named_modules() if isinstance(m, BATCHNORM) and m.running_mean is None]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -147,7 +147,7 @@ def note_batch_statistics(model: nn.Module) -> None:
 
 
 def refuse_unused(model: nn.Module, used: set[str]) -> None:
-    """Refuse a network with layers none of whose parameters is used in the pass, under this or another name."""
+    """Refuse a network with layers whose parameters are all unused in the pass, under any name."""
     seen = {id(parameter) for name, parameter in model.named_parameters() if name in used}
     own = {name: [*map(id, module.parameters(recurse=False))] for name, module in model.named_modules()}
     unused = [name for name, parameters in own.items() if parameters and seen.isdisjoint(parameters)]
@@ -163,7 +163,7 @@ def refuse_unused(model: nn.Module, used: set[str]) -> None:
 
 
 def _outermost(name: str, model: nn.Module, *, uncalled: list[str]) -> str:
-    """The outermost module around an uncalled layer in which no layer with parameters is called."""
+    """Return the outermost module around an uncalled layer in which no layer with parameters is called."""
     parts = name.split(".")
     for outer in (".".join(parts[:k]) for k in range(1, len(parts))):
         inside = [

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, preserved_rng, public
 from .copies import device_of, draw, random_copy, rebuild, shared_copy
-from .groups import assemble, trace
+from .groups import assemble, trace_groups
 from .holders import refuse_uncopyable
 from .proof import prove_copies
-from .refusals import RANDOM, described, layer_of, line_of, refusal
+from .refusals import RANDOM, code_line, layer_label, layer_of, refusal
 from .surgery import pruned_view, zeroing
 from .tracing import in_parts, note_batch_statistics, refuse_wrappers, run_order
 
 _TOLERANCE = 1e-3
 _Removed = Literal["half", "first", "last", "most"]
 _KINDS: tuple[_Removed, ...] = get_args(_Removed)
-_SECONDS = 8.0  # of this thread's computing time, after which a failing group is no longer looked for one by one
+_SECONDS = 8.0  # of this thread's CPU time, after which failing groups are no longer searched for one by one
 
 
 @public
@@ -33,8 +33,8 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
 
     Every group is tested: about half of its filters, the first, the last and about three quarters are removed from a
     copy with random weights, and the logits must equal those of the same copy with these filters masked, to 0.1 % of
-    what two images differ by there. All groups are tested at once; if that fails, halves of them. A group that fails
-    is refused by name; the others remain.
+    the difference between two images. Groups are tested all at once and, if that fails, by bisection. A group that
+    fails is refused by name; the others remain.
 
     Args:
         model: the network; it stays unchanged.
@@ -54,19 +54,19 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     note_batch_statistics(model)
     example = example[:2].to(device_of(model), _dtype(model))
     with preserved_rng():
-        graph = trace(model, example[:1], layers=layers)
+        graph = trace_groups(model, example[:1], layers=layers)
         if graph.groups:
             with in_parts(model):
-                graph = _verified(model, graph, example=example)
+                graph = _drop_failing(model, graph, example=example)
     if not graph.groups:
         reasons = list(dict.fromkeys(f"{name}: {reason}" for name, reason in graph.refused.items()))
         why = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
         hidden = sum(isinstance(module, nn.Linear) for module in model.modules()) > 1
-        more = (
+        hint = (
             "" if layers == "all" or not hidden else " Hidden units of linear layers can be pruned with layers='all'."
         )
         raise DgpruneError(
-            f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}"
+            f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{hint}"
         )
     return graph
 
@@ -75,25 +75,25 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> FilterGraph:
-    """The graph without the groups for which removing and masking give different logits."""
+def _drop_failing(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> FilterGraph:
+    """Return the graph without the groups for which removing and masking give different logits."""
     trial = _Trial(model, graph, example=example)
-    bad = trial.failing(graph.groups)
-    if not bad:
+    failed = trial.failing(graph.groups)
+    if not failed:
         return graph
     if not trial.repeats():
         raise DgpruneError(RANDOM)
-    good = [group for group in graph.groups if group.name not in bad]
-    ran = run_order(shared_copy(model), example)
-    refused = {**graph.refused, **bad}
+    passed = [group for group in graph.groups if group.name not in failed]
+    order = run_order(shared_copy(model), example)
+    refused = {**graph.refused, **failed}
     uses = dict(graph.uses)
-    left = assemble(model, good, refused=refused, ran=ran, example=example, layers=graph.layers, uses=uses)
-    new = torch.full((graph.free + 1,), left.free)
-    for group in left.groups:
+    verified = assemble(model, passed, refused=refused, order=order, example=example, layers=graph.layers, uses=uses)
+    new = torch.full((graph.free + 1,), verified.free)
+    for group in verified.groups:
         start = graph.offsets[group.name]
-        new[start : start + group.filters] = torch.arange(group.filters) + left.offsets[group.name]
+        new[start : start + group.filters] = torch.arange(group.filters) + verified.offsets[group.name]
     products = tuple((macs, tuple(new[ids] for ids in labels)) for macs, labels in graph.products)
-    return replace(left, total=graph.total, products=products)
+    return replace(verified, total=graph.total, products=products)
 
 
 class _Trial:
@@ -105,14 +105,14 @@ class _Trial:
         self._graph = graph
         self._raised_in = ""
         self._draw = partial(draw, generator=torch.Generator().manual_seed(2))
-        kind = torch.float64 if _dtype(model) == torch.float64 else torch.float32
-        self._twin = _in_type(random_copy(model), kind).eval()  # in 16 bits rounding alone is 1 %
+        dtype = torch.float64 if _dtype(model) == torch.float64 else torch.float32
+        self._twin = _cast(random_copy(model), dtype).eval()  # in 16 bits, rounding alone is 1 %
         images = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
-        self._images = images.to(example.device, kind)
+        self._images = images.to(example.device, dtype)
         with torch.no_grad():
             dense = self._twin(self._images)
-            if isinstance(dense, Tensor) and not bool(dense.isfinite().all()):  # beyond what 32 bits hold?
-                self._twin, self._images = _in_type(self._twin, torch.float64), self._images.double()
+            if isinstance(dense, Tensor) and not bool(dense.isfinite().all()):  # overflow in 32 bits?
+                self._twin, self._images = _cast(self._twin, torch.float64), self._images.double()
                 _set_statistics(self._twin, self._images)
                 dense = self._twin(self._images)
         if not isinstance(dense, Tensor):
@@ -133,48 +133,48 @@ class _Trial:
             )
 
     def repeats(self) -> bool:
-        """Whether the copy gives the same logits each time it sees the same images."""
+        """Return whether the copy gives the same logits for the same images in every pass."""
         with torch.no_grad():
             return self._difference(self._twin(self._images), self._twin(self._images)) <= _TOLERANCE / 100
 
     def failing(self, groups: tuple[FilterGroup, ...]) -> dict[str, str]:
         """Return name -> reason of the groups that fail; the others pass together."""
-        bad: dict[str, str] = {}
+        failed: dict[str, str] = {}
         started = time.thread_time()
         for self._kind in _KINDS:
-            bad |= self._failing(tuple(group for group in groups if group.name not in bad), started=started)
-        return bad
+            failed |= self._test_groups(tuple(group for group in groups if group.name not in failed), started=started)
+        return failed
 
-    def _failing(self, groups: tuple[FilterGroup, ...], *, started: float) -> dict[str, str]:
-        """`failing` under one kind of mask."""
-        bad: dict[str, str] = {}
-        left = groups
-        while left and (why := self.failure(left)) is not None:
-            late = (time.thread_time() - started) / _SECONDS
-            if late > 1:  # all groups near the failure at once and, in the end, all that are left
-                near = left if late > 2 else next(self._near(left), left)
+    def _test_groups(self, groups: tuple[FilterGroup, ...], *, started: float) -> dict[str, str]:
+        """Return `failing` for the current kind of mask."""
+        failed: dict[str, str] = {}
+        remaining = groups
+        while remaining and (why := self.failure(remaining)) is not None:
+            overrun = (time.thread_time() - started) / _SECONDS
+            if overrun > 1:  # refuse all groups near the failure at once; later all that remain
+                near = remaining if overrun > 2 else next(self._near_failure(remaining), remaining)
                 reason = refusal("unproven", detail=f"{_SECONDS:.0f} s")
-                bad |= {group.name: reason for group in near}
-                left = tuple(group for group in left if group not in near)
+                failed |= {group.name: reason for group in near}
+                remaining = tuple(group for group in remaining if group not in near)
                 continue
-            found = self._one_failing(left)
-            bad[found.name] = why if len(left) == 1 else self.failure((found,)) or why
-            left = tuple(group for group in left if group is not found)
-        return bad
+            cause = self._find_failing(remaining)
+            failed[cause.name] = why if len(remaining) == 1 else self.failure((cause,)) or why
+            remaining = tuple(group for group in remaining if group is not cause)
+        return failed
 
-    def _one_failing(self, groups: tuple[FilterGroup, ...]) -> FilterGroup:
-        """One of these groups, which fail together, that may be the cause: near the failure, then found by halving."""
-        for near in self._near(groups):
+    def _find_failing(self, groups: tuple[FilterGroup, ...]) -> FilterGroup:
+        """Return one group that may be why these groups fail together: near the failure, then by bisection."""
+        for near in self._near_failure(groups):
             if self.failure(near) is not None:
                 groups = near
                 break
-        left = list(groups)
-        while len(left) > 1:
-            first, second = left[: len(left) // 2], left[len(left) // 2 :]
-            left = second if self.failure(tuple(first)) is None else first
-        return left[0]
+        remaining = list(groups)
+        while len(remaining) > 1:
+            first, second = remaining[: len(remaining) // 2], remaining[len(remaining) // 2 :]
+            remaining = second if self.failure(tuple(first)) is None else first
+        return remaining[0]
 
-    def _near(self, groups: tuple[FilterGroup, ...]) -> Iterator[tuple[FilterGroup, ...]]:
+    def _near_failure(self, groups: tuple[FilterGroup, ...]) -> Iterator[tuple[FilterGroup, ...]]:
         """Yield the groups of the layers in which the last trial raised an error, innermost layer first."""
         seen = len(groups)
         parts = self._raised_in.split(".") if self._raised_in else []
@@ -189,34 +189,34 @@ class _Trial:
                 yield near
 
     def failure(self, groups: tuple[FilterGroup, ...]) -> str | None:
-        """Why removing filters of these groups differs from masking them; None if it does not."""
-        mask, self._raised_in = _mask(self._graph, groups, kind=self._kind), ""
+        """Return why removing filters of these groups differs from masking them; None if it does not."""
+        mask, self._raised_in = _trial_mask(self._graph, groups, kind=self._kind), ""
         with torch.no_grad(), full_precision(self._images.device):
             copy = pruned_view(self._twin, mask)
             try:
-                small = copy(self._images)
+                pruned = copy(self._images)
             except Exception as error:
                 self._raised_in = layer_of(error, copy)
-                return refusal("breaks", where=described(self._raised_in, copy), detail=line_of(error))
+                return refusal("breaks", where=layer_label(self._raised_in, copy), detail=code_line(error))
             del copy
-            if small.shape != self._shape:
+            if pruned.shape != self._shape:
                 return refusal("outputs")
             with zeroing(self._twin, mask, renew=self._draw):
-                zero = self._twin(self._images)
-            difference = self._difference(small, zero)
-            del small, zero
-            # Is it rounding, where layer after layer makes the values larger or smaller?
-            for other in (self._scaled_difference, self._exact_difference):
+                masked = self._twin(self._images)
+            difference = self._difference(pruned, masked)
+            del pruned, masked
+            # It may be rounding, where values grow or shrink from layer to layer: compare with higher precision.
+            for recheck in (self._scaled_difference, self._exact_difference):
                 if not difference <= _TOLERANCE:
-                    difference = other(mask)
+                    difference = recheck(mask)
         if difference <= _TOLERANCE:
             return None
         return refusal("differs", where=" or ".join(groups[0].consumers[:3]), detail=f"{difference:.1%}")
 
     def _scaled_difference(self, mask: Mask) -> float:
-        """The difference with weights so much larger that the removal of their inputs does not make signals smaller.
+        """Return the difference with weights scaled up so that removing their inputs does not shrink signals.
 
-        It finds most rounding in a small part of the time and memory of 64 bits.
+        This rules out most rounding at a fraction of the time and memory of 64 bits.
         """
         vector, parameters = mask.graph.vector(mask.keep), dict(self._twin.named_parameters())
         cut = {name: axes[1] for name, axes in mask.graph.axes.items() if name in parameters and 1 in axes}
@@ -225,26 +225,26 @@ class _Trial:
             try:
                 for name, gain in gains.items():
                     parameters[name].mul_(gain)
-                small = pruned_view(self._twin, mask)(self._images)
-                return self._difference(small, self._twin(self._images))
+                pruned = pruned_view(self._twin, mask)(self._images)
+                return self._difference(pruned, self._twin(self._images))
             finally:
                 for name, gain in gains.items():
                     parameters[name].div_(gain)
 
     def _exact_difference(self, mask: Mask) -> float:
-        """The difference in 64 bits, with the masked network's BatchNorm statistics so that signals do not vanish."""
-        twin, images = _in_type(self._twin, torch.float64), self._images.double()
+        """Return the difference in 64 bits, with the masked network's BatchNorm statistics so that signals survive."""
+        twin, images = _cast(self._twin, torch.float64), self._images.double()
         with zeroing(twin, mask, renew=lambda _: None):
             _set_statistics(twin, images)
             return self._difference(pruned_view(twin, mask)(images), twin(images))
 
-    def _difference(self, small: Tensor, zero: Tensor) -> float:
-        """The largest difference of logits, over that between the two images.
+    def _difference(self, pruned: Tensor, masked: Tensor) -> float:
+        """Return the largest difference of logits, relative to that between the two images in the masked network.
 
-        The masked network's own: after many layers of which half is removed it may be a millionth of the full one's.
+        After many layers that lose half their filters, the latter may be a millionth of the full network's.
         """
-        images = min(self._spread, float((zero[0] - zero[1]).abs().max()))
-        return float((small - zero).abs().max()) / (images or self._spread)
+        spread = min(self._spread, float((masked[0] - masked[1]).abs().max()))
+        return float((pruned - masked).abs().max()) / (spread or self._spread)
 
 
 def _set_statistics(model: nn.Module, images: Tensor) -> None:
@@ -257,24 +257,24 @@ def _set_statistics(model: nn.Module, images: Tensor) -> None:
     model.eval()
 
 
-def _in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a copy whose floating-point tensors have this type."""
     return rebuild(model, lambda _, tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor.clone())
 
 
-def _mask(graph: FilterGraph, groups: tuple[FilterGroup, ...], *, kind: _Removed) -> Mask:
-    """A mask of these groups: without a random half of the units, the first, the last, or a random three quarters.
+def _trial_mask(graph: FilterGraph, groups: tuple[FilterGroup, ...], *, kind: _Removed) -> Mask:
+    """Return a mask that lacks a random half of the units of these groups, the first, the last, or three quarters.
 
-    Half and three quarters are shifted from group to group, upwards and downwards: removing equal shares from two
-    groups would hide that the code takes the number of channels of one of them from the other.
+    Half and three quarters vary from group to group, up and down: equal shares in two groups would hide code that
+    takes the number of channels of one of them from the other.
     """
     generator = torch.Generator().manual_seed(1)
     keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
     for group in groups:
         units = int(group.units.max()) + 1
         order = torch.randperm(units, generator=generator)
-        least, turn = (units // 4, group.depth) if kind == "half" else (units // 2, -group.depth)
-        count = max(1, least + (units // 4 + turn) % (units // 2 + 1 if kind == "half" else units - units // 2))
+        base, shift = (units // 4, group.depth) if kind == "half" else (units // 2, -group.depth)
+        count = max(1, base + (units // 4 + shift) % (units // 2 + 1 if kind == "half" else units - units // 2))
         removed = {"first": torch.tensor([0]), "last": torch.tensor([units - 1])}.get(kind, order[:count])
         if units > 1:
             keep[group.name] = ~torch.isin(group.units, removed)
