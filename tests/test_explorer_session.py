@@ -386,7 +386,7 @@ def test_code_says_what_to_supply(study: dg.Study, session: SavedSession) -> Non
     names = rebuilt(code, **supplied)
     first = dg.recalibrate(dg.prune(study.model, dg.allocate(study.score("l1"), ratio=0.25)), study.sources, images=20)
     assert tensors(names["network_1"]) == tensors(first) == tensors(names["small"])
-    whole = as_code(study, view, steps=steps, menu=menu, images=8, calibration=20, whole=True)
+    whole = as_code(study, view, steps=steps, menu=menu, images=8, calibration=20, all_steps=True)
     assert "network_2 = tuned.network" in whole and "network_3 = " in whole and compile(whole, "repeat.py", "exec")
 
 

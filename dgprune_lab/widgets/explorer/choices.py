@@ -1,4 +1,4 @@
-"""The state of the controls, what is set by hand among it, and the keys under which plans and frames are cached."""
+"""The state of the controls, with layers and filters by hand, and the keys under which plans and frames are cached."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def choices_of(key: Key, ratio: float) -> Choices:
     """Return the choices of a frame: its key as `frame_key` made it, and its ratio."""
     scorer, scope, budget, batchnorm, step, (layers, *lists) = key
     pairs = zip(("remove", "keep"), lists, strict=True)
-    forced = {name: {layer: list(filters) for layer, filters in held} for name, held in pairs if held}
+    forced = {name: {layer: list(filters) for layer, filters in indices} for name, indices in pairs if indices}
     setting: Any = {"scorer": scorer, "scope": scope, "budget": budget, "batchnorm": batchnorm, "step": step}
     return Choices(id=0, by="kernel", ratio=ratio, layers=dict(layers), forced=forced, **setting)
 
 
-def listed(key: Any) -> Any:
+def as_lists(key: Any) -> Any:
     """Return a key as nested lists, as the page gets it."""
-    return [listed(part) for part in key] if isinstance(key, tuple) else key
+    return [as_lists(part) for part in key] if isinstance(key, tuple) else key
 
 
 def checked_choices(choices: Mapping[str, Any], *, scorer: str, graph: FilterGraph, steps: Iterable[int]) -> Choices:
@@ -128,7 +128,7 @@ def checked_choices(choices: Mapping[str, Any], *, scorer: str, graph: FilterGra
 
 
 def _checked_by_hand(layers: Any, forced: Any, graph: FilterGraph) -> tuple[dict[str, float], Forced]:
-    """Layers and filters by hand, of a page or of a user; patterns become the names of their layers."""
+    """Check layers and filters by hand, from the page or from Python; patterns become the names of their layers."""
     if not isinstance(layers, Mapping):
         raise DgpruneError(f"layers must map names of layers to ratios, {{'conv2': 0.2}}; got {layers!r:.80}.")
     lists = forced.values() if isinstance(forced, Mapping) and set(forced) <= {"remove", "keep"} else [None]
@@ -197,17 +197,17 @@ class Cut(NamedTuple):
 def cut(scores: Scores, choices: Choices, *, full: Study, taken: Mask | None) -> Cut:
     """Return what the choices remove from a network with these scores; `taken` as in `arguments`.
 
-    A ratio that what is set by hand does not allow is no error: who drags a handle gets the nearest.
+    A ratio that layers and filters by hand do not allow is no error: the nearest possible one is used.
     """
-    ratio, scope, budget, given, reads = choices["ratio"], choices["scope"], choices["budget"], {}, None
+    ratio, scope, budget, hand, reads = choices["ratio"], choices["scope"], choices["budget"], {}, None
     limits = Limits()
     if is_by_hand(choices):
-        given, reads = arguments(choices, taken=taken, graph=scores.graph), hand_reads(full)
-        limits = Limits.of(scores.graph, **given, max_layer_ratio=None)
+        hand, reads = arguments(choices, taken=taken, graph=scores.graph), hand_reads(full)
+        limits = Limits.of(scores.graph, **hand, max_layer_ratio=None)
         if limits.ratios or limits.forced:
             low, high = cached_order(scores, scope=scope, limits=limits).possible(budget)
             ratio = min(max(ratio, low), high)
-    mask = allocate(scores, ratio=ratio, scope=scope, budget=budget, reads=reads, **given)
+    mask = allocate(scores, ratio=ratio, scope=scope, budget=budget, reads=reads, **hand)
     return Cut(replace(mask, ratio_requested=choices["ratio"]), ratio, limits)
 
 

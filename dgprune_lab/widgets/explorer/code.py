@@ -30,7 +30,7 @@ def as_code(
     menu: Mapping[str, Item],
     images: int | None,
     calibration: int,
-    whole: bool = False,
+    all_steps: bool = False,
 ) -> str:
     """Return the code of a notebook cell that rebuilds a view: study, steps, scores, mask, pruned network and table.
 
@@ -43,10 +43,10 @@ def as_code(
         steps: all steps of the session; step 0, the full network, may be left out.
         menu: name -> scorer.
         images, calibration: see `Explorer`; images None for all.
-        whole: whether to rebuild all steps, and not only those before the view.
+        all_steps: whether to rebuild all steps, and not only those before the view.
     """
     known = {step.number: step for step in steps if step.kind != "full"}
-    taken = sorted(known) if whole else _before(known, view.get("step", 0))
+    taken = sorted(known) if all_steps else _before(known, view.get("step", 0))
     writer = _Writer(study, known, menu=menu, calibration=calibration)
     pruned = {known[number].made["scorer"]: f"step {number}" for number in taken if known[number].kind == "prune"}
     supply = writer.supply({**pruned, view["scorer"]: "this view"})
@@ -62,12 +62,12 @@ def as_code(
 
 
 def _before(steps: Mapping[int, SavedStep], number: int) -> list[int]:
-    """The numbers of a step and of those that it was made from, in order."""
-    listed: list[int] = []
+    """Return the numbers of a step and its ancestors, the oldest first."""
+    numbers: list[int] = []
     while number in steps:
-        listed.append(number)
+        numbers.append(number)
         number = steps[number].parent or 0
-    return listed[::-1]
+    return numbers[::-1]
 
 
 class _Writer:
@@ -108,14 +108,14 @@ class _Writer:
             lines += [f"mask = {self._allocated(choices, self._scorer(choices['scorer']))}", f"{network} = {pruned}"]
         else:
             options, plain = made["options"], TrainingOptions().to_json()
-            listed = [
+            settings = [
                 f"{name}={value!r}" for name, value in options.items() if name != "epochs" and value != plain[name]
             ]
             call = [before, "None", "ratio=0.0", "rounds=1", f"epochs={made['epochs']!r}", "options=options"]
             call += [f"batchnorm={made['batchnorm']!r}", 'measure="end"']
             lines += [
-                f"options = dg.TrainingOptions({', '.join(listed)})",
-                f"tuned = dg.prune_and_tune({_listed(call)})",
+                f"options = dg.TrainingOptions({', '.join(settings)})",
+                f"tuned = dg.prune_and_tune({_argument_list(call)})",
                 f"{network} = tuned.network",
             ]
         layers = "" if self._study.layers == "conv" else f", layers={self._study.layers!r}"
@@ -146,16 +146,16 @@ dg.summary(table{metric})"""
         taken = self._steps[step].mask if step in self._steps else None
         hand = arguments(choices, taken=taken, graph=self._study.graph)
         left = self._study.graph.names if taken is None else [n for n in taken.keep if len(taken.kept(n)) > 1]
-        hand = {name: {key: value for key, value in held.items() if key in left} for name, held in hand.items()}
+        hand = {name: {key: value for key, value in layers.items() if key in left} for name, layers in hand.items()}
         options = [f"{name}={choices[name]!r}" for name in ("ratio", "scope", "budget")]
-        options += [f"{name}={held!r}" for name, held in hand.items() if held]
+        options += [f"{name}={layers!r}" for name, layers in hand.items() if layers]
         if is_by_hand(choices):
             options.append(f"reads={dict(hand_reads(self._study) or {})!r}")
-        return f"dg.allocate({_listed([f'{_study_of(step)}.score({scorer})', *options])})"
+        return f"dg.allocate({_argument_list([f'{_study_of(step)}.score({scorer})', *options])})"
 
 
-def _listed(arguments: Sequence[str]) -> str:
-    """The arguments of a call, each on its own line where they are too long for one."""
+def _argument_list(arguments: Sequence[str]) -> str:
+    """Return the arguments of a call on one line, or on a line each if that is too long."""
     line = ", ".join(arguments)
     return line if len(line) <= _LINE else "\n" + "".join(f"    {argument},\n" for argument in arguments)
 
@@ -165,7 +165,7 @@ def _study_of(step: int) -> str:
 
 
 def _variable(item: Item | None, *, taken: Iterable[str]) -> str:
-    """A name for a scorer of the user's own that is no name of Python's and not used yet."""
+    """Return an unused variable name for a user's own scorer."""
     own = getattr(item.function, "__name__", "") if isinstance(item, Scorer) else ""
     reserved = re.fullmatch(r"dg|study(_\d+)?|network_\d+|mask|small|table|tuned|options", own)
     name = own if own.isidentifier() and not keyword.iskeyword(own) and not reserved else "scorer"
@@ -174,7 +174,7 @@ def _variable(item: Item | None, *, taken: Iterable[str]) -> str:
 
 
 def _expression(name: str, item: Item | None) -> str | None:
-    """The expression that makes a scorer; None for one of the user's own."""
+    """Return the expression that makes a scorer; None for a user's own."""
     if not isinstance(item, Scorer):
         return None
     if name in SCORERS and item is SCORERS[name]:
@@ -183,7 +183,7 @@ def _expression(name: str, item: Item | None) -> str | None:
 
 
 def _is_complete(item: Scorer) -> bool:
-    """Return whether a scorer's expression is enough to make it: not if it uses a scorer of the user's own."""
+    """Return whether a scorer's expression is enough to make it; it is not if it uses a user's own scorer."""
     dg = SimpleNamespace(SCORERS=SCORERS, reverse=reverse, hybrid=hybrid)
     try:
         return eval(item.code, {"__builtins__": {}, "dg": dg}).name == item.name  # the text is made by this package

@@ -84,7 +84,7 @@ class Controls(CommWidget):
     @property
     def mask(self) -> Mask:
         """The mask of the current view: which filters of the full network stay."""
-        return self._session.measurements.whole(self._session.measurements.mask(self.view))
+        return self._session.measurements.full_mask(self._session.measurements.mask(self.view))
 
     @property
     def network(self) -> nn.Module:

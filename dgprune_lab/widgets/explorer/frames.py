@@ -49,7 +49,7 @@ class Origin(NamedTuple):
     study: Study
     taken: Mask
 
-    def whole(self, mask: Mask) -> Mask:
+    def full_mask(self, mask: Mask) -> Mask:
         """Return a mask of the smaller network as one of the full network, whose requested ratio is a share of that."""
         before = replace(self.taken, scope=mask.scope, budget=mask.budget)
         ratio = 1 - (1 - before.ratio_achieved) * (1 - mask.ratio_requested)
@@ -103,28 +103,28 @@ def measure_frame(
         origin: the full network, where `study` is that of a smaller one.
     """
     share, rows, parts = time_share(mask), list[Row](), list[str]()
-    full_study, whole = (study, mask) if origin is None else (origin.study, origin.whole(mask))
+    full_study, full_mask = (study, mask) if origin is None else (origin.study, origin.full_mask(mask))
     provenance = mask_provenance(study.provenance, mask, batchnorm=batchnorm, study=study)
     about: Any = {"batchnorm": batchnorm, "provenance": provenance}
-    shared = mask_cells(full_study, whole, **about)
+    shared = mask_cells(full_study, full_mask, **about)
     recalibrated = shared["batchnorm"] == "recalibrate"
     used = calibration_count(study.domains, calibration) if recalibrated else None
     for domain in study.domains:
         options = {"domain": domain.name, "split": SPLIT, "images": images}
         after = yield from weighted(study.steps(mask, **options, batchnorm=batchnorm, calibration=calibration), share)
         full = yield from weighted(full_study.steps(None, **options), 1.0)
-        cells = mask_cells(full_study, whole, domain=domain, split=SPLIT, **about)
+        cells = mask_cells(full_study, full_mask, domain=domain, split=SPLIT, **about)
         domain_rows = [{**cells, **row, "calibration": used} for row in _domain_rows(after, full)]
         parts.append(_part(domain_rows[0], full, estimate=estimate))
         rows += domain_rows
     rows += [
-        {**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in remaining_cost(whole)
+        {**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in remaining_cost(full_mask)
     ]
-    text = sentence(mask, parts, recalibrated=recalibrated, whole=None if origin is None else whole)
+    text = sentence(mask, parts, recalibrated=recalibrated, full_mask=None if origin is None else full_mask)
     start, table = f"Estimate from {images} images of each domain. " if estimate else "", tidy(rows, extra=EXTRA)
     at_slider = table.assign(ratio_requested=mask.ratio_requested)
     frame = frame_of(at_slider, sentence=start + text, estimate=estimate)
-    return replace(frame, table=table, mask=whole, payload={**frame.payload, "all": all_images(study, images)})
+    return replace(frame, table=table, mask=full_mask, payload={**frame.payload, "all": all_images(study, images)})
 
 
 def full_table(study: Study, mask: Mask, *, images: int | None) -> Generator[float, None, pd.DataFrame]:
@@ -234,24 +234,24 @@ def exposure_text(exposures: Iterable[Exposure]) -> str:
     return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
 
-def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool, whole: Mask | None = None) -> str:
+def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool, full_mask: Mask | None = None) -> str:
     """Return one line on what removal did: "50 % of the filters removed: mnist 98 → 92 %, mnist_m 65 → 44 %".
 
     The number is the slider's; where what was achieved differs by half a point or more, both are said. If nothing is
-    removed and BatchNorm is recalibrated, the line says that the change is due to recalibration. `whole` is the mask of
-    the full network, where `mask` is that of a smaller one.
+    removed and BatchNorm is recalibrated, the line says that the change is due to that. `full_mask` is the mask
+    of the full network, where `mask` is that of a smaller one.
     """
-    asked, got, counted = mask.ratio_requested, mask.ratio_achieved, _COUNTED[mask.budget]
-    nothing, differ = mask.cost.filters == mask.graph.free, abs(asked - got) >= 0.005
-    beside = [f"{percent(asked)} requested"] * (differ or (nothing and asked > 0))
-    if whole is not None:
-        beside.append(f"{whole_percent(whole.ratio_achieved)} % of all")
-    number = f"{whole_percent(got)} %" if differ else percent(asked)
-    start = f"{number} of the {counted if whole is None else f'remaining {counted}'} removed"
+    requested, achieved, counted = mask.ratio_requested, mask.ratio_achieved, _COUNTED[mask.budget]
+    nothing, differ = mask.cost.filters == mask.graph.free, abs(requested - achieved) >= 0.005
+    beside = [f"{percent(requested)} requested"] * (differ or (nothing and requested > 0))
+    if full_mask is not None:
+        beside.append(f"{whole_percent(full_mask.ratio_achieved)} % of all")
+    number = f"{whole_percent(achieved)} %" if differ else percent(requested)
+    start = f"{number} of the {counted if full_mask is None else f'remaining {counted}'} removed"
     if nothing:
-        start = "Nothing removed" if whole is None else "Nothing more removed"
+        start = "Nothing removed" if full_mask is None else "Nothing more removed"
     beyond = f" ({', '.join(beside)})" if beside else ""
-    reason = "; the change is that of re-estimating BatchNorm" * (nothing and recalibrated and whole is None)
+    reason = "; the change is that of re-estimating BatchNorm" * (nothing and recalibrated and full_mask is None)
     return f"{start}{beyond}{reason}: {', '.join(parts)}"
 
 

@@ -16,7 +16,7 @@ _WORDS |= {"batchnorm": "BatchNorm", "layers": "layers by hand", "forced": "filt
 
 
 class History:
-    """The choices that came to rest, in their order, and the place of the present one.
+    """The settled choices in order, and the place of the present one.
 
     Args:
         start: the first choices.
@@ -28,7 +28,7 @@ class History:
         self._lock, self._moving = Lock(), False
 
     def settle(self, choices: Mapping[str, Any], *, is_present: Callable[[], bool] = lambda: True) -> bool:
-        """Make these choices the present ones; what was undone is dropped. Return whether they are new.
+        """Make these choices the present ones and drop undone ones; return whether they are new.
 
         A measurement settles choices in a thread of its own, when the view may be another one already: choices that
         `is_present` denies, or that were present before a move that is under way, are not settled.
@@ -58,10 +58,10 @@ class History:
         return True
 
     def labels(self) -> dict[str, str | None]:
-        """Return what undo would take back and redo would do again, in words; None for nothing."""
-        here = self._place
-        back = self._change(here - 1, here) if here else None
-        forth = self._change(here, here + 1) if here + 1 < len(self._entries) else None
+        """Return in words what undo would take back and what redo would restore; None for nothing."""
+        place = self._place
+        back = self._change(place - 1, place) if place else None
+        forth = self._change(place, place + 1) if place + 1 < len(self._entries) else None
         return {"undo": back, "redo": forth}
 
     def to_json(self) -> dict[str, list[Entry]]:
@@ -74,7 +74,7 @@ class History:
         self._entries, self._place = [*map(entry_of, undo), now, *map(entry_of, redo)], len(undo)
 
     def _change(self, first: int, second: int) -> str:
-        """What leads from one entry to the next, in words."""
+        """Return in words what leads from one entry to the next."""
         before, after = self._entries[first], self._entries[second]
         if before["step"] != after["step"]:
             return self._step_label(before["step"], after["step"])

@@ -14,11 +14,11 @@ from ...measurement import LATENCY_IMAGES, recalibrate
 from ...scorers import SCORERS, Scorer, resolve
 from ...study import Study, fingerprint, scoring
 from ..panels.menu_scores import label
-from .choices import Choices, Key, checked_choices, choices_of, frame_key, listed, setting_words
+from .choices import Choices, Key, as_lists, checked_choices, choices_of, frame_key, setting_words
 from .frames import CALIBRATION, SPLIT, Frame, Origin, Row, all_images, curve_rows, latency_steps, with_latency
 from .menu import static_state
 from .plans import Plans, put_newest
-from .workload import TIMED, Piece, Workload, said
+from .workload import TIMED, Piece, Workload, reading_words
 
 CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
 _LONG, _SLOW = 5.0, 20.0  # seconds: for a curve that is announced; for one of which estimates come first
@@ -113,7 +113,7 @@ class Measurements:
         return f"{label(self.full, self.menu[choices['scorer']])}, {setting}"
 
     def scoring(self, choices: Choices) -> Generator[str, None, None]:
-        """Compute the scores of a view; yields after each batch what is being done, in words.
+        """Compute the scores of a view; yields the progress in words after each batch.
 
         If a job that was dropped had begun the same pass over the images, it goes on where it was.
         """
@@ -121,7 +121,7 @@ class Measurements:
         if self._scoring is None or self._scoring[0] is not item:
             self._scoring = item, scoring(self.study, item, alongside=self._others())
         try:
-            yield from said("scoring", self._scoring[1])
+            yield from reading_words("scoring", self._scoring[1])
         except GeneratorExit:
             raise
         except BaseException:
@@ -145,12 +145,12 @@ class Measurements:
         """Which filters of the full network the step has; None for the full network."""
         return None if self.origin is None else self.origin.taken
 
-    def whole(self, mask: Mask) -> Mask:
+    def full_mask(self, mask: Mask) -> Mask:
         """Convert a mask of this step's network to a mask of the full network."""
-        return mask if self.origin is None else self.origin.whole(mask)
+        return mask if self.origin is None else self.origin.full_mask(mask)
 
     def possible_ratio(self, choices: Choices) -> float:
-        """Return the ratio that is nearest to that of the choices among those that what is set by hand allows."""
+        """Return the possible ratio nearest to that of the choices, given layers and filters by hand."""
         return self.plans.cut(self.scores(choices), choices).ratio
 
     def network(self, choices: Choices) -> nn.Module:
@@ -201,7 +201,7 @@ class Measurements:
         frames = [frame for _, frame in sorted(self._frames.get(frame_key(choices), {}).items())]
         exact = [f for f in frames if not f.is_estimate and self.plans.allows(choices, f.payload["ratio"])]
         rows, points = [frame.payload for frame in frames], [point for frame in exact for point in frame.points]
-        return {"key": listed(frame_key(choices)), "rows": rows, "lines": curve_rows(points)}
+        return {"key": as_lists(frame_key(choices)), "rows": rows, "lines": curve_rows(points)}
 
     def tried(self) -> list[tuple[Choices, Frame]]:
         """Return all views that were measured on all images, of every step, scorer and setting, as scorers are now."""
@@ -262,7 +262,7 @@ class Measurements:
                 yield done + 1, total, f"{verb} {done + 1} of {total}{left}"
 
     def _lacks(self, choices: Choices, piece: Piece) -> bool:
-        """Whether there is neither such a frame nor a better one."""
+        """Whether there is neither this frame nor a better one."""
         frame = self._frames.get(frame_key(choices), {}).get(choices["ratio"])
         return frame is None or (frame.is_estimate and not piece.estimate)
 

@@ -88,7 +88,7 @@ class PanelHost:
             self._worker.put("panel", lambda: self._tick(panel), priority=PANEL)
 
     def forget_picked(self) -> None:
-        """Let no filter be picked any more, in no panel; menus, brush and page stay."""
+        """Clear the picked filters of every panel; menus, brush and page stay."""
         with self._lock:
             self._messages += 1
             for panel in self._panels.values():
@@ -114,10 +114,10 @@ class PanelHost:
 
     def _select(self, panel: Panel, content: Mapping[str, Any]) -> None:
         """Record what the user picked in the panel; acknowledge a numbered message at once."""
-        selected, shown = _selection(content, self.state)
+        selected, state = _selection(content, self.state)
         panel.selected = {**(panel.selected or {}), **selected}
         if "number" in content:
-            self._update(**shown, ack=content["number"])
+            self._update(**state, ack=content["number"])
 
     def _tick(self, panel: Panel) -> Job:
         messages, view = self._messages, self._view(panel.selected)
@@ -132,11 +132,11 @@ class PanelHost:
             now = self._view(panel.selected) or view
             yield from panel.background(replace(view, tried=now.tried, silent=now.silent))
 
-        if (yield from self._shown(panel, frames(), messages)):
-            later = lambda: self._shown(panel, further(), messages)  # noqa: E731
+        if (yield from self._show_frames(panel, frames(), messages)):
+            later = lambda: self._show_frames(panel, further(), messages)  # noqa: E731
             self._worker.put("panel background", later, priority=BACKGROUND, for_page=True)
 
-    def _shown(self, panel: Panel, frames: Iterator[Frames], messages: int) -> Any:
+    def _show_frames(self, panel: Panel, frames: Iterator[Frames], messages: int) -> Any:
         """Show frames until a newer request; return whether all were shown. Errors are shown in the panel."""
         while True:
             frame, error = None, None

@@ -44,16 +44,16 @@ def explorer_picture(view: View, panels: Row, *, sentence: str) -> str:
     if panels["open"] is None:
         charts = dict(view_charts(view))
         return picture(sentence, "".join(vegalite_to_svg(charts[name]) for name in _SHOWN if name in charts))
-    said = "".join(f"<p>{html.escape(text)}</p>" for text in (panels["text"], panels["error"]) if text)
-    return picture(sentence, said + "".join(map(vegalite_to_svg, panel_charts(panels, view.choice))))
+    text = "".join(f"<p>{html.escape(text)}</p>" for text in (panels["text"], panels["error"]) if text)
+    return picture(sentence, text + "".join(map(vegalite_to_svg, panel_charts(panels, view.choice))))
 
 
 def panel_charts(panels: Row, choice: Mapping[str, Any]) -> list[Row]:
     """Return the specifications of the open panel's charts with the data and the choice that the page shows."""
-    shown = [
+    names = [
         name for name in panels["charts"] if name not in panels["hidden"] and any(panels["data"].get(name, {}).values())
     ]
-    return [_filled(panels["charts"][name], panels["data"][name], choice, panels["picked"]) for name in shown]
+    return [_filled(panels["charts"][name], panels["data"][name], choice, panels["picked"]) for name in names]
 
 
 def _filled(spec: Row, data: Mapping[str, Any], choice: Mapping[str, Any], picked: Any) -> Row:
@@ -83,8 +83,8 @@ def view_charts(view: View) -> Iterator[tuple[str, Row]]:
     present, labelled = view.present, is_labelled(view.study)
     if present is None:
         return
-    curve = [one for one in distinct(view.tried) if _settings(one) == _settings(present)]
-    of_ratio = {one.choice["ratio"]: one.table for one in curve}  # a step and its pin are one network
+    curve = [tried for tried in distinct(view.tried) if _settings(tried) == _settings(present)]
+    of_ratio = {tried.choice["ratio"]: tried.table for tried in curve}  # a step and its pin are one network
     if curve and labelled:
         yield "accuracy", sweep(pd.concat(of_ratio.values(), ignore_index=True)).to_dict(validate=False)
     if len(present.table):
@@ -112,20 +112,20 @@ def filters_kept_svg(
     counts = {group.name: group.filters for group in mask.graph.groups}
     size = next((size for size in _SIZES if sum(_tall(n, size) for n in counts.values()) <= _TALL), _SIZES[-1])
     paths: dict[str, list[str]] = {name: [] for name in (*_NOTES, "rings", "slits")}
-    words, top = list[str](), _HEAD
+    texts, top = list[str](), _HEAD
     for name, count in counts.items():
         keep = mask.keep[name].tolist()
         by_hand = {way: set(forced.get(way, {}).get(name, ())) for way in ("keep", "remove")}
         quiet, short = set((silent or {}).get(name, ())), name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
-        words += [_text(short, top + 12, 12, _MARK), _text(f"{sum(keep)} of {count}", top + 26, 11, _SOFT)]
+        texts += [_text(short, top + 12, 12, _MARK), _text(f"{sum(keep)} of {count}", top + 26, 11, _SOFT)]
         for k, kept in enumerate(keep):
             x, y = _SIDE + k % _per(size) * size, top + k // _per(size) * size
             way = next((way for way in by_hand if k in by_hand[way]), "")
             _add(paths, x, y, size, kept=kept, forced=way, silent=k in quiet)
         top += _tall(count, size)
-    drawn = {**paths, "lines": paths["lines"] + paths["slits"]}
-    notes = " · ".join(text for name, text in _NOTES.items() if name == "filled" or drawn[name])
-    words += [_text("Filters kept", 13, 13, _MARK), _text(notes, 31, 11, _SOFT)]
+    paths_by_name = {**paths, "lines": paths["lines"] + paths["slits"]}
+    notes = " · ".join(text for name, text in _NOTES.items() if name == "filled" or paths_by_name[name])
+    texts += [_text("Filters kept", 13, 13, _MARK), _text(notes, 31, 11, _SOFT)]
     wide, tall = _SIDE + _WIDTH + 2 * _EDGE, top + 2 * _EDGE
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{tall}" viewBox="0 0 {wide} {tall}">'
@@ -134,7 +134,7 @@ def filters_kept_svg(
         f'<path d="{"".join(paths["rings"])}" fill="none" stroke="{_RING}"/>'
         f'<path d="{"".join(paths["crosses"] + paths["lines"])}" fill="none" stroke="{_SOFT}" stroke-width="1.3"/>'
         f'<path d="{"".join(paths["slits"])}" fill="none" stroke="#ffffff" stroke-width="1.3"/>'
-        f"{''.join(words)}</g></svg>"
+        f"{''.join(texts)}</g></svg>"
     )
 
 
@@ -167,6 +167,6 @@ def _tall(count: int, size: int) -> int:
     return max(-(-count // _per(size)) * size, 30) + _GAP
 
 
-def _text(words: str, y: float, size: int, ink: str) -> str:
+def _text(text: str, y: float, size: int, ink: str) -> str:
     font = f'font-family="system-ui, sans-serif" font-size="{size}"'
-    return f'<text x="0" y="{y}" {font} fill="{ink}">{html.escape(words)}</text>'
+    return f'<text x="0" y="{y}" {font} fill="{ink}">{html.escape(text)}</text>'

@@ -16,7 +16,7 @@ from ...diagnostics.drop import accuracy_change
 from ...scorers import Scorer
 from ...study import Study, fingerprint
 from ..panels.protocol import Row
-from .choices import Choices, frame_key, listed
+from .choices import Choices, as_lists, frame_key
 from .frames import AGREEMENT, SPLIT
 from .history import entry_of
 from .measurements import Measurements
@@ -51,7 +51,7 @@ class Pinned:
     outdated: bool = False
 
     def ranked_again(self, mask: Mask, *, scorer: str) -> Pinned:
-        """Return the pin with the label that it has where the scorer of its name was replaced and gives this mask."""
+        """Return the pin for a replaced scorer that gives this mask; with another mask it is labelled as outdated."""
         outdated = mask.key != self.mask.key
         label = self.label.removesuffix(OUTDATED) + OUTDATED * outdated
         return replace(self, scorer=scorer, outdated=outdated, label=label)
@@ -70,7 +70,7 @@ class PinBoard:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more view can be pinned."""
+        """Whether as many views are pinned as can be."""
         return len(self._pins) >= MOST
 
     def add(self, measurements: Measurements, view: Choices) -> Generator[Any, None, None]:
@@ -107,13 +107,13 @@ class PinBoard:
         self._now = (yield from _pinned(measurements, view)) if self._pins else None
 
     def _rank_again(self, measurements: Measurements, view: Choices) -> None:
-        """Look at the pins by the scorer of a view, at its step: there its scores are known, so this is quick."""
+        """Update the pins that share a view's scorer and step, whose scores are known, if the scorer was replaced."""
         fresh: dict[int, Pinned] = {}
         for at, pin in self:
             if (at["scorer"], at.get("step", 0)) == (view["scorer"], view.get("step", 0)):
                 scorer = _scorer(measurements, at)
                 if scorer != pin.scorer:
-                    mask = measurements.whole(measurements.mask(at))
+                    mask = measurements.full_mask(measurements.mask(at))
                     fresh[id(pin)] = pin.ranked_again(mask, scorer=scorer)
         with self._lock:
             self._pins = [(at, fresh.get(id(pin), pin)) for at, pin in self._pins]
@@ -131,7 +131,7 @@ class PinBoard:
         return [{**row, **more} for row, more in zip(rows, beside, strict=True)]
 
     def table(self, view: Choices) -> pd.DataFrame:
-        """Return the table of the pins, to read; without differences if this view is not the one that is compared."""
+        """Return the table of the pins, to read; without differences if the pins are compared with another view."""
         with self._lock:
             now = self._now if self._now is not None and self._now.key == _key(view) else None
             return pins_frame(pin_rows([pin for _, pin in self._pins], now))
@@ -145,16 +145,16 @@ def _pinned(measurements: Measurements, view: Choices) -> Generator[Any, None, P
     mask, about = measurements.mask(view), {"images": load.images, "calibration": load.calibration}
     outcomes = yield from outcome_steps(measurements.study, mask, batchnorm=view["batchnorm"], **about)
     choices, label = entry_of(view), measurements.label(view)
-    shown: Any = {"choices": choices, "key": _key(view), "label": label, "scorer": _scorer(measurements, view)}
-    return Pinned(**shown, table=frame.table, mask=frame.mask, outcomes=outcomes)
+    about_view: Any = {"choices": choices, "key": _key(view), "label": label, "scorer": _scorer(measurements, view)}
+    return Pinned(**about_view, table=frame.table, mask=frame.mask, outcomes=outcomes)
 
 
 def _key(view: Choices) -> list[Any]:
-    return [*listed(frame_key(view)), view["ratio"]]
+    return [*as_lists(frame_key(view)), view["ratio"]]
 
 
 def _scorer(measurements: Measurements, view: Choices) -> str:
-    """What identifies the scorer of a view: its function with the variables that this reads, or its values."""
+    """Return a key of a view's scorer: of its function and the variables that this reads, or of its values."""
     item = measurements.menu[view["scorer"]]
     return fingerprint(item.function if isinstance(item, Scorer) else item.values).key
 
@@ -162,9 +162,9 @@ def _scorer(measurements: Measurements, view: Choices) -> str:
 def _beside(measurements: Measurements, view: Choices, pin: Pinned) -> Row:
     """What the charts need of a pin."""
     taken = measurements.taken
-    shown = {name: keep if taken is None else keep[taken.keep[name]] for name, keep in pin.mask.keep.items()}
+    keep_left = {name: keep if taken is None else keep[taken.keep[name]] for name, keep in pin.mask.keep.items()}
     return {
-        "kept": [keep.int().tolist() for keep in shown.values()],
+        "kept": [keep.int().tolist() for keep in keep_left.values()],
         "points": [] if pin.outdated else measurements.curve(view)["lines"]["curves"],
         "drops": drop_rows(pin.table),
         "at": 100 * view["ratio"],
@@ -242,7 +242,11 @@ def accuracy_cells(table: pd.DataFrame) -> list[Row]:
             continue
         name, exposure = str(row["domain"]), exposure_of(row)
         value, low, high = (whole_percent(row[column]) for column in ("value", "low", "high"))
-        text = {"text": f"{value} ({low}\N{EN DASH}{high})", "metric": row["metric"], "exposure": _words(exposure)}
+        text = {
+            "text": f"{value} ({low}\N{EN DASH}{high})",
+            "metric": row["metric"],
+            "exposure": _exposure_words(exposure),
+        }
         cell = {"domain": name, "role": row["role"], "colour": styles[name].colour, **text}
         cells.append({**cell, "target_aware": exposure.startswith("target")})
     return cells
@@ -256,7 +260,7 @@ def _points(change: tuple[float, float, float] | None) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _words(exposure: Exposure) -> str:
+def _exposure_words(exposure: Exposure) -> str:
     """What was looked at of a domain, in words; empty for nothing."""
     return "data use not recorded" if exposure == "?" else exposure
 

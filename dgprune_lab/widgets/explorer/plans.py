@@ -15,7 +15,7 @@ from ...core import Budget, FilterGroup, Mask, Scope, Scores, roles_of
 from ...pruning import Limits, Order, cached_order
 from ...study import Study, mask_provenance
 from ..panels.protocol import Row
-from .choices import Choices, Cut, Key, cut, is_by_hand, listed, plan_key
+from .choices import Choices, Cut, Key, as_lists, cut, is_by_hand, plan_key
 from .frames import SPLIT
 
 PLAN_RATIOS = [round(k / 100, 2) for k in range(100)]
@@ -65,10 +65,10 @@ class Plans:
 
     def _plan(self, scores: Scores, choices: Choices, ratios: Sequence[float], *, limits: Limits) -> Row:
         options: Any = {"scope": choices["scope"], "budget": choices["budget"], "ratios": ratios, "limits": limits}
-        return {**plan(scores, **options, taken=self._taken), "key": listed(plan_key(choices))}
+        return {**plan(scores, **options, taken=self._taken), "key": as_lists(plan_key(choices))}
 
     def _exposure(self, mask: Mask, choices: Choices) -> Row | None:
-        """What the choice of the filters has looked at: a sign and a sentence."""
+        """Return which images the choice of filters has looked at, as a sign and a sentence; None for nothing."""
         study, batchnorm = self._study, choices["batchnorm"]
         provenance = mask_provenance(study.provenance, mask, batchnorm=batchnorm, study=study)
         by_hand = is_by_hand(choices) or choices.get("step", 0) > 0  # an earlier step may have been
@@ -108,10 +108,10 @@ def plan(
         kept. `range`: the smallest and largest ratio that `limits` allow.
     """
     order = cached_order(scores, scope=scope, limits=limits)
-    whole = scores.graph if taken is None else taken.graph
+    graph = scores.graph if taken is None else taken.graph
     return {
         "key": [scores.scorer, scope, budget, 0, [[], [], []]],
-        "groups": [_group(group, scores, limits=limits, taken=taken) for group in whole.groups],
+        "groups": [_group(group, scores, limits=limits, taken=taken) for group in graph.groups],
         "steps": [step(scores, order, ratio=ratio, scope=scope, budget=budget, taken=taken) for ratio in ratios],
         "range": list(order.possible(budget)),
         "spread": spread(scores),
@@ -124,13 +124,13 @@ def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, budget: Bu
     `ratio_achieved` is a share of what this network has, `removed` one of what the full network has.
     """
     mask = Mask(order.keep(order.count(ratio, budget)), ratio, scores.graph, scope=scope, budget=budget)
-    whole = mask if taken is None else taken.then(mask)
-    costs, full = whole.cost._asdict(), whole.graph.full._asdict()
+    full_mask = mask if taken is None else taken.then(mask)
+    costs, full = full_mask.cost._asdict(), full_mask.graph.full._asdict()
     return {
         "ratio": ratio,
         "ratio_achieved": mask.ratio_achieved,
         "removed": 1 - costs[budget] / full[budget],
-        "kept": [int(kept.sum()) for kept in whole.keep.values()],
+        "kept": [int(kept.sum()) for kept in full_mask.keep.values()],
         "left": [size_row(metric, value, full=full[metric]) for metric, value in costs.items()],
         **costs,
     }

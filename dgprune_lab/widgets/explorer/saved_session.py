@@ -148,19 +148,21 @@ def refuse_other_study(saved: Mapping[str, Any], study: Study, *, name: str) -> 
         DgpruneError: the message names each hash, role and order that differs; `name` begins the sentence.
     """
     check_entries(saved, {"name": str, "network": str, "domains": dict, "layers": str}, name=name)
-    here, other = study_values(study), []
-    if saved["network"] != here["network"]:
-        other.append(f"another network (SHA-256 {saved['network'][:12]} in the session, {here['network'][:12]} here)")
-    if saved["layers"] != here["layers"]:
-        other.append(f"layers={saved['layers']!r}, here {here['layers']!r}")
-    for domain in {**saved["domains"], **here["domains"]}:
-        was, now = saved["domains"].get(domain), here["domains"].get(domain)
+    current, other = study_values(study), []
+    if saved["network"] != current["network"]:
+        other.append(
+            f"another network (SHA-256 {saved['network'][:12]} in the session, {current['network'][:12]} here)"
+        )
+    if saved["layers"] != current["layers"]:
+        other.append(f"layers={saved['layers']!r}, here {current['layers']!r}")
+    for domain in {**saved["domains"], **current["domains"]}:
+        was, now = saved["domains"].get(domain), current["domains"].get(domain)
         if was is None or now is None:
             other.append(f"{'no' if was is None else 'a'} domain {domain!r}{' there' if was is None else ''}")
         elif was != now:
             other.append(_difference(domain, was, now))
-    if not other and list(saved["domains"]) != list(here["domains"]):
-        other.append(f"the domains in the order {', '.join(saved['domains'])}; here {', '.join(here['domains'])}")
+    if not other and list(saved["domains"]) != list(current["domains"]):
+        other.append(f"the domains in the order {', '.join(saved['domains'])}; here {', '.join(current['domains'])}")
     if other:
         origin = f": {saved['origin']}" if isinstance(saved.get("origin"), str) else ""
         raise DgpruneError(
@@ -230,7 +232,7 @@ def _step(entry: Any, number: int, *, study: Study, name: str) -> SavedStep:
 
 
 def _check_choice(choice: Any, *, study: Study, steps: Iterable[int], name: str) -> None:
-    """Refuse choices that no explorer has made."""
+    """Refuse choices that no explorer can have made."""
     check_entries(choice, {"scorer": str, "batchnorm": str}, name=name)
     try:
         checked_choices({"id": 0, "by": "kernel", **choice}, scorer=choice["scorer"], graph=study.graph, steps=steps)

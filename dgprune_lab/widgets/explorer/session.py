@@ -59,8 +59,8 @@ class Session:
         calibration: int,
     ) -> None:
         self.study = study
-        given = [*scorers, controls["scorer"]]
-        full = Measurements(study, scorers=given, images=images, calibration=calibration)
+        items = [*scorers, controls["scorer"]]
+        full = Measurements(study, scorers=items, images=images, calibration=calibration)
         self.steps, self.board = Steps(full), PinBoard()
         self.start: Choices = full.checked({"id": 0, "by": "kernel", **controls})
         self.view = self.start
@@ -104,7 +104,7 @@ class Session:
     def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the view with these changes; going to another step begins with nothing removed and nothing by hand."""
         fresh: dict[str, Any] = {}
-        if changes.get("step", here := self.view.get("step", 0)) != here:
+        if changes.get("step", present := self.view.get("step", 0)) != present:
             fresh = {"ratio": 0.0, "layers": {}, "forced": {}}
         return {**self.view, **fresh, **changes}
 
@@ -193,8 +193,8 @@ class Session:
         if self._shown_step != number:
             self._send("scorers", measured.static()["scorers"])
         self._shown_step = number
-        for words in measured.scoring(view):
-            self._say_work(words)
+        for text in measured.scoring(view):
+            self._say_work(text)
             yield
         if self._plan != (plan := measured.plan(view)):
             self._plan = plan
@@ -204,9 +204,9 @@ class Session:
         self._send_frames(view)
         yield
         if measured.exact(view) is None:
-            for words, new in measured.measure(view):
-                if words or new:
-                    self._say_work(words)
+            for text, new in measured.measure(view):
+                if text or new:
+                    self._say_work(text)
                 if new:
                     self._send_frames(view)
                 yield
@@ -246,18 +246,18 @@ class Session:
             if new and self._silent[number] and self.host.opened is not None and self.host.opened.takes_filters:
                 self.host.refresh()
 
-    def _say_work(self, words: str) -> None:
+    def _say_work(self, text: str) -> None:
         """Show what is being done, unless it is shown already."""
-        if words != self.status["work"]:
-            self.say(work=words)
+        if text != self.status["work"]:
+            self.say(work=text)
 
     def _curves(self, view: Choices) -> Job:
         last, measured = "", self.steps.at(view.get("step", 0))
-        for done, total, words in measured.fill(view):
-            if words != last:
-                last = words
+        for done, total, text in measured.fill(view):
+            if text != last:
+                last = text
                 self._send_frames(view)
-                self.say(progress={"done": done, "total": total, "words": words})
+                self.say(progress={"done": done, "total": total, "words": text})
             yield
         self.say(progress=None)
         for pinned, _ in self.board:

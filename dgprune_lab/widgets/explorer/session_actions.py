@@ -1,4 +1,4 @@
-"""What takes an explorer's session away and brings it back, for Python: its code, its folder, its zip file."""
+"""Save, load and download the session of an explorer, and return its view as code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SessionActions(Controls):
 
         It names the versions and the hash of the data, and what you must supply: a study or scorer of your own.
         """
-        return self._code(whole=False)
+        return self._code(all_steps=False)
 
     def save(self, folder: str | Path, *, replace: bool = False) -> Path:
         """Save the session into a folder, with which `Explorer.load` goes on, and `dgprune-lab report` makes a page.
@@ -136,7 +136,7 @@ class SessionActions(Controls):
         networks = {step.number: partial(session.steps.network, step.number) for step in session.steps}
         tables = {"steps": self.steps, "pins": session.board.table(session.view)}
         view = view_of(session, None)
-        return session_content(networks, view, code=self._code(whole=True), tables=tables)
+        return session_content(networks, view, code=self._code(all_steps=True), tables=tables)
 
     def _values(self) -> Mapping[str, Any]:
         session, load = self._session, self._session.measurements.load
@@ -160,9 +160,9 @@ class SessionActions(Controls):
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         return {**session_values(saved, session.study), "saved": now}
 
-    def _code(self, *, whole: bool) -> str:
+    def _code(self, *, all_steps: bool) -> str:
         measured, steps = self._session.measurements, list(self._session.steps)
-        counts: Any = {"images": measured.load.images, "calibration": measured.load.calibration, "whole": whole}
+        counts: Any = {"images": measured.load.images, "calibration": measured.load.calibration, "all_steps": all_steps}
         view: Choices = {**self.view, "ratio": measured.possible_ratio(self.view)}
         return as_code(self._session.study, view, steps=steps, menu=measured.menu, **counts)
 
@@ -185,7 +185,7 @@ class SessionActions(Controls):
 
 
 def _pinned_again(explorer: SessionActions) -> Job:
-    """Measure and pin the views that were pinned."""
+    """Measure the views that were pinned, and pin them again."""
     session = explorer._session
     for pin in explorer._awaited:
         view: Choices = session.steps.full.checked({"id": 0, "by": "kernel", **pin}, steps=range(len(session.steps)))
@@ -200,7 +200,7 @@ def _pinned_again(explorer: SessionActions) -> Job:
 
 
 def _maker(item: Item, study: Study) -> dict[str, Any]:
-    """How to make a scorer again: from the menu, or by its user's code; see `SavedSession.scorers`."""
+    """Return how to make a scorer again, from the menu or by its user's code; see `SavedSession.scorers`."""
     base = item if isinstance(item, Scores) else item.base or item
     if isinstance(item, Scorer) and isinstance(base, Scorer) and dict(SCORERS).get(base.name) is base:
         return {"base": base.name, "options": dict(item.preset)}
@@ -255,7 +255,7 @@ def _check_same(name: str, item: Item, how: Mapping[str, Any], *, made: Scorer |
 
 
 def _are_near(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> bool:
-    """Whether scores are equal but for what another machine may change: within 1 % of the largest of their layer."""
+    """Return whether scores agree within 1 % of the largest of their layer, as another machine rounds differently."""
     if {layer: len(values) for layer, values in before.items()} != {layer: len(v) for layer, v in after.items()}:
         return False
     pairs = [(torch.tensor(before[layer]), torch.tensor(values)) for layer, values in after.items()]
@@ -263,20 +263,20 @@ def _are_near(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequenc
 
 
 def _absent(saved: SavedSession, menu: Mapping[str, Item]) -> set[str]:
-    """The names of the user's own scorers in a session that a menu does not have, or of which it has its own."""
+    """Return the names of a session's own scorers that the menu lacks or uses for a scorer of its own."""
     own, known = {name for name, how in saved.scorers.items() if _made(name, how) is None}, dict(SCORERS)
     return {name for name in own if dict(menu).get(name) is known.get(name)}
 
 
 def _possible(choices: Sequence[Mapping[str, Any]], known: Collection[str]) -> list[dict[str, Any]]:
-    """Choices of the history without those by a scorer that is not known."""
+    """Return the choices of a history whose scorers are known."""
     if missing := {str(choice["scorer"]) for choice in choices} - set(known):
         note(f"undo and redo leave out choices by {', '.join(sorted(missing))}; pass it as scorers=[...] to have them.")
     return [dict(choice) for choice in choices if choice["scorer"] in known]
 
 
 def _made(name: str, how: Mapping[str, Any]) -> Scorer | None:
-    """A scorer of the menu with the options that a session holds; None where it is the user's own."""
+    """Return a scorer of the menu with a session's options; None for a user's own."""
     base, options = how.get("base"), how.get("options")
     if not isinstance(base, str) or base not in SCORERS or not isinstance(options, Mapping):
         return None

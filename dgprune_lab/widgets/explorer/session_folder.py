@@ -1,4 +1,4 @@
-"""The folder of a saved session: what it holds; it is written as a whole, and read only as it was written."""
+"""The folder of a saved session, which is written as a whole and read only if no file has changed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _table(table: pd.DataFrame, file: str) -> Iterator[tuple[str, str | bytes]]:
 
 
 def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
-    """Return the folder into which a session can be saved, before anything is computed for it.
+    """Return the folder for a session, or refuse it before anything is computed.
 
     Raises:
         DgpruneError: a folder that holds anything but a session; a session in which files were added or changed; one of
@@ -128,10 +128,10 @@ def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
         raise DgpruneError(f"{folder} is a folder with other files, not a saved session; name another folder.")
     opened = open_session(folder)
     inside = (path.relative_to(folder) for path in folder.rglob("*"))
-    held = {path.as_posix() for path in inside if not _LEFT_BEHIND & set(path.parts)}
+    files = {path.as_posix() for path in inside if not _LEFT_BEHIND & set(path.parts)}
     known = {CARD, *opened.card["files"]}
     known |= {str(parent) for name in known for parent in PurePosixPath(name).parents}
-    if added := sorted(held - known):
+    if added := sorted(files - known):
         raise DgpruneError(
             f"{folder} also holds {', '.join(added[:4])}, which saving would delete: a session's folder is replaced as "
             "a whole. Move it elsewhere, or name another folder."

@@ -181,11 +181,11 @@ class Steps:
             return {}
         yield from scoring(study, scorer)  # reads the statistics in pieces; below they come from the cache
         passes = [study.statistics(source.name, needs=("moments",), split="score").moments for source in study.sources]
-        found = {}
+        filters = {}
         for name in study.graph.names:
             silent, left = torch.stack([moments[name].mean_abs == 0 for moments in passes]).all(0), taken.kept(name)
-            found[name] = [left[place] for place in silent.nonzero().flatten().tolist()]
-        return {name: filters for name, filters in found.items() if filters}
+            filters[name] = [left[place] for place in silent.nonzero().flatten().tolist()]
+        return {name: indices for name, indices in filters.items() if indices}
 
     def rows(self) -> list[Row]:
         """Return the steps as plain values, with their accuracy, for the page."""
@@ -226,9 +226,11 @@ class Steps:
         """Write the weights that were used longest ago into files, until the others fit."""
         present = self._later[0] if self._later is not None else 0
         newest = max(self._listed, key=lambda step: step.used)
-        held = [step for step in self._listed[1:] if not step.away and step is not newest and step.number != present]
-        size = sum(_size(step.network) for step in held)
-        for step in sorted(held, key=lambda step: step.used):
+        candidates = [
+            step for step in self._listed[1:] if not step.away and step is not newest and step.number != present
+        ]
+        size = sum(_size(step.network) for step in candidates)
+        for step in sorted(candidates, key=lambda step: step.used):
             if size <= KEPT:
                 return
             size -= _size(step.network)
@@ -257,10 +259,10 @@ def accuracy_rows(table: pd.DataFrame) -> list[Row]:
 
     `metric` says which of both it is.
     """
-    styles, kept = domain_styles_of(table), ("domain", "role", "metric", "value", "low", "high")
+    styles, columns = domain_styles_of(table), ("domain", "role", "metric", "value", "low", "high")
     return [
         {
-            **{name: row[name] for name in kept},
+            **{name: row[name] for name in columns},
             "colour": styles[str(row["domain"])].colour,
             "target_aware": exposure_of(row).startswith("target"),
         }

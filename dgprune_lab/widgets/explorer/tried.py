@@ -25,8 +25,8 @@ def view_of(session: Session, selected: Any) -> View:
     measured = session.steps.at(view.get("step", 0))
     mask, taken, frame = measured.mask(view), measured.taken, measured.exact(view)
     empty = tidy([], extra=EXTRA)
-    whole = measured.whole(mask)
-    present = _tried(session, "ratio", view, measured.label(view), whole, empty if frame is None else frame.table)
+    full_mask = measured.full_mask(mask)
+    present = _tried(session, "ratio", view, measured.label(view), full_mask, empty if frame is None else frame.table)
     return View(
         study=measured.study,
         mask=mask,
@@ -48,7 +48,7 @@ def view_of(session: Session, selected: Any) -> View:
 
 def _all_tried(session: Session) -> tuple[Tried, ...]:
     """Every step that was measured, every pin, and every view that was measured on all images."""
-    listed = []
+    tried = []
     for step in session.steps:
         if step.table is not None:
             about = {"step": step.number, "ratio": 0.0, "layers": {}, "forced": {}}
@@ -56,14 +56,14 @@ def _all_tried(session: Session) -> tuple[Tried, ...]:
             network = partial(session.steps.network, step.number)
             name, choice = f"step {step.number}: {step.label}", {**entry_of(session.view), **about}
             rest: Any = {"table": step.table, "mask": step.mask, "choice": choice, "parent": step.parent}
-            listed.append(Tried(name=name, kind="step", network=network, **rest))
+            tried.append(Tried(name=name, kind="step", network=network, **rest))
     for letter, (view, pin) in zip(LETTERS, session.board, strict=False):
-        listed.append(_tried(session, "pin", view, f"pin {letter}: {pin.label}", pin.mask, pin.table))
+        tried.append(_tried(session, "pin", view, f"pin {letter}: {pin.label}", pin.mask, pin.table))
     for view, frame in session.steps.full.tried():
         if frame.mask is not None:
             table = frame.table if frame.timed is None else frame.timed
-            listed.append(_tried(session, "ratio", view, session.steps.full.label(view), frame.mask, table))
-    return tuple(listed)
+            tried.append(_tried(session, "ratio", view, session.steps.full.label(view), frame.mask, table))
+    return tuple(tried)
 
 
 def _tried(

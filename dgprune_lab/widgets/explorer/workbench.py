@@ -1,4 +1,4 @@
-"""What makes and undoes steps: apply, fine-tune (in pieces), cancel, undo, redo, and going to a step."""
+"""Make and undo steps: apply, fine-tune (in pieces), cancel, undo, redo, and go to a step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Workbench:
         self._wanted = FINETUNING
 
     def check_open(self) -> None:
-        """Refuse work that nothing would do any more.
+        """Refuse to work for a closed session.
 
         Raises:
             DgpruneError: the session was closed.
@@ -120,16 +120,16 @@ class Workbench:
         measurements = session.steps.at(number)
         yield from (None for _ in measurements.scoring(view))
         mask, frame = measurements.mask(view), measurements.exact(view)
-        whole = measurements.whole(mask)
+        full_mask = measurements.full_mask(mask)
         if mask.cost.filters == mask.graph.free:
             return number
-        if all(len(whole.kept(name)) == 1 for name in whole.keep):
+        if all(len(full_mask.kept(name)) == 1 for name in full_mask.keep):
             session.say(message="One filter would be left in every layer: nothing could be pruned from there.")
             return None
         yield
         network, made = measurements.network(view), {**entry_of(view), "ratio": measurements.possible_ratio(view)}
         label = measurements.label(view, tree=False)
-        step = session.steps.add(network, whole, parent=number, kind="prune", label=label, made=made)
+        step = session.steps.add(network, full_mask, parent=number, kind="prune", label=label, made=made)
         step.table = None if frame is None else frame.table
         locked = {name: ratio for name, ratio in view.get("layers", {}).items() if ratio == 0}
         forced = {name: lists for name, lists in view.get("forced", {}).items() if name == "keep"}
@@ -142,7 +142,7 @@ class Workbench:
             number = yield from self._applied(view)
             if number is None:
                 return
-            network, batchnorm, said = session.steps.network(number), view["batchnorm"], 0.0
+            network, batchnorm, reported = session.steps.network(number), view["batchnorm"], 0.0
             pieces = tuning_steps(network, session.study, epochs=epochs, options=options, batchnorm=batchnorm)
             while True:
                 try:
@@ -150,13 +150,13 @@ class Workbench:
                 except StopIteration as end:
                     tuned = end.value
                     break
-                if time.monotonic() - said >= _SAID_EVERY:
-                    said = time.monotonic()
+                if time.monotonic() - reported >= _SAID_EVERY:
+                    reported = time.monotonic()
                     self._say(progress)
                 yield
             made = {"epochs": epochs, "options": options.to_json(), "batchnorm": batchnorm}
-            words, parent = f"fine-tuned, {epochs} epoch{'s' * (epochs > 1)}", session.steps[number]
-            self._arrive(session.steps.add(tuned, parent.mask, parent=number, kind="finetune", label=words, made=made))
+            label, parent = f"fine-tuned, {epochs} epoch{'s' * (epochs > 1)}", session.steps[number]
+            self._arrive(session.steps.add(tuned, parent.mask, parent=number, kind="finetune", label=label, made=made))
         finally:
             self._say(None)
 
@@ -186,7 +186,7 @@ def tuning_steps(
     """Fine-tune a network on the `train` splits of the sources and return the result; the argument stays unchanged.
 
     Weights and random numbers are those of `dg.prune_and_tune(study of this network, None, ratio=0.0, rounds=1,
-    epochs=epochs, options=options, batchnorm=batchnorm)`. Yields {words, done, total} after each batch.
+    epochs=epochs, options=options, batchnorm=batchnorm)`. Yields {text, done, total} after each batch.
     """
     again = batchnorm == "recalibrate" and study.has_batchnorm
     settled = replace(options, epochs=epochs, seed=seeded("tuning", 0, options.seed, 1))
@@ -202,7 +202,7 @@ def tuning_steps(
         spent += time.perf_counter() - start
         if isinstance(event, BatchEvent):
             done, total = (event.epoch - 1) * event.batches + event.batch, event.epochs * event.batches
-            words = f"Fine-tuning: epoch {event.epoch} of {event.epochs}, batch {event.batch} of {event.batches}"
+            text = f"Fine-tuning: epoch {event.epoch} of {event.epochs}, batch {event.batch} of {event.batches}"
             if done >= _FEW:
-                words += f", about {duration(spent / done * (total - done))} of work left"
-            yield {"words": words, "done": done, "total": total}
+                text += f", about {duration(spent / done * (total - done))} of work left"
+            yield {"words": text, "done": done, "total": total}

@@ -177,7 +177,7 @@ def affordable(sizes: Sequence[int], seconds: Sequence[float], *, exact: float) 
     return max([min(sizes), *fit])
 
 
-def said(verb: str, steps: Iterable[tuple[int, int]]) -> Generator[str, None, None]:
+def reading_words(verb: str, steps: Iterable[tuple[int, int]]) -> Generator[str, None, None]:
     """Yield (images read, images in all) in words, with the time left; `steps` are not closed with this generator."""
     start, begun = time.perf_counter(), 0
     for done, total in steps:
