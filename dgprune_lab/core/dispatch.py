@@ -28,7 +28,7 @@ class MacCounter(Observer):
     single operations meanwhile, as in training, since no operation of their fast path is counted.
 
     Attributes:
-        total: the number so far.
+        total: multiply-accumulates counted so far.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class MacCounter(Observer):
         formula: Any = _FORMULAS.get(func._overloadpacket)
         if formula is None and func is not torch.ops.prim.device.default:
             with self:
-                output = func.decompose(*args, **kwargs)  # an operation made of others
+                output = func.decompose(*args, **kwargs)  # a composite operation
             if output is not NotImplemented:
                 return output
         output = func(*args, **kwargs)

@@ -13,10 +13,10 @@ from .summary import chosen_rows, summary
 
 _SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
-_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"} | {"`": r"\textasciigrave{}"}  # r"\\ [a]" and r"\\ *" mean something
+_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"} | {"`": r"\textasciigrave{}"}  # r"\\ [a]" and r"\\ *" have a meaning
 _SIGNS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "◇": r"$\diamond$"}
 _ESCAPES = str.maketrans(_SIGNS)
-_SAID_ELSEWHERE = ("target_aware", "role")  # by the marks, and by the domain
+_REDUNDANT = ("target_aware", "role")  # shown by the marks and by the domain
 _AWARE, _SEEN, _UNKNOWN = r"$^{\diamond}$", r"$^{\dagger}$", r"$^{?}$"
 _NOTES = {
     _AWARE: "Target-aware: scorer, fine-tuning or selection looked at a target; no measure of generalisation.",
@@ -55,10 +55,10 @@ def latex(
     """
     rows = chosen_rows(frame, metric=metric, domain=domain)
     if rows.empty:
-        raise DgpruneError("frame has no rows, so there is nothing to print; check what was chosen of it.")
+        raise DgpruneError("frame has no rows, so there is nothing to print; check how it was selected.")
     table, records = summary(rows, verdict=verdict), rows.to_dict("records")
     head = [text for text in (table.columns.name, _intervals(records)) if text]
-    dropped = [name for name in _SAID_ELSEWHERE if name in table]
+    dropped = [name for name in _REDUNDANT if name in table]
     if "metric" in table and table.metric.nunique() == 1:
         head, dropped = [f"Value: {table.metric[0]}", *head], [*dropped, "metric"]
     table = table.drop(columns=dropped)
@@ -67,11 +67,11 @@ def latex(
     lines, marks = [], []
     for record, (_, cells) in zip(records, table.iterrows(), strict=True):
         exposure, scorer = exposure_of(record), scorers.get(record.get("scorer"), "")
-        if "scorer" not in cells or is_missing(cells["scorer"]):  # no name that could bear the scorer's mark
+        if "scorer" not in cells or is_missing(cells["scorer"]):  # no cell for the scorer's mark
             exposure = strongest_exposure([exposure, scorer_exposure([record])])
-        of_row = {"value": _mark(exposure), "scorer": _mark(scorer)}
-        marks += [of_row[name] for name in of_row if name in cells]
-        lines.append([f"{_cell(name, value)}{of_row.get(str(name), '')}" for name, value in cells.items()])
+        row_marks = {"value": _mark(exposure), "scorer": _mark(scorer)}
+        marks += [row_marks[name] for name in row_marks if name in cells]
+        lines.append([f"{_cell(name, value)}{row_marks.get(str(name), '')}" for name, value in cells.items()])
     heads = [_escaped(str(name).replace("_", " ")) for name in table.columns]
     body = [r"\begin{tabular}{" + "l" * len(heads) + "}", r"\toprule", _line(heads), r"\midrule"]
     body += [*map(_line, lines), r"\bottomrule", r"\end{tabular}"]
@@ -92,10 +92,10 @@ def _mark(exposure: Exposure) -> str:
 
 
 def _intervals(records: Iterable[Mapping[Hashable, object]]) -> str:
-    """What the intervals are over, in words."""
-    words = {"images": "images (bootstrap)", "seeds": "training seeds (t)", "range": "repeats (range, no interval)"}
-    words["draws"] = "random vectors (t)"
-    present = [text for kind, text in words.items() if any(record.get("interval") == kind for record in records)]
+    """Return what the intervals are over, as text."""
+    texts = {"images": "images (bootstrap)", "seeds": "training seeds (t)", "range": "repeats (range, no interval)"}
+    texts["draws"] = "random vectors (t)"
+    present = [text for kind, text in texts.items() if any(record.get("interval") == kind for record in records)]
     return f"In brackets: 95 % intervals over {' or '.join(present)}" if present else ""
 
 

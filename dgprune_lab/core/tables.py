@@ -38,18 +38,18 @@ def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.
 
 
 def batchnorm_words(settings: Iterable[object]) -> str:
-    """Return the values of the column `batchnorm` in words; "" for a network without BatchNorm.
+    """Return the values of the column `batchnorm` as text; "" for a network without BatchNorm.
 
     >>> batchnorm_words(["recalibrate", None]), batchnorm_words([None])
     ('BatchNorm re-estimated', '')
     """
     known = set(settings)
-    words = " or ".join(text for name, text in _BATCHNORM.items() if name in known)
-    return f"BatchNorm {words}" if words else ""
+    text = " or ".join(text for name, text in _BATCHNORM.items() if name in known)
+    return f"BatchNorm {text}" if text else ""
 
 
 def claimed_by(row: Mapping[Any, Any]) -> str:
-    """Return in words who makes a claim, a row of `experiments.claims_table`.
+    """Return the source of a claim, a row of `experiments.claims_table`, as text.
 
     >>> claimed_by({"paper": "Sun 2023, arXiv:2306.13237", "ours": True})
     'ours, after Sun 2023'

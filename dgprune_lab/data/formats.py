@@ -63,7 +63,7 @@ def _idx(path: Path) -> Bytes:
     path = existing(path) or path
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise DgpruneError(f"{path.name} is no idx file of bytes")
+        raise DgpruneError(f"{path.name} is not an idx file of bytes")
     axes = data[3]
     shape = np.frombuffer(data, ">u4", count=axes, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape.tolist()).copy()

@@ -75,10 +75,10 @@ def fashion_photo() -> Domain:
     assert source.labels is not None
     rows = torch.cat([source.splits["score"], source.splits["report"]])
     garments, score = source.images[rows, 0].numpy(), len(source.splits["score"])
-    behind = random_patches(photographs(), count=len(rows), size=garments.shape[1], seed=_PATCHES)
+    background = random_patches(photographs(), count=len(rows), size=garments.shape[1], seed=_PATCHES)
     return Domain.from_arrays(
         "fashion_photo",
-        images=channels_first(np.where(garments[..., None] > 16, garments[..., None], behind)),
+        images=channels_first(np.where(garments[..., None] > 16, garments[..., None], background)),
         labels=source.labels[rows],
         classes=CLASSES,
         splits={"score": torch.arange(score), "report": torch.arange(score, len(rows))},
@@ -87,7 +87,7 @@ def fashion_photo() -> Domain:
 
 
 def _garments(name: str, *, origin: str) -> Domain:
-    """The garments of one source, grey: no garment is in two sources, whatever the split."""
+    """Return the grey garments of one source; no garment is in two sources, whatever the split."""
     x_train, y_train, x_test, y_test = read_idx(_FOLDER)
     rows = cut_counts(len(y_train), torch.from_numpy(y_train), _TRAINING, seed=_SEED)
     tests = cut_counts(len(y_test), torch.from_numpy(y_test), _TESTS, seed=_SEED)
