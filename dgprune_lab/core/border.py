@@ -127,7 +127,7 @@ class Border:
         positional, rest = self.positional[int(self.method) :], [n for n in self.names if n not in self.positional]
         count, others = len(args) - int(self.method), f" Pass the others by keyword: {rest[0]}=...." if rest else ""
         if not positional:
-            return f" takes {'every argument by keyword' if rest else 'no argument'}; got {count} without one."
+            return f" takes {'every argument by keyword' if rest else 'no argument'}; got {count} by position."
         return f" takes only {' and '.join(positional)} by position; got {count}.{others}"
 
     def _text(self, args: tuple[Any, ...], sentence: str) -> str:

@@ -60,7 +60,7 @@ class Pair:
     null_expected: float
 
     def lines(self, spread: Spread) -> list[str]:
-        """Return a line on rho and one on its null level, and one each if many are 0 and if rho hardly varies."""
+        """Return lines of text: rho, its null level, the share of zeros from 5 % on, `NEARLY` if rho hardly varies."""
         lines = [f"rho {spread.mean:.2f}, spread {spread.std:.2f}"]
         lines += [f"by chance {self.null:.2f}, spread {self.null_spread:.2f}"]
         lines += [f"{spread.silent:.0%} are exactly 0"] * (spread.silent >= 0.05)

@@ -183,8 +183,8 @@ def _check_rereading(images: DatasetImages, position: int, *, times: int) -> Non
         again = images.read(position)
         if first.shape != again.shape or not torch.equal(first, again):
             raise DgpruneError(
-                f"{images.what}: item {position} of the data set is another image when it is read again, as with "
-                "random augmentation, so no number about it could be repeated. Use the transform for evaluation; "
+                f"{images.what}: item {position} of the data set changes when it is read again, as with random "
+                "augmentation, so results on it could not be reproduced. Use the transform for evaluation; "
                 "dg.TrainingOptions(augmentation=...) augments in training."
             )
 

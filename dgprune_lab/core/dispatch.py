@@ -22,10 +22,10 @@ class Observer(TorchDispatchMode):
 
 
 class MacCounter(Observer):
-    """Counts multiply-accumulates, half of the operations that PyTorch's `FlopCounterMode` counts.
+    """A counter of multiply-accumulates: half of the operations that PyTorch's `FlopCounterMode` counts.
 
-    Fused attention on a CPU counts as on a GPU; `FlopCounterMode` leaves it out. PyTorch's transformer layers run as
-    single operations meanwhile, as in training, since no operation of their fast path is counted.
+    Fused attention on a CPU counts as on a GPU; `FlopCounterMode` leaves it out. Meanwhile
+    PyTorch's transformer layers run operation by operation, as in training, because their fast path is not counted.
 
     Attributes:
         total: multiply-accumulates counted so far.

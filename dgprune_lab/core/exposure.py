@@ -27,7 +27,7 @@ EXPOSURE_WORDS: Mapping[str, str] = {
 
 
 def exposure_of(row: Mapping[str, Any]) -> Exposure:
-    """Return the mark for what scorer, fine-tuning or selection looked at, of the domain that a row reports.
+    """Return the mark of a row: what scorer, fine-tuning or selection looked at in the domain that it reports.
 
     Returns:
         "target-aware": they looked at a split of this target that is not the reported one;

@@ -1,4 +1,4 @@
-"""Files: checks before the work that they can be written, atomic writes, and JSON cards with the writing version."""
+"""Files: write checks before long work, atomic writes, and JSON cards that record the version that wrote them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_writable_file(path: str | Path, *, argument: str) -> Path:
     """Check that a file can be written, and return its path; nothing is left behind, and no folder is made.
 
     Raises:
-        DgpruneError: a folder, or a folder in which nothing can be written; `argument` begins the sentence.
+        DgpruneError: the path of a folder, or no file can be written there; `argument` begins the message.
     """
     path = at_home(path, argument=argument)
     if path.is_dir():
@@ -59,7 +59,7 @@ def check_writable_folder(path: str | Path, *, argument: str) -> Path:
     """Check that a folder exists or can be made, and that files can be written in it; return its path.
 
     Raises:
-        DgpruneError: a file, or a folder in which nothing can be written; `argument` begins the sentence.
+        DgpruneError: the path of a file, or no file can be written there; `argument` begins the message.
     """
     path = at_home(path, argument=argument)
     if path.exists() and not path.is_dir():
@@ -114,7 +114,7 @@ def write_file(path: Path, content: str | bytes) -> Path:
 
 
 def notebook_folders() -> tuple[Traversable, Traversable]:
-    """Return where the notebooks and their results are in an installed wheel, and in a source checkout; one exists."""
+    """Return the folders of the notebooks in an installed wheel and in a source checkout; one of them exists."""
     package = files("dgprune_lab")
     return package.joinpath("notebooks"), package.joinpath("..", "notebooks")
 

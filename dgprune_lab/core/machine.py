@@ -43,7 +43,7 @@ def threads(*, force: bool = False) -> Threads:
     """Set torch's number of threads: from the environment, otherwise as measured once per process.
 
     A small convolution is timed with 1, 2, 1, 2, ... threads (and larger counts where there are cores). On a shared
-    machine two threads are often several times slower than one, so more threads must win clearly and steadily: see
+    machine two threads are often several times slower than one, so more threads must be clearly, steadily faster: see
     `decide`. `DGPRUNE_THREADS` (a number, or "off": leave torch as it is) comes before `OMP_NUM_THREADS`, which comes
     before measuring. Torch keeps the count per thread: a worker thread calls this once at its start.
 
@@ -186,9 +186,9 @@ def _from_environment() -> Threads | None:
     if value:
         if not value.isdigit() or int(value) < 1:
             raise DgpruneError(f'DGPRUNE_THREADS must be a number from 1 or "off"; got {value!r}. Change or unset it.')
-        return _make_threads(int(value), ": DGPRUNE_THREADS says so")
+        return _make_threads(int(value), ": set by DGPRUNE_THREADS")
     outer = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # OpenMP allows a list, one per nesting level
-    return _make_threads(int(outer), ": OMP_NUM_THREADS says so") if outer.isdigit() and int(outer) >= 1 else None
+    return _make_threads(int(outer), ": set by OMP_NUM_THREADS") if outer.isdigit() and int(outer) >= 1 else None
 
 
 def _measure_threads() -> Threads:

@@ -204,7 +204,7 @@ class Mask:
         for group in self.graph.groups:
             column, second = self.keep[group.name].clone(), inner.keep.get(group.name)
             count = int(column.sum())
-            if second is None and count == 1:  # a layer of one filter is no group: nothing of it can be removed
+            if second is None and count == 1:  # a layer with one filter is not a group: it cannot be pruned
                 second = torch.ones(1, dtype=torch.bool)
             if second is None or len(second) != count:
                 raise DgpruneError(f"the second mask does not fit layer {group.name!r}: {count} filters remain in it.")

@@ -128,7 +128,7 @@ def _convert_picture(picture: Any, *, what: str) -> Any:
 
 
 def stacked(items: list[Tensor], *, what: str) -> Tensor:
-    """Return images of one shape as one tensor; where some are uint8 and some float, all are float.
+    """Return images of one shape as one tensor; if some are uint8 and some float, all become float.
 
     Raises:
         DgpruneError: images of several shapes.

@@ -1,4 +1,4 @@
-"""Numbers as text, rounded as the explorer's page rounds them, so that one number never reads as two."""
+"""Numbers as text, rounded as on the explorer's page, so that a number looks the same everywhere."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def cancelled_when(unwanted: Callable[[], bool] | None) -> Iterator[None]:
 def interruptible() -> AbstractContextManager[object]:
     """Return a context in which each call of a torch function raises `Cancelled` once the work is unwanted.
 
-    A forward pass of a large network takes seconds, each of its layers a fraction of one.
+    So a forward pass, which takes seconds in a large network, can be cancelled between its layers.
     """
     unwanted = getattr(_thread, "unwanted", None)
     return nullcontext() if unwanted is None else _Interruptible(unwanted)

@@ -53,7 +53,7 @@ def summary(
         DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
-        One line per row; the column `target_aware` stands where any row is. Values of the unit "share" are shown in
+        One line per row; the column `target_aware` is there if any row is. Values of the unit "share" are shown in
         percent; with `verdict` they are taken as differences and shown in percentage points. The column heading names
         the BatchNorm setting, where the network has BatchNorm.
 
@@ -110,8 +110,8 @@ def answer(
         lowest: whether the lowest value is wanted.
 
     Returns:
-        The choice, and the sentence: the values from the first to the last. It says so if the interval of the first
-        overlaps with that of another: then these numbers do not decide between the two. Target-aware rows have a ◇.
+        The choice, and a sentence with all values in order. It adds which intervals overlap with that of the first:
+        these numbers do not decide between such choices. Target-aware rows have a ◇.
 
     Raises:
         DgpruneError: an unknown column, metric or domain; fewer than two values; an infinite number; several rows of

@@ -106,7 +106,7 @@ def mnist_m() -> Domain:
 @loaded_once
 @public
 def uci_digits() -> Domain:
-    """Load 1,797 digits of another scanner and other writers, in fixed splits: 1,000 train, 300 score, 497 report.
+    """Load 1,797 digits from another scanner and other writers, in fixed splits: 1,000 train, 300 score, 497 report.
 
     The images of 8 x 8 whole numbers from 0 to 16 become (1797, 3, 28, 28) float32 in [0, 1], resized bilinearly
     (`align_corners=False`), the grey value copied to three channels, strokes bright on black.

@@ -130,8 +130,8 @@ def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", image
         images: only the first `images` images of the split; None for all.
 
     Raises:
-        DgpruneError: no labels, no such split, a class whose name cannot be that of a folder, or a folder that holds
-            something.
+        DgpruneError: no labels, no such split, a class whose name cannot be that of a folder, or a folder that is
+            not empty.
     """
     from torchvision.utils import save_image
 
@@ -143,7 +143,7 @@ def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", image
         raise DgpruneError(f"folder {str(path)!r} is not empty; give a new one.")
     names = {domain.class_label(int(label)) for label in domain.labels[rows]}
     if invalid := [name for name in names if name.startswith(".") or Path(name).name != name or "\\" in name]:
-        raise DgpruneError(f"the class {invalid[0]!r} cannot be the name of a folder; name the classes otherwise.")
+        raise DgpruneError(f"the class {invalid[0]!r} cannot be the name of a folder; rename the class.")
     for image, row in zip(domain.take(rows).images, rows.tolist(), strict=True):
         kind = path / domain.class_label(int(domain.labels[row]))
         kind.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def fashion() -> Domain:
     split comes from the official test file, the others from the official training file.
 
     Origin: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747 (MIT licence). Its first images of each class, 380 for
-    training and 120 for tests, come with this package; `load("fashion_mnist")` reads all 70,000 where they are there.
+    training and 120 for tests, come with this package; `load("fashion_mnist")` reads all 70,000 if they are there.
 
     >>> fashion().class_names[:2]
     ('T-shirt/top', 'Trouser')
@@ -46,7 +46,7 @@ def fashion() -> Domain:
 @loaded_once
 @public
 def fashion_colour() -> Domain:
-    """Make 2,600 tinted garments, others than those of `fashion`: 1,500 train, 300 score, 600 report.
+    """Make 2,600 tinted garments, different from those of `fashion`: 1,500 train, 300 score, 600 report.
 
     Images are (2600, 3, 28, 28) uint8: the shift `colour` at strength 0.5, (x + x * f + (1 - x) * b) / 2, with a random
     foreground f and background b for each image.
