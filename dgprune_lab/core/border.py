@@ -86,18 +86,18 @@ class Border:
         """
         if len(args) > len(self.positional) and not self.has_var_positional:
             raise DgpruneError(self._text(args, self._too_many(args)))
-        named = self.positional[: len(args)]
+        bound = self.positional[: len(args)]
         for name in options:
-            if name in named:
+            if name in bound:
                 raise DgpruneError(self._text(args, f" got {name} twice: give it once."))
             if name not in self.kinds and name not in self.names and not self.has_var_keyword:
                 raise DgpruneError(self._text(args, self._unknown(name)))
         for name in self.required:
-            if name not in options and name not in named:
+            if name not in options and name not in bound:
                 wanted = self.kinds[name].phrase if name in self.kinds else "see its help"
                 raise DgpruneError(self._text(args, f" needs the argument {name!r}: {wanted}."))
-        values = [self.checked(name, value, args) for name, value in zip(named, args, strict=False)]
-        return (*values, *args[len(named) :]), {n: self.checked(n, value, args) for n, value in options.items()}
+        values = [self.checked(name, value, args) for name, value in zip(bound, args, strict=False)]
+        return (*values, *args[len(bound) :]), {n: self.checked(n, value, args) for n, value in options.items()}
 
     def checked(self, name: str, value: Any, args: tuple[Any, ...] = ()) -> Any:
         """Return one argument, converted to the kind that the function takes."""

@@ -180,8 +180,8 @@ def check_repeatable(images: DatasetImages) -> None:
 def _check_rereading(images: DatasetImages, position: int, *, times: int) -> None:
     first = images.read(position)
     for _ in range(times):
-        again = images.read(position)
-        if first.shape != again.shape or not torch.equal(first, again):
+        second = images.read(position)
+        if first.shape != second.shape or not torch.equal(first, second):
             raise DgpruneError(
                 f"{images.what}: item {position} of the data set changes when it is read again, as with random "
                 "augmentation, so results on it could not be reproduced. Use the transform for evaluation; "

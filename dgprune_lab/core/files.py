@@ -242,10 +242,10 @@ def check_format(card: Mapping[str, Any], *, name: str, kind: str) -> None:
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, this package and torch."""
-    named = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in ("dgprune-lab", "torch"):
         try:
-            named[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            named[package] = "not installed"
-    return named
+            installed[package] = "not installed"
+    return installed

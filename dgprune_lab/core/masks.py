@@ -211,9 +211,9 @@ class Mask:
             column[column.nonzero().flatten()] = second
             keep[group.name] = column
         ratio = 1 - (1 - self.ratio_requested) * (1 - inner.ratio_requested)
-        made_by = {"scorer": inner.scorer, "options": inner.options, "reads": merged(self.reads, inner.reads)}
-        made_by |= {**_ADDED, "selection": merged(self.selection, inner.selection)}
-        return replace(self, keep=keep, ratio_requested=ratio, nested=False, **made_by)
+        changed = {"scorer": inner.scorer, "options": inner.options, "reads": merged(self.reads, inner.reads)}
+        changed |= {**_ADDED, "selection": merged(self.selection, inner.selection)}
+        return replace(self, keep=keep, ratio_requested=ratio, nested=False, **changed)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary with the original indices of the filters that stay."""

@@ -47,8 +47,8 @@ def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
 def _read_arrays(images: Any, *, what: str) -> Tensor:
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.dtype == object):
         items = [pixels_of_item(item, what=f"{what}: image {number}") for number, item in enumerate(images)]
-        if clear := sum(map(holds_alpha, images)):
-            note(f"{what}: {clear} of {len(items)} images hold {ALPHA}.")
+        if transparent := sum(map(holds_alpha, images)):
+            note(f"{what}: {transparent} of {len(items)} images hold {ALPHA}.")
         return stacked(items, what=what) if items else torch.empty(0, 3, 1, 1)
     pixels = _as_tensor(images, what=f"{what}: images")
     if pixels.ndim != 4:

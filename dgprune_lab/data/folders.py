@@ -104,14 +104,14 @@ def from_folder(
             rows = {key: [place[k] for k in numbers if k in place] for key, numbers in divided.items()}
         elif isinstance(splits, Mapping):
             rows = {key: float(share) for key, share in splits.items()}
-        how = f"resized to {size} x {size}" + (", central square" if resize == "crop" else "")
+        resizing = f"resized to {size} x {size}" + (", central square" if resize == "crop" else "")
         domains[name] = Domain.from_dataset(
             name,
             images,
             classes=classes,
             splits=rows,
             seed=seed,
-            origin=f"folder {base.resolve().name}/{name}, {how}; classes: {', '.join(classes)}",
+            origin=f"folder {base.resolve().name}/{name}, {resizing}; classes: {', '.join(classes)}",
         )
     _note_classes(present, classes)
     return domains
@@ -208,8 +208,8 @@ def _domainbed_splits(count: int, *, environment: int, trial_seed: int) -> dict[
     text = str((trial_seed, environment))
     number = int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
     order = np.random.RandomState(number).permutation(count).tolist()
-    out = int(count * _HELD_OUT)
-    return {"train": order[out:], "score": order[: out // 2], "report": order[out // 2 : out]}
+    held_out = int(count * _HELD_OUT)
+    return {"train": order[held_out:], "score": order[: held_out // 2], "report": order[held_out // 2 : held_out]}
 
 
 def _note_kinds(name: str, images: ImageFiles) -> None:

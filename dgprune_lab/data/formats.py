@@ -43,7 +43,7 @@ def existing(path: Path) -> Path | None:
 def read_npz(path: Path) -> Arrays:
     """Read x_train, y_train, x_test and y_test of an npz file, with `allow_pickle=False`."""
     # Opened here, because np.load leaves the file open where the archive is damaged.
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         missing = [name for name in Arrays._fields if name not in file]
         if missing:
             raise DgpruneError(f"it has no array {', '.join(missing)}; it has {', '.join(file.files)}")
