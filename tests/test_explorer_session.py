@@ -232,7 +232,7 @@ def test_what_is_no_session_stays(tmp_path: Path, folder: Path, session: SavedSe
         save(Path("/"), session)
     for use in (lambda path: save(path, session), open_session):
         with pytest.raises(
-            dg.DgpruneError, match=r"^~nobody_here/x: this machine knows no home directory '~nobody_here'"
+            dg.DgpruneError, match=r"^~nobody_here/x: this machine has no home directory '~nobody_here'"
         ):
             use(Path("~nobody_here/x"))
 

@@ -135,7 +135,7 @@ class TestExternal:
         monkeypatch.delenv("DGPRUNE_DATA", raising=False)
         write_idx(tmp_path / "fashion-mnist", pack=gzip.compress, suffix=".gz")
         layout = external._SETS["fashion_mnist"].layouts[1]
-        assert str(layout.root) == "/usr/share/datasets" and layout.words.endswith("ubyte ...")
+        assert str(layout.root) == "/usr/share/datasets" and layout.searched.endswith("ubyte ...")
         object.__setattr__(layout, "root", tmp_path)
         try:
             assert "Debian" in data.load("fashion_mnist").origin
@@ -188,7 +188,7 @@ class TestExternal:
         with pytest.raises(DgpruneError, match=r"cifar10_25k.npz could not be read .*Remove it and get it again"):
             data.load("cifar10")
         write_idx(root / "MNIST" / "raw", pack=lambda content: b"<html>" + content, suffix="")
-        with pytest.raises(DgpruneError, match=r"train-images-idx3-ubyte is no idx file"):
+        with pytest.raises(DgpruneError, match=r"train-images-idx3-ubyte is not an idx file"):
             data.load("mnist_full")
 
     def test_an_npz_with_pickles_is_refused(self, root: Path) -> None:

@@ -195,7 +195,7 @@ class TestFiles:
                 if file.stat().st_mtime > 1e9:
                     os.utime(file, (k, k))
         images_of(domain_of(Counted(content="a")))  # used again: now the youngest
-        taken = sum(kept_images._on_disk(file) for file in no_memory.iterdir())
+        taken = sum(kept_images._disk_usage(file) for file in no_memory.iterdir())
         monkeypatch.setattr(kept_images, "DISK", taken)
         with pytest.warns(dg.DgpruneNote):
             images_of(domain_of(Counted(content="d")))
@@ -205,7 +205,7 @@ class TestFiles:
             images_of(domain_of(dataset))
             reads[content] = len(dataset.reads)
         assert reads == {"a": 0, "c": 0, "d": 0}
-        assert sum(kept_images._on_disk(file) for file in no_memory.iterdir()) <= taken
+        assert sum(kept_images._disk_usage(file) for file in no_memory.iterdir()) <= taken
 
     @pytest.mark.parametrize("reason", ["a file in its place", "off", "too little room"])
     def test_without_a_file_the_images_are_decoded_each_time_and_it_is_said(

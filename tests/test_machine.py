@@ -96,7 +96,7 @@ def test_the_probe_runs_once_sets_torch_and_leaves_the_generators(undecided: Non
 def test_the_environment_comes_before_the_probe(
     undecided: None, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], count: int, word: str
 ) -> None:
-    monkeypatch.setattr(machine, "_probed", lambda: pytest.fail("probed although a count was asked for"))
+    monkeypatch.setattr(machine, "_measure_threads", lambda: pytest.fail("probed although a count was asked for"))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = machine.threads()
@@ -113,7 +113,7 @@ def test_off_leaves_torch_as_it_is(undecided: None, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("wish", ["0", "-1", "many", "1.5"])
 def test_an_invalid_count_is_refused(undecided: None, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
     monkeypatch.setenv("DGPRUNE_THREADS", wish)
-    with pytest.raises(DgpruneError, match=f"DGPRUNE_THREADS must be a number from 1 or \"off\", got '{wish}'"):
+    with pytest.raises(DgpruneError, match=f"DGPRUNE_THREADS must be a number from 1 or \"off\"; got '{wish}'"):
         machine.threads()
 
 

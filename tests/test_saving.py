@@ -295,7 +295,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "Git LFS": (lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid x"), r"git lfs pull"),
     "web page": (lambda p: p.write_bytes(b"<!DOCTYPE html><html>"), r"a web page"),
     "JSON": (lambda p: p.write_bytes(b'{"a": 1}'), r"JSON text"),
-    "noise": (lambda p: p.write_bytes(bytes(range(1, 200))), r"not a safetensors file"),
+    "noise": (lambda p: p.write_bytes(bytes(range(1, 200))), r"neither a safetensors file nor one of torch\.save"),
     "folder": (lambda p: p.mkdir(), r"is a folder"),
 }
 

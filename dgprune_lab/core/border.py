@@ -20,12 +20,12 @@ from .kinds import Kind, Refused
 Public = TypeVar("Public", bound=Callable[..., Any])
 
 _DEVICES = ("cpu", "cuda")
-_LEFT = ("forward", "extra_repr")
-"""Methods that PyTorch calls and traces."""
+_UNCHECKED = ("forward", "extra_repr")
+"""Methods that stay unchecked, because PyTorch calls and traces them."""
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
-# How to get what was wanted: first for what was given in its place, then for anything else.
+# What to do next, by the wanted kind: for a given kind that is related to it, then for any other.
 _INSTEAD = {
     ("Module", "Study"): "Pass its network, study.model.",
     ("Domain", "Study"): "Pass its domains, study.domains.",
@@ -70,13 +70,13 @@ class Border:
         self.method = next(iter(parameters), "") in ("self", "cls")
         self.defaults = {name: p.default for name, p in parameters.items()}
         kinds = [p.kind for p in parameters.values()]
-        self.open = inspect.Parameter.VAR_KEYWORD in kinds
-        self.endless = inspect.Parameter.VAR_POSITIONAL in kinds
-        self.places = [name for name, p in parameters.items() if p.kind in _BY_PLACE]
+        self.has_var_keyword = inspect.Parameter.VAR_KEYWORD in kinds
+        self.has_var_positional = inspect.Parameter.VAR_POSITIONAL in kinds
+        self.positional = [name for name, p in parameters.items() if p.kind in _BY_POSITION]
         self.names = [name for name, p in parameters.items() if p.kind in _BY_NAME][int(self.method) :]
-        self.needed = [name for name in self.names if self.defaults[name] is inspect.Parameter.empty]
+        self.required = [name for name in self.names if self.defaults[name] is inspect.Parameter.empty]
         hints = resolved_hints(function)
-        self.kinds = {name: kind_of(hints[name]) for name in self.places + self.names if name in hints}
+        self.kinds = {name: kind_of(hints[name]) for name in self.positional + self.names if name in hints}
 
     def take(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the positional and the named arguments, each converted to the kind that the function takes.
@@ -84,20 +84,20 @@ class Border:
         Raises:
             DgpruneError: an unknown, missing, repeated or wrong argument.
         """
-        if len(args) > len(self.places) and not self.endless:
+        if len(args) > len(self.positional) and not self.has_var_positional:
             raise DgpruneError(self._text(args, self._too_many(args)))
-        given = self.places[: len(args)]
+        bound = self.positional[: len(args)]
         for name in options:
-            if name in given:
+            if name in bound:
                 raise DgpruneError(self._text(args, f" got {name} twice: give it once."))
-            if name not in self.kinds and name not in self.names and not self.open:
+            if name not in self.kinds and name not in self.names and not self.has_var_keyword:
                 raise DgpruneError(self._text(args, self._unknown(name)))
-        for name in self.needed:
-            if name not in options and name not in given:
-                words = self.kinds[name].words if name in self.kinds else "see its help"
-                raise DgpruneError(self._text(args, f" needs the argument {name!r}: {words}."))
-        taken = [self.checked(name, value, args) for name, value in zip(given, args, strict=False)]
-        return (*taken, *args[len(given) :]), {name: self.checked(name, value, args) for name, value in options.items()}
+        for name in self.required:
+            if name not in options and name not in bound:
+                wanted = self.kinds[name].phrase if name in self.kinds else "see its help"
+                raise DgpruneError(self._text(args, f" needs the argument {name!r}: {wanted}."))
+        values = [self.checked(name, value, args) for name, value in zip(bound, args, strict=False)]
+        return (*values, *args[len(bound) :]), {n: self.checked(n, value, args) for n, value in options.items()}
 
     def checked(self, name: str, value: Any, args: tuple[Any, ...] = ()) -> Any:
         """Return one argument, converted to the kind that the function takes."""
@@ -113,22 +113,22 @@ class Border:
             raise DgpruneError(self._text(args, self._sentence(name, kind, refused, self._name(args)))) from None
 
     def _sentence(self, name: str, kind: Kind, refused: Refused, caller: str) -> str:
-        wanted = refused.must or f"be {kind.words}"
+        requirement = refused.must or f"be {kind.phrase}"
         advice = refused.advice or _advice(kind, refused, self.defaults.get(name))
         if not advice and not refused.must:
             advice = f"See help({caller})."
-        return f": {name} must {wanted}; got {shown(refused.value)}{refused.where}. {advice}".rstrip()
+        return f": {name} must {requirement}; got {short_text(refused.value)}{refused.where}. {advice}".rstrip()
 
     def _unknown(self, name: str) -> str:
         hint = did_you_mean(name, self.names, cutoff=0.55)
         return f" has no argument {name!r}; it takes {', '.join(self.names) or 'none'}.{hint}"
 
     def _too_many(self, args: tuple[Any, ...]) -> str:
-        places, rest = self.places[int(self.method) :], [n for n in self.names if n not in self.places]
+        positional, rest = self.positional[int(self.method) :], [n for n in self.names if n not in self.positional]
         count, others = len(args) - int(self.method), f" Pass the others by keyword: {rest[0]}=...." if rest else ""
-        if not places:
-            return f" takes {'every argument by keyword' if rest else 'no argument'}; got {count} without one."
-        return f" takes only {' and '.join(places)} by position; got {count}.{others}"
+        if not positional:
+            return f" takes {'every argument by keyword' if rest else 'no argument'}; got {count} by position."
+        return f" takes only {' and '.join(positional)} by position; got {count}.{others}"
 
     def _text(self, args: tuple[Any, ...], sentence: str) -> str:
         return f"{self._name(args)}(){sentence}"
@@ -144,12 +144,12 @@ class Border:
 def public(thing: Public) -> Public:
     """Check the arguments of a public function, or of a class's constructor and methods, against the type hints.
 
-    Where it is plain what is meant, the argument is converted: one item or the values of a dict to a list, an array or
-    a generator to a list, numpy and torch numbers to Python's, a string to a path, None to an empty default.
+    An argument whose meaning is unambiguous is converted: one item or the values of a dict to a list, an array or a
+    generator to a list, numpy and torch numbers to Python's, a string to a path, None to an empty default.
 
     Raises:
-        DgpruneError: when called with an unknown or missing argument, or with one of another kind. The message names
-            the argument, what was wanted, what was got and what to do next.
+        DgpruneError: on a call with an unknown, missing or wrong argument. The message names the argument, what was
+            wanted, what was got and what to do next.
 
     >>> from dgprune_lab.core import public
     >>> @public
@@ -165,7 +165,7 @@ def public(thing: Public) -> Public:
         return _checked(thing)
     members: dict[str, Any] = dict(vars(thing))
     for name, member in members.items():
-        if name == "__init__" or not (name.startswith("_") or name in _LEFT):
+        if name == "__init__" or not (name.startswith("_") or name in _UNCHECKED):
             if isinstance(member, classmethod | staticmethod):
                 setattr(thing, name, type(member)(_checked(member.__func__)))
             elif isinstance(member, types.FunctionType):
@@ -174,9 +174,9 @@ def public(thing: Public) -> Public:
 
 
 def outside_inference() -> AbstractContextManager[object]:
-    """Return a context in which new tensors are on the CPU and can be trained, and no operation is rounded.
+    """Return a context in which new tensors are on the CPU and can be trained, and autocast is off.
 
-    Each function here names the device of its tensors; a default device of the user's would split them over two.
+    This package names the device of its tensors; a default device set by the user would spread them over two devices.
     """
     stack = ExitStack()
     if torch.empty(0).device.type != "cpu":
@@ -188,30 +188,30 @@ def outside_inference() -> AbstractContextManager[object]:
     return stack
 
 
-def _is_plain() -> bool:
-    """Whether no inference mode, no autocast and no other default device is on."""
+def _has_default_modes() -> bool:
+    """Return whether inference mode and autocast are off and the default device is the CPU."""
     modes = torch.is_inference_mode_enabled() or any(map(torch.is_autocast_enabled, _DEVICES))
     return not modes and torch.empty(0).device.type == "cpu"
 
 
 def _checked(function: Any) -> Any:
-    compiled, border, is_plain, outside = border_of, None, _is_plain, outside_inference
+    compiled, border, has_default_modes, outside = border_of, None, _has_default_modes, outside_inference
 
     def checked(*args: Any, **options: Any) -> Any:
         nonlocal border
         if border is None:
             border = compiled(function)
         args, options = border.take(args, options)
-        if is_plain():
+        if has_default_modes():
             return function(*args, **options)
         with outside():
             return function(*args, **options)
 
-    # With the globals of the function itself: doctest looks there, and so do tools that resolve hints.
-    made = types.FunctionType(checked.__code__, inspect.unwrap(function).__globals__, None, None, checked.__closure__)
-    functools.update_wrapper(made, function)
-    made.is_public = True  # pyright: ignore[reportFunctionMemberAccess]
-    return made
+    # The wrapper gets the globals of the function itself, where doctest and tools that resolve hints look.
+    wrapper = types.FunctionType(checked.__code__, inspect.unwrap(function).__globals__, closure=checked.__closure__)
+    functools.update_wrapper(wrapper, function)
+    wrapper.is_public = True  # pyright: ignore[reportFunctionMemberAccess]
+    return wrapper
 
 
 @functools.lru_cache(maxsize=256)
@@ -240,7 +240,7 @@ def resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _typing_names(module: str) -> dict[str, Any]:
-    """The names that a module imports under TYPE_CHECKING, with what they stand for."""
+    """Return name -> object for what a module imports under TYPE_CHECKING."""
     names = {"__package__": sys.modules[module].__package__, "__name__": module}
     for node in ast.parse(inspect.getsource(sys.modules[module])).body:
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
@@ -249,10 +249,10 @@ def _typing_names(module: str) -> dict[str, Any]:
 
 
 def _advice(kind: Kind, refused: Refused, default: object) -> str:
-    """The last sentence of an error message: what the caller should do next."""
+    """Return the last sentence of an error message: what the caller should do next."""
     value = refused.value
-    got = "function" if isinstance(value, types.FunctionType) else type(value).__name__
-    ancestors = [got, *(base.__name__ for base in type(value).__mro__)]
+    type_name = "function" if isinstance(value, types.FunctionType) else type(value).__name__
+    ancestors = [type_name, *(base.__name__ for base in type(value).__mro__)]
     for wanted in kind.names:
         for name in ancestors:
             if (wanted, name) in _INSTEAD:
@@ -260,16 +260,16 @@ def _advice(kind: Kind, refused: Refused, default: object) -> str:
     if isinstance(value, type) and value.__name__ in kind.names:
         return f"This is the class: make one with {value.__name__}(...)."
     if value is None and default is not inspect.Parameter.empty:
-        return f"Leave it out for the default, {shown(default)}."
+        return f"Leave it out for the default, {short_text(default)}."
     if isinstance(value, list | tuple) and "dict" in kind.names and not refused.where:
         return "Give each a name: {'first': ...}."
     return next((_MADE[wanted] for wanted in sorted(kind.names) if wanted in _MADE), "")
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it: short, and never a whole array or network.
+def short_text(value: object) -> str:
+    """Return a short text about a value for a message, never a whole array or network.
 
-    >>> shown("0.5"), shown(None), shown([1, 2])
+    >>> short_text("0.5"), short_text(None), short_text([1, 2])
     ("'0.5' (str)", 'None', '[1, 2]')
     """
     name = type(value).__name__

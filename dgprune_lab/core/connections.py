@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 NEARLY = "nearly uniform"
-UNIFORM = 1.5  # a spread below this multiple of the spread by chance is called nearly uniform
+UNIFORM = 1.5  # rho is called nearly uniform if its spread is at most this multiple of the spread by chance
 
 
 class Spread(NamedTuple):
@@ -60,7 +60,7 @@ class Pair:
     null_expected: float
 
     def lines(self, spread: Spread) -> list[str]:
-        """Describe rho and its null level, a line each; further lines where many are 0 and where rho hardly varies."""
+        """Return lines of text: rho, its null level, the share of zeros from 5 % on, `NEARLY` if rho hardly varies."""
         lines = [f"rho {spread.mean:.2f}, spread {spread.std:.2f}"]
         lines += [f"by chance {self.null:.2f}, spread {self.null_spread:.2f}"]
         lines += [f"{spread.silent:.0%} are exactly 0"] * (spread.silent >= 0.05)

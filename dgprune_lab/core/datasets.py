@@ -1,4 +1,4 @@
-"""Images and labels of data sets that are read item by item: of torch, torchvision, Hugging Face, or plain lists."""
+"""Images and labels of data sets that are read item by item: torch, torchvision, Hugging Face or plain lists."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MISSING = object()
 class DatasetImages:
     """Images (N, C, H, W) of a data set; indexing by row numbers gives a checked, stacked tensor.
 
-    An image is decoded when it is first asked for, and kept: see `KeptImages`.
+    Each image is decoded when it is first read, and kept: see `KeptImages`.
 
     Attributes:
-        dataset: any object with a length that gives an item for a position. If it has a method `content`, this returns
-            a text that is equal only for equal images: it names the file of kept images.
+        dataset: any object with a length and items by position. An optional method `content` returns a text that is
+            equal only for equal images and names the file of kept images.
         what: the first words of an error message, such as "domain 'mine'".
         shape, dtype: shape (N, C, H, W) and type of the images; float32 as soon as one is float.
     """
@@ -45,7 +45,7 @@ class DatasetImages:
         self._place: Place | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a worker process needs; decoded images go into a file, from which it reads them."""
+        """Return the state for a copy or a worker process; it reads decoded images from a file."""
         with self._lock:
             self._kept = None if self._kept is None else self._kept.moved_to_file()
             place = self._place if self._kept is None else self._kept.place
@@ -55,7 +55,7 @@ class DatasetImages:
         vars(self).update(state, _lock=Lock())
 
     def read(self, position: int) -> Tensor:
-        """Return one image (C, H, W), uint8 or float32 in [0, 1], read anew.
+        """Read one image (C, H, W), uint8 or float32 in [0, 1], from the data set, even if it is kept.
 
         Raises:
             DgpruneError: an item without an image, one that cannot be read, pixels outside [0, 1].
@@ -63,7 +63,7 @@ class DatasetImages:
         return self._pixels(position, self.item(position)[0])
 
     def label(self, position: int) -> Any:
-        """Return the label of an item, or `_MISSING`; its image is kept, as reading the item has decoded it."""
+        """Return the label of an item, or `_MISSING`, and keep its image, which reading the item has decoded."""
         image, label = self.item(position)
         with self._lock:
             self._keep(position, self._pixels(position, image))
@@ -75,9 +75,9 @@ class DatasetImages:
             item = self.dataset[position]
         except DgpruneError:
             raise
-        except Exception as error:  # whatever a data set raises
+        except Exception as error:  # a data set can raise any error
             raise DgpruneError(
-                f"{self.what}: item {position}{self._file(position)} could not be read ({type(error).__name__}: "
+                f"{self.what}: item {position}{self._path_text(position)} could not be read ({type(error).__name__}: "
                 f"{error}); repair or remove it."
             ) from error
         if isinstance(item, Mapping):
@@ -103,23 +103,23 @@ class DatasetImages:
         return parts[0], _MISSING if len(parts) == 1 or parts[1] is None else parts[1]
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        rows, homeless = index.cpu(), dict[int, Tensor]()
+        rows, unkept = index.cpu(), dict[int, Tensor]()
         with self._lock:
-            while missing := [position for position in self._store().missing(rows) if position not in homeless]:
+            while missing := [position for position in self._store().missing(rows) if position not in unkept]:
                 for position in missing:
                     pixels = self.read(position)
                     if not self._keep(position, pixels):
-                        homeless[position] = pixels
-            if not homeless:
+                        unkept[position] = pixels
+            if not unkept:
                 return self._store()[rows]
-            kept = {position: self._store()[torch.tensor([position])][0] for position in {*rows.tolist()} - {*homeless}}
-        return stacked([(homeless | kept)[position] for position in rows.tolist()], what=self.what)
+            kept = {position: self._store()[torch.tensor([position])][0] for position in {*rows.tolist()} - {*unkept}}
+        return stacked([(unkept | kept)[position] for position in rows.tolist()], what=self.what)
 
     def _pixels(self, position: int, image: Any) -> Tensor:
         if not self._alpha_is_noted and holds_alpha(image):
             self._alpha_is_noted = True
             note(f"{self.what}: images hold {ALPHA}.")
-        return pixels_of_item(image, what=f"{self.what}: the image of item {position}{self._file(position)}")
+        return pixels_of_item(image, what=f"{self.what}: the image of item {position}{self._path_text(position)}")
 
     def _store(self) -> KeptImages:
         if self._kept is None:
@@ -128,7 +128,7 @@ class DatasetImages:
         return self._kept
 
     def _keep(self, position: int, pixels: Tensor) -> bool:
-        """Keep an image if there is room; the first float image after bytes makes all images float."""
+        """Keep an image if there is room; the first float image after uint8 ones makes all images float."""
         check_shape(pixels, tuple(self.shape[1:]), what=self.what, number=position)
         if pixels.dtype == torch.uint8 != self.dtype:
             pixels = pixels.to(torch.float32) / 255
@@ -136,7 +136,7 @@ class DatasetImages:
             self.dtype, self._kept, self._place = pixels.dtype, None, None
         return self._store().keep(position, pixels)
 
-    def _file(self, position: int) -> str:
+    def _path_text(self, position: int) -> str:
         samples = getattr(self.dataset, "samples", None)
         return f" ({samples[position][0]})" if isinstance(samples, list) and position < len(samples) else ""
 
@@ -144,8 +144,8 @@ class DatasetImages:
 def labels_of(images: DatasetImages) -> tuple[Any, tuple[str, ...]]:
     """Return the labels of all items (None where they have none), and the class names if the data set has some.
 
-    A list of labels that the data set keeps is used if it agrees with a few items that are read; otherwise all items
-    are read one by one.
+    The list of labels that a data set stores is used if it agrees with a few items; otherwise all items are read one by
+    one.
     """
     dataset = images.dataset
     names = _class_names(dataset)
@@ -153,13 +153,13 @@ def labels_of(images: DatasetImages) -> tuple[Any, tuple[str, ...]]:
     read = [images.item(position)[1] for position in probes]
     if any(label is _MISSING for label in read):
         return None, names
-    listed = _listed(dataset)
-    if listed is not None and len(listed) == len(dataset):
-        if all(_same(listed[position], label) for position, label in zip(probes, read, strict=True)):
-            return listed, _fitting(names, listed)
+    stored = _read_labels(dataset)
+    if stored is not None and len(stored) == len(dataset):
+        if all(_are_equal(stored[position], label) for position, label in zip(probes, read, strict=True)):
+            return stored, _select_names(names, stored)
         names = ()  # a target_transform has renumbered the classes
     values = [images.label(position) for position in range(len(dataset))]
-    return values, _fitting(names, values)
+    return values, _select_names(names, values)
 
 
 def check_repeatable(images: DatasetImages) -> None:
@@ -170,43 +170,43 @@ def check_repeatable(images: DatasetImages) -> None:
     """
     with preserved_rng():
         probes = _probes(len(images.dataset))
-        before = _states()
+        before = _get_random_states()
         for position in probes:
-            _compare(images, position, times=1)
-        if before != _states():  # it draws, perhaps seldom to an effect
-            _compare(images, probes[0], times=_REPEATS)
+            _check_rereading(images, position, times=1)
+        if before != _get_random_states():  # it draws random numbers, which may rarely change an image
+            _check_rereading(images, probes[0], times=_REPEATS)
 
 
-def _compare(images: DatasetImages, position: int, *, times: int) -> None:
+def _check_rereading(images: DatasetImages, position: int, *, times: int) -> None:
     first = images.read(position)
     for _ in range(times):
-        again = images.read(position)
-        if first.shape != again.shape or not torch.equal(first, again):
+        second = images.read(position)
+        if first.shape != second.shape or not torch.equal(first, second):
             raise DgpruneError(
-                f"{images.what}: item {position} of the data set is another image when it is read again, as with "
-                "random augmentation, so no number about it could be repeated. Use the transform for evaluation; "
+                f"{images.what}: item {position} of the data set changes when it is read again, as with random "
+                "augmentation, so results on it could not be reproduced. Use the transform for evaluation; "
                 "dg.TrainingOptions(augmentation=...) augments in training."
             )
 
 
-def _states() -> tuple[Any, ...]:
+def _get_random_states() -> tuple[Any, ...]:
     return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()
 
 
 def _probes(count: int) -> list[int]:
-    """A few positions, spread evenly over all items."""
+    """Return a few positions, spread evenly over all items."""
     return sorted({round(k * (count - 1) / (_PROBES - 1)) for k in range(_PROBES)})
 
 
 def _is_image(value: Any) -> bool:
-    """Whether it is a PIL image, an array or tensor of two axes or more, or a nested list."""
+    """Return whether the value is a PIL image, an array or tensor of two axes or more, or a nested list."""
     if isinstance(value, Tensor | np.ndarray):
         return value.ndim >= 2
     return hasattr(value, "getbands") or (isinstance(value, list) and len(value) > 0 and isinstance(value[0], list))
 
 
-def _fitting(names: tuple[str, ...], labels: Any) -> tuple[str, ...]:
-    """The class names if there is one for each class index that occurs, otherwise ()."""
+def _select_names(names: tuple[str, ...], labels: Any) -> tuple[str, ...]:
+    """Return the class names if there is one for each class index that occurs, otherwise ()."""
     numbers = [label for label in labels if not isinstance(label, str | bytes)] if names else []
     try:
         return names if not numbers or int(max(numbers)) < len(names) else ()
@@ -214,23 +214,23 @@ def _fitting(names: tuple[str, ...], labels: Any) -> tuple[str, ...]:
         return ()
 
 
-def _same(one: Any, other: Any) -> bool:
-    return str(one.item() if hasattr(one, "item") else one) == str(other.item() if hasattr(other, "item") else other)
+def _are_equal(*labels: Any) -> bool:
+    return len({str(label.item() if hasattr(label, "item") else label) for label in labels}) == 1
 
 
-def _listed(dataset: Any) -> Any:
-    """The list of all labels that the data set keeps, read without the images; None where it keeps none."""
+def _read_labels(dataset: Any) -> Any:
+    """Return the labels that a data set stores as a list, without reading images; None if it stores none."""
     if isinstance(dataset, Subset):
-        inner = _listed(dataset.dataset)
+        inner = _read_labels(dataset.dataset)
         return None if inner is None else [inner[int(position)] for position in dataset.indices]
     if isinstance(dataset, ConcatDataset):
-        parts = [_listed(part) for part in dataset.datasets]
+        parts = [_read_labels(part) for part in dataset.datasets]
         return None if any(part is None for part in parts) else [label for part in parts for label in part]
     columns = getattr(dataset, "column_names", None)
     if isinstance(columns, list):  # Hugging Face
         key = next((key for key in _LABEL if key in columns), None)
         return None if key is None else list(dataset[key])
-    return next((held for key in ("targets", "labels") if (held := getattr(dataset, key, None)) is not None), None)
+    return next((labels for key in ("targets", "labels") if (labels := getattr(dataset, key, None)) is not None), None)
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:

@@ -22,13 +22,13 @@ class Observer(TorchDispatchMode):
 
 
 class MacCounter(Observer):
-    """Counts multiply-accumulates, half of the operations that PyTorch's `FlopCounterMode` counts.
+    """A counter of multiply-accumulates: half of the operations that PyTorch's `FlopCounterMode` counts.
 
-    Fused attention on a CPU counts as on a GPU; `FlopCounterMode` leaves it out. PyTorch's transformer layers run as
-    single operations meanwhile, as in training, since no operation of their fast path is counted.
+    Fused attention on a CPU counts as on a GPU; `FlopCounterMode` leaves it out. Meanwhile
+    PyTorch's transformer layers run operation by operation, as in training, because their fast path is not counted.
 
     Attributes:
-        total: the number so far.
+        total: multiply-accumulates counted so far.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class MacCounter(Observer):
         formula: Any = _FORMULAS.get(func._overloadpacket)
         if formula is None and func is not torch.ops.prim.device.default:
             with self:
-                output = func.decompose(*args, **kwargs)  # an operation made of others
+                output = func.decompose(*args, **kwargs)  # a composite operation
             if output is not NotImplemented:
                 return output
         output = func(*args, **kwargs)

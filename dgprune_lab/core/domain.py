@@ -37,13 +37,13 @@ class Batch(NamedTuple):
 class Domain:
     """One distribution of images, cut into splits with different uses.
 
-    `train` is for training and for re-estimating BatchNorm, `score` is what scorers may read, `report` is what is
-    shown, and `test` exists only where a data set brings its own. Splits that are cut here, by shares, are in a seeded
-    random order, so that their first n images are a fair sample; row numbers that are given keep their order.
+    `train` is for training and for recalibrating BatchNorm, `score` is for scorers, `report` is for reported numbers,
+    and `test` exists only where a data set has its own. Splits that are cut by shares are in a seeded random order, so
+    that their first n images are a fair sample; given row numbers keep their order.
 
     Attributes:
         name: unique among the domains of a study.
-        images: (N, C, H, W), uint8 or float in [0, 1]; only ever read through `batches`.
+        images: (N, C, H, W), uint8 or float in [0, 1]; read through `batches` and `take`.
         labels: (N,) int64 class indices, or None where unknown.
         splits: row numbers of each split.
         classes: number of classes; 0 where there are no labels.
@@ -78,11 +78,11 @@ class Domain:
         Args:
             name: name of the domain in tables and charts.
             images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
-                array, a tensor or a PIL image, whose transparency is dropped (a note says so).
+                array, a tensor or a PIL image, whose transparency is dropped, with a note.
             labels: (N,) integers from 0 or class names ("7" is the integer); None for a target without labels.
             splits: row numbers, a slice or a bool vector for each split; or fractions that add up to 1, by which the
-                rows are divided, stratified by label. None divides them 60 / 20 / 20 into train, score and report, and
-                a note tells the user.
+                rows are divided, stratified by label. None divides them 60 / 20 / 20 into train, score and report, with
+                a note.
             classes: number of classes, or their names in the order of the network's outputs. None: the largest label
                 plus one, or the names in sorted order, which a note lists.
             seed: random seed of the division into splits.
@@ -93,7 +93,7 @@ class Domain:
                 outside the classes, splits that overlap.
         """
         pixels = pixels_of_arrays(images, what=f"domain {name!r}")
-        return _settled(name, pixels, labels, splits=splits, classes=classes, seed=seed, origin=origin)
+        return _make_domain(name, pixels, labels, splits=splits, classes=classes, seed=seed, origin=origin)
 
     @classmethod
     def from_dataset(
@@ -109,9 +109,9 @@ class Domain:
     ) -> Domain:
         """Make a domain backed by a data set; an image is decoded when it is first needed, and kept.
 
-        Kept images take at most a quarter of the available memory, together. Where those of a domain do not fit, they
-        stand in a file of the folder that the environment variable DGPRUNE_CACHE names ("off" for none; by default the
-        user's cache folder); its files take at most 8 GiB, and those used longest ago are removed first.
+        All kept images together take at most a quarter of the available memory. If those of a domain do not fit, they
+        go into a file in the folder that the environment variable DGPRUNE_CACHE names ("off" for none; by default the
+        user's cache folder); its files take at most 8 GiB, and the least recently used are removed first.
 
         Args:
             name: name of the domain in tables and charts.
@@ -124,8 +124,8 @@ class Domain:
 
         Raises:
             DgpruneError: a data set that can only be iterated over; an image that cannot be read, is of another size
-                than the first or has pixels outside [0, 1] (checked when it is read); one of a few images, read twice
-                at once, that differs the second time; otherwise as `from_arrays`.
+                than the first or has pixels outside [0, 1] (checked when it is read); an image that differs when it is
+                read again (checked at once for a few images); otherwise as `from_arrays`.
         """
         what = f"domain {name!r}"
         with preserved_rng():
@@ -134,7 +134,7 @@ class Domain:
             if labels is None:
                 labels, names = labels_of(images)
                 classes = names or None if classes is None else classes
-        return _settled(name, images, labels, splits=splits, classes=classes, seed=seed, origin=origin)
+        return _make_domain(name, images, labels, splits=splits, classes=classes, seed=seed, origin=origin)
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -170,10 +170,10 @@ class Domain:
         layout: torch.memory_format = torch.contiguous_format,
     ) -> Iterator[Batch]:
         """Yield the split in its fixed order, `size` images at a time, float32 in [0, 1], in a memory layout."""
-        every = self.rows(split, images)
-        if not len(every):
+        numbers = self.rows(split, images)
+        if not len(numbers):
             raise DgpruneError(f"domain {self.name!r} has no image in its split {split!r}.")
-        for rows, index in zip(every.split(size), self._index(every).split(size), strict=True):
+        for rows, index in zip(numbers.split(size), self._index(numbers).split(size), strict=True):
             yield self._batch(rows, index, device=device, layout=layout)
 
     def take(
@@ -191,9 +191,9 @@ class Domain:
         return self._batch(rows, self._index(rows), device=device, layout=layout)
 
     def _index(self, rows: Tensor) -> Tensor:
-        """Row numbers, checked, on the device of the images."""
-        numbers = rows.ndim == 1 and not rows.is_floating_point() and rows.dtype != torch.bool
-        if not numbers or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self)):
+        """Return the row numbers, checked, on the device of the images."""
+        are_integers = rows.ndim == 1 and not rows.is_floating_point() and rows.dtype != torch.bool
+        if not are_integers or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self)):
             raise DgpruneError(f"domain {self.name!r}: rows must be whole numbers from 0 to {len(self) - 1}.")
         return rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device, non_blocking=True)
 
@@ -234,37 +234,37 @@ class Domain:
     @property
     def stamp(self) -> tuple[object, ...]:
         """A value, cheap to compute, that changes when images in memory, labels or splits are changed in place."""
-        return (*sorted(self.splits), *(_state(tensor) for tensor in self._tensors()))
+        return (*sorted(self.splits), *(_stamp_tensor(tensor) for tensor in self._tensors()))
 
     @property
     def key(self) -> str:
         """Hash of pixels, labels and splits, computed again after one of them was changed in place.
 
-        For a Dataset, its length and 32 images drawn with a fixed seed stand for the pixels.
+        For a Dataset, its length and 32 images drawn with a fixed seed replace the pixels.
         """
-        now = self.stamp
+        stamp = self.stamp
         cached = self.__dict__.get("_key")
-        if cached is None or cached[0] != now:
-            cached = self.__dict__["_key"] = now, self._hash()
+        if cached is None or cached[0] != stamp:
+            cached = self.__dict__["_key"] = stamp, self._hash()
         return cached[1]
 
     def _tensors(self) -> list[Tensor]:
-        held = [self.images, self.labels, *(self.splits[name] for name in sorted(self.splits))]
-        return [tensor for tensor in held if isinstance(tensor, Tensor)]
+        values = [self.images, self.labels, *(self.splits[name] for name in sorted(self.splits))]
+        return [tensor for tensor in values if isinstance(tensor, Tensor)]
 
     def _hash(self) -> str:
         digest, tensors = hashlib.blake2b(self.name.encode(), digest_size=12), self._tensors()
         if isinstance(self.images, DatasetImages):
-            drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:32]
-            tensors = [torch.tensor(len(self)), self.images[drawn], *tensors]
+            sampled_rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:32]
+            tensors = [torch.tensor(len(self)), self.images[sampled_rows], *tensors]
         for tensor in tensors:
             digest.update(tensor.cpu().contiguous().numpy().data)  # a view: bytes would copy the images once more
         digest.update(",".join(sorted(self.splits)).encode())
         return digest.hexdigest()
 
 
-def _state(tensor: Tensor) -> tuple[object, ...]:
-    """A value, cheap to compute, that changes when a tensor is written to; on a CPU, mostly through numpy too."""
+def _stamp_tensor(tensor: Tensor) -> tuple[object, ...]:
+    """Return a cheap value that changes when a tensor is written to; on a CPU, mostly through numpy too."""
     version = None if tensor.is_inference() else tensor._version
     if tensor.device.type != "cpu":
         return tensor.data_ptr(), version
@@ -272,7 +272,7 @@ def _state(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), version, float(sample.sum())
 
 
-def _settled(
+def _make_domain(
     name: str,
     images: Tensor | DatasetImages,
     labels: Any,

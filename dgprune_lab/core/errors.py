@@ -19,7 +19,7 @@ class DgpruneNote(UserWarning):
     """A note about a decision made for the user, such as how the images were split, or a smaller batch."""
 
 
-_UNSHOWN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # half a surrogate stands where a file name is no UTF-8
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # a file name that is not UTF-8 holds lone surrogates
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _thread = threading.local()
 _printed: set[str] = set()
@@ -91,25 +91,25 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> DgpruneError:
 
 
 def checked_name(what: str, name: object) -> str:
-    """Return a name; refuse one that no chart or file can show: no text, empty, control or broken characters.
+    """Return a name; refuse one that is not text, is empty, or holds control or broken characters.
 
     >>> checked_name("study", "PACS, épreuve 2")
     'PACS, épreuve 2'
     """
     if name == "":
         raise DgpruneError(f"the {what} needs a name; got an empty one.")
-    if not isinstance(name, str) or _UNSHOWN.search(name):
+    if not isinstance(name, str) or _UNPRINTABLE.search(name):
         raise DgpruneError(f"the name of the {what} must be text without control characters; got {name!r}.")
     return name
 
 
 def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """Return a sentence with the known name that is meant, after a space; "" if none is near.
+    """Return " Did you mean ...?" with the nearest known name; "" if none is near.
 
     >>> did_you_mean("acc", ["macs", "accuracy"]), did_you_mean("TAYLOR", ["l1", "taylor"]), did_you_mean("x", ["l1"])
     (" Did you mean 'accuracy'?", " Did you mean 'taylor'?", '')
     """
-    text, names = str(name).casefold(), {one.casefold(): one for one in known}
-    begun = [one for one in names if len(text) > 2 and one.startswith(text)]
-    near = begun or difflib.get_close_matches(text, names, n=1, cutoff=cutoff)
+    text, names = str(name).casefold(), {name.casefold(): name for name in known}
+    prefixed = [name for name in names if len(text) > 2 and name.startswith(text)]
+    near = prefixed or difflib.get_close_matches(text, names, n=1, cutoff=cutoff)
     return f" Did you mean {names[near[0]]!r}?" if near else ""

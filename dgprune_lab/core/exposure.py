@@ -1,4 +1,4 @@
-"""Marks for data that were seen: did scorer, fine-tuning or selection look at the domain that a row reports?"""
+"""Marks of data that were seen: whether scorer, fine-tuning or selection looked at the domain that a row reports."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ EXPOSURE_WORDS: Mapping[str, str] = {
     "target-aware": "yes, other images of this domain",
     "target-aware, seen": "yes, the reported images",
 }
-"""The tooltip "Looked at before" for each mark."""
+"""Text of the tooltip "Looked at before" for each mark."""
 
 
 def exposure_of(row: Mapping[str, Any]) -> Exposure:
-    """Return the mark that tells what scorer, fine-tuning or selection looked at, for the domain that a row reports.
+    """Return the mark of a row: what scorer, fine-tuning or selection looked at in the domain that it reports.
 
     Returns:
         "target-aware": they looked at a split of this target that is not the reported one;
@@ -49,7 +49,7 @@ def exposure_of(row: Mapping[str, Any]) -> Exposure:
 
 
 def is_target_aware(row: Mapping[str, Any]) -> bool:
-    """Return whether a row reports a target, any split of which was looked at; see `exposure_of`."""
+    """Return whether any split of the target that a row reports was looked at; see `exposure_of`."""
     return exposure_of(row).startswith("target-aware")
 
 
@@ -78,22 +78,22 @@ def with_scorer_exposure(exposure: Exposure, scorer: Exposure) -> Exposure:
 
 
 def most_seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the columns seen_by_* and target_aware of a row that stands for several: the most that any has seen.
+    """Return the columns seen_by_* and target_aware of a row that combines several: the most that any of them saw.
 
-    What one row does not record is unknown; a column that none of them records stays empty.
+    A value that one row lacks is unknown; a column that all of them lack stays empty.
 
     Raises:
-        DgpruneError: a word that says nothing about what was seen.
+        DgpruneError: a value that is not in `LEAST_FIRST`.
     """
     columns: dict[str, Any] = {}
     for name in SEEN:
         uses = [row.get(name) for row in rows]
         if not all(map(is_missing, uses)):
-            words = ["unknown" if is_missing(use) else use for use in uses]
-            for word in words:
-                if word not in LEAST_FIRST:
-                    raise unknown(f"word in the column {name}:", word, LEAST_FIRST)
-            columns[name] = max(words, key=LEAST_FIRST.index)
+            levels = ["unknown" if is_missing(use) else use for use in uses]
+            for use in levels:
+                if use not in LEAST_FIRST:
+                    raise unknown(f"word in the column {name}:", use, LEAST_FIRST)
+            columns[name] = max(levels, key=LEAST_FIRST.index)
     aware = [row.get("target_aware") for row in rows]
     known = [bool(cell) for cell in aware if not is_missing(cell)]
     return {**columns, "target_aware": True if any(known) else False if len(known) == len(aware) else None}

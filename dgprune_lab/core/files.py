@@ -1,4 +1,4 @@
-"""Files: places tried before the work, atomic writes, and JSON cards that record which version wrote them."""
+"""Files: write checks before long work, atomic writes, and JSON cards that record the version that wrote them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .errors import DgpruneError
 from .kinds import Place, Refused
 
 FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 2, "experiment": 1, "table": 1}
-"""Format of each kind of saved file."""
+"""Format number of each kind of saved file."""
 
 
 def at_home(path: str | Path, *, argument: str = "a path") -> Path:
@@ -39,38 +39,38 @@ def at_home(path: str | Path, *, argument: str = "a path") -> Path:
         raise DgpruneError(f"{argument} must {refused.must}; got {str(path)[:60]!r}. Choose another name.") from None
     except RuntimeError as error:
         name = Path(path).parts[0]
-        raise DgpruneError(f"{path}: this machine knows no home directory {name!r}; write the whole path.") from error
+        raise DgpruneError(f"{path}: this machine has no home directory {name!r}; write the full path.") from error
 
 
 def check_writable_file(path: str | Path, *, argument: str) -> Path:
-    """Return the path of a file that can be written; nothing stays behind, and missing folders are not made yet.
+    """Check that a file can be written, and return its path; nothing is left behind, and no folder is made.
 
     Raises:
-        DgpruneError: a folder, or a folder in which nothing can be written; `argument` begins the sentence.
+        DgpruneError: the path of a folder, or no file can be written there; `argument` begins the message.
     """
     path = at_home(path, argument=argument)
     if path.is_dir():
         raise DgpruneError(f"{argument} must name a file, and {path} is a folder; name a file in it.")
-    _try(path.parent, argument=argument)
+    _check_writable(path.parent, argument=argument)
     return path
 
 
 def check_writable_folder(path: str | Path, *, argument: str) -> Path:
-    """Return the path of a folder in which files can be written, or that can be made.
+    """Check that a folder exists or can be made, and that files can be written in it; return its path.
 
     Raises:
-        DgpruneError: a file, or a folder in which nothing can be written; `argument` begins the sentence.
+        DgpruneError: the path of a file, or no file can be written there; `argument` begins the message.
     """
     path = at_home(path, argument=argument)
     if path.exists() and not path.is_dir():
         raise DgpruneError(f"{argument} must be a folder, and {path} is a file; name a folder.")
-    _try(path, argument=argument)
+    _check_writable(path, argument=argument)
     return path
 
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Turn an error of the system within the block into a sentence about the path: a full disk, say.
+    """Within the block, turn an OSError, such as a full disk, into a sentence about the path.
 
     Raises:
         DgpruneError: the block raised an OSError.
@@ -82,8 +82,8 @@ def written(path: Path) -> Iterator[None]:
         raise DgpruneError(f"{path} cannot be written: {why}. Free space, or name another place.") from error
 
 
-def _try(folder: Path, *, argument: str) -> None:
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+def _check_writable(folder: Path, *, argument: str) -> None:
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise DgpruneError(f"{argument} must lie in a folder, and {nearest} is a file; name another place.")
     try:
@@ -96,7 +96,7 @@ def _try(folder: Path, *, argument: str) -> None:
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
-    """Write a file atomically: a reader, or an interruption, leaves either the old file or the whole new one.
+    """Write a file atomically: a reader finds, and an interruption leaves, either the old or the complete new file.
 
     Missing folders are made. The content goes to a temporary file in the same folder, which is then renamed.
     """
@@ -114,21 +114,21 @@ def write_file(path: Path, content: str | bytes) -> Path:
 
 
 def notebook_folders() -> tuple[Traversable, Traversable]:
-    """Return where the notebooks and their results are in an installed wheel, and in a source checkout; one exists."""
+    """Return the folders of the notebooks in an installed wheel and in a source checkout; one of them exists."""
     package = files("dgprune_lab")
     return package.joinpath("notebooks"), package.joinpath("..", "notebooks")
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, beside `folder`, which takes the place of `folder` when the block ends.
+    """Yield an empty folder that replaces `folder` when the block ends.
 
-    An error or an interruption leaves the old folder whole. The two renames at the end are not one step of the system:
-    a process that is killed between them leaves the old folder as .NAME.before; `settled_folder` renames it back.
+    An error or an interruption leaves the old folder intact. The two renames at the end are not atomic: a process that
+    is killed between them leaves the old folder as .NAME.before; `settled_folder` renames it back.
     """
     new, before = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "before"))
     settled_folder(folder)
-    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(new, ignore_errors=True)  # left by a killed process
     new.mkdir(parents=True)
     try:
         yield new
@@ -165,7 +165,7 @@ def card_text(values: Mapping[str, Any], *, kind: str) -> str:
     """
     try:
         card = {"kind": kind, "format": FORMATS[kind], "versions": versions(), **values}
-        texts = {name: json.dumps(value, allow_nan=False, default=_plain) for name, value in card.items()}
+        texts = {name: json.dumps(value, allow_nan=False, default=_to_python) for name, value in card.items()}
         return "{\n" + ",\n".join(f' "{name}": {text}' for name, text in texts.items()) + "\n}\n"
     except (TypeError, ValueError) as error:
         raise DgpruneError(f"the card cannot be written as JSON ({error}); use plain values.") from error
@@ -181,8 +181,8 @@ def code_key() -> str:
     return digest.hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python; anything else is no plain value."""
+def _to_python(value: Any) -> Any:
+    """Return a numpy number as one of Python; refuse anything else."""
     return value.item() if isinstance(value, np.generic) else json.JSONEncoder().default(value)
 
 
@@ -199,7 +199,7 @@ def parse_card(text: str | bytes, *, name: str, kind: str) -> dict[str, Any]:
     """Parse a card, the JSON text that describes a saved object, and return its fields; errors begin with `name`.
 
     Raises:
-        DgpruneError: text that is no JSON, another kind of card, a card of another format.
+        DgpruneError: text that is not JSON, another kind of card, a card of another format.
     """
     card = parse_json(text, name=name)
     if not ("builder" in card or str(card.get("form")).startswith("dgprune_lab") or card.get("kind") == kind):
@@ -223,18 +223,18 @@ def parse_json(text: str | bytes, *, name: str) -> dict[str, Any]:
 
 
 def check_format(card: Mapping[str, Any], *, name: str, kind: str) -> None:
-    """Raise an error if this version does not read the card's format; the message begins with `name`.
+    """Refuse a card whose format this version cannot read; the message begins with `name`.
 
     Raises:
         DgpruneError: the format differs; the message says which version wrote the card, and what to do.
     """
-    number, versions, wanted = card.get("format", 1), card.get("versions"), FORMATS[kind]
-    if number != wanted:
+    number, versions, known = card.get("format", 1), card.get("versions"), FORMATS[kind]
+    if number != known:
         writer = versions.get("dgprune-lab", "0.1.0") if isinstance(versions, Mapping) else "0.1.0"
-        newer = isinstance(number, int) and number > wanted
-        what = "Update dgprune-lab, or save it in the older format with" if newer else "Load it with"
+        newer = isinstance(number, int) and number > known
+        advice = "Update dgprune-lab, or save it in the older format with" if newer else "Load it with"
         raise DgpruneError(
-            f"{name} has format {number}, written by dgprune-lab {writer}; this version reads format {wanted}. {what} "
+            f"{name} has format {number}, written by dgprune-lab {writer}; this version reads format {known}. {advice} "
             f"the version that wrote it{'.' if newer else ', and save it again with this one.'}"
         )
 
@@ -242,10 +242,10 @@ def check_format(card: Mapping[str, Any], *, name: str, kind: str) -> None:
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, this package and torch."""
-    named = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in ("dgprune-lab", "torch"):
         try:
-            named[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            named[package] = "not installed"
-    return named
+            installed[package] = "not installed"
+    return installed

@@ -13,35 +13,35 @@ from .errors import DgpruneError
 from .graph import FilterGraph
 
 Forced = Mapping[str, Mapping[str, list[int]]]
-"""{"remove": layer -> indices, "keep": layer -> indices} of the filters whose fate was fixed by hand; {} for none."""
+"""{"remove": layer -> indices, "keep": layer -> indices} of the filters that were forced by hand; {} for none."""
 
 
 def filter_numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor:
     """Return the (K,) indices of filters of a layer, given as indices or as a bool vector; `start` begins the message.
 
     Raises:
-        DgpruneError: values that are no indices, that name no filter of this layer, or that name one twice.
+        DgpruneError: values that are not indices, indices outside this layer, or repeated ones.
     """
-    what = f"{start}filters of layer {layer!r} must be numbers from 0 to {count - 1}, or True or False for each of them"
+    rule = f"{start}filters of layer {layer!r} must be numbers from 0 to {count - 1}, or True or False for each of them"
     if isinstance(filters, (str, bytes, Mapping)):
-        raise DgpruneError(f"{what}; got {filters!r:.80}.")
+        raise DgpruneError(f"{rule}; got {filters!r:.80}.")
     plain = filters.tolist() if hasattr(filters, "tolist") else filters
     items = list(plain) if isinstance(plain, Iterable) else [plain]
-    listed = [item.item() if isinstance(item, Tensor | np.generic) and item.ndim == 0 else item for item in items]
-    flags = [isinstance(item, bool) for item in listed]
+    values = [item.item() if isinstance(item, Tensor | np.generic) and item.ndim == 0 else item for item in items]
+    flags = [isinstance(item, bool) for item in values]
     if flags and all(flags):
         if len(flags) != count:
             raise DgpruneError(
                 f"{start}layer {layer!r} has {count} filters; got {len(flags)} values of True and False."
             )
-        return torch.tensor(listed).nonzero().flatten()
-    if any(flags) or not all(isinstance(item, int) for item in listed):
-        raise DgpruneError(f"{what}; got {listed!r:.80}.")
-    if not all(0 <= item < count for item in listed):
-        raise DgpruneError(f"{start}layer {layer!r} has filters 0 to {count - 1}; got {listed!r:.80}.")
-    if repeated := sorted({item for item in listed if listed.count(item) > 1}):
+        return torch.tensor(values).nonzero().flatten()
+    if any(flags) or not all(isinstance(item, int) for item in values):
+        raise DgpruneError(f"{rule}; got {values!r:.80}.")
+    if not all(0 <= item < count for item in values):
+        raise DgpruneError(f"{start}layer {layer!r} has filters 0 to {count - 1}; got {values!r:.80}.")
+    if repeated := sorted({item for item in values if values.count(item) > 1}):
         raise DgpruneError(f"{start}layer {layer!r}: filters {repeated[:8]} are named more than once; name each once.")
-    return torch.tensor(listed, dtype=torch.int64)
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def forced_filters(
@@ -58,9 +58,9 @@ def forced_filters(
             removed; one of several filters that grouped convolutions tie.
     """
     flags = []
-    for name, given in (("remove", remove), ("keep", keep)):
+    for name, layers in (("remove", remove), ("keep", keep)):
         forced = {group.name: torch.zeros(group.filters, dtype=torch.bool) for group in graph.groups}
-        for layer, filters in (given or {}).items():
+        for layer, filters in (layers or {}).items():
             group = graph[layer]
             forced[layer][filter_numbers(layer, filters, count=group.filters, start=f"{name}: ")] = True
             named = set(group.units[forced[layer]].tolist())

@@ -44,7 +44,7 @@ class _Copied:
         self._name = "_" + name
 
     def __get__(self, instance: object, owner: type) -> Any:
-        return instance.__dict__[self._name].clone()  # an AttributeError for the class itself: there is no default
+        return instance.__dict__[self._name].clone()  # an AttributeError on the class, so that the field has no default
 
     def __set__(self, instance: object, value: Tensor) -> None:
         instance.__dict__[self._name] = value.clone()
@@ -108,8 +108,8 @@ def whole_units(group: FilterGroup, keep: Tensor) -> bool:
     """Return whether `keep`, (C,) bool, keeps or removes each unit of a group as a whole."""
     if group.step == 1:
         return True
-    kept = torch.zeros(group.filters, dtype=torch.int64).scatter_add_(0, group.units, keep.long())
-    return bool(((kept == 0) | (kept == group.units.bincount(minlength=group.filters))).all())
+    counts = torch.zeros(group.filters, dtype=torch.int64).scatter_add_(0, group.units, keep.long())
+    return bool(((counts == 0) | (counts == group.units.bincount(minlength=group.filters))).all())
 
 
 class Cost(NamedTuple):
@@ -133,7 +133,7 @@ class FilterGraph:
         axes: tensor name -> axis -> the global ids along it, for every axis on which filters lie.
         shapes: shape and element size in bytes of every parameter and buffer.
         parameters: names of the trainable tensors, each shared tensor once.
-        uses: name of each convolution or linear weight -> at how many output positions per image it is applied.
+        uses: name of each convolution or linear weight -> number of output positions per image that it is applied to.
         refused: layer name -> why its filters cannot be cut.
         total: number of filters, including refused ones; see `share`.
         products: multiply-accumulates per image besides those of `uses` (attention, sums over branches), for each
@@ -223,10 +223,10 @@ class FilterGraph:
         distinct: list[Tensor] = []
 
         def number(ids: Tensor) -> int:
-            which = index.setdefault(ids.numpy().tobytes(), len(index))
+            position = index.setdefault(ids.numpy().tobytes(), len(index))
             if len(index) > len(distinct):
                 distinct.append(ids)
-            return which
+            return position
 
         maps = {(tensor, axis): number(ids) for tensor, axes in self.axes.items() for axis, ids in axes.items()}
         return maps, distinct, [[number(ids) for ids in labels] for _, labels in self.products]
@@ -274,8 +274,8 @@ class FilterGraph:
         lengths = self.lengths if keep is None else self.kept_lengths(self.vector(keep))
         parameters, macs, size = 0, 0, 0
         for (count, _), maps in zip(self.products, self.product_maps, strict=True):
-            for which in maps:
-                count = count * lengths[which] // self.lengths[which]
+            for number in maps:
+                count = count * lengths[number] // self.lengths[number]
             macs += count
         for tensor, (shape, element) in self.shapes.items():
             count = 1

@@ -38,19 +38,19 @@ _reserved = 0
 class KeptImages:
     """Decoded images of one data set by their position, all of one shape and type.
 
-    They stay in memory where all images of the data set fit into `SHARE` of it; otherwise in a file of the cache
-    folder (see `cache_folder`), which later processes use too if the data set has a `content`; otherwise as many as fit
-    stay in memory, and a note says so. Two processes may fill one file: both write the same pixels, each image is
-    followed by a check sum, and an image whose check sum differs counts as not kept.
+    They stay in memory if all images of the data set fit into `SHARE` of it; otherwise in a file in the cache folder
+    (see `cache_folder`), which later processes reuse if the data set has a `content`; without a file, as many as fit
+    stay in memory, with a note. Two processes may fill one file: both write the same pixels, each image is written
+    before its checksum, and an image whose checksum differs counts as not kept.
 
     Args:
         shape: (N, C, H, W).
         dtype: uint8 or float32.
-        content: returns a name of the pixels, equal only for equal pixels; None where the data set offers none. Called
-            only where a file is needed.
+        content: function that returns a name of the pixels, equal only for equal pixels, called only if a file is
+            needed; None if the data set has none.
         what: the first words of a note, such as "domain 'mine'".
-        place: the `place` where another process keeps these images; if it is gone, they are kept anew.
-        in_file: whether to keep them in a file even where memory has room for them.
+        place: the `place` where another process keeps these images; if it is gone, they are decoded again.
+        in_file: whether to keep them in a file even if they fit into memory.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class KeptImages:
         self._chunks: list[Tensor] = []
         self._size = min(shape[0], max(1, _CHUNK // self._bytes))  # images of a chunk
         self._used, self._full, self._file = 0, False, None
-        self._whole = False
+        self._fits_memory = False  # all images together
         if place is not None and self._open(shape, place=place):
             return
-        self._whole = not in_file and self._reserve(shape[0] * self._bytes)  # whether there is room for all in memory
-        if not self._whole and self._open(shape) and not in_file:
+        self._fits_memory = not in_file and self._reserve(shape[0] * self._bytes)
+        if not self._fits_memory and self._open(shape) and not in_file:
             size = shape[0] * self._bytes / 1e9
             note(
                 f"{what}: {shape[0]:,} decoded images take {size:.2g} GB, more than {100 * SHARE:.0f} % of the "
-                f"available memory; they are kept in {cache_folder()}. DGPRUNE_CACHE names another folder, or is 'off'."
+                f"available memory; they are kept in {cache_folder()}. Set DGPRUNE_CACHE to another folder or to 'off'."
             )
 
     @property
     def place(self) -> Place | None:
-        """Path and inode of the file where they are, which other processes can open as long as this object exists."""
+        """Path and inode of the file of images, which other processes can open as long as this object exists."""
         if self._file is None:
             return None
         name = self._file.name  # a number, where the file has no name
@@ -90,7 +90,7 @@ class KeptImages:
         return path, os.fstat(self._file.fileno()).st_ino
 
     def moved_to_file(self) -> KeptImages:
-        """Return the same images kept in a file, for other processes; or these, where no file can be made."""
+        """Return the same images kept in a file, for other processes; self if no file can be made."""
         shape = torch.Size((len(self._slots), *self._image))
         if self._file is not None or not self._used:
             return self
@@ -100,11 +100,11 @@ class KeptImages:
         return self if moved._file is None else moved
 
     def missing(self, rows: Tensor) -> list[int]:
-        """Return those row numbers among `rows` whose images are not stored yet, without repeats."""
+        """Return those row numbers among `rows` whose images are not kept yet, without repeats."""
         absent = rows[self._slots[rows] < 0].unique()
         if self._file is not None:
             for position in absent[torch.from_numpy(self._sums[absent.numpy()] != 0)].tolist():
-                if int(self._sums[position]) == _sum(self._chunks[0][position]):
+                if int(self._sums[position]) == _checksum(self._chunks[0][position]):
                     self._slots[position] = position  # another process has decoded it
             absent = absent[self._slots[absent] < 0]
         return absent.tolist()
@@ -125,8 +125,8 @@ class KeptImages:
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the images at these positions (B, C, H, W); all of them must be kept.
 
-        Bytes that lie one after the other, as after a first pass in the same order, are not copied: never write to
-        them.
+        uint8 images that are adjacent in memory, as after a first pass in the same order, are not copied: never write
+        to them.
         """
         slots = self._slots[rows]
         numbers = slots // self._size
@@ -138,13 +138,13 @@ class KeptImages:
             return chunk.index_select(0, slots % self._size)
         images = torch.empty((len(rows), *self._image), dtype=self.dtype)
         for number in numbers.unique().tolist():
-            here = numbers == number
-            images[here] = self._chunks[number].index_select(0, slots[here] % self._size)
+            in_chunk = numbers == number
+            images[in_chunk] = self._chunks[number].index_select(0, slots[in_chunk] % self._size)
         return images
 
     def _grow(self) -> None:
         """Add a chunk of memory, or note that there is no room for one."""
-        if not self._whole and not self._reserve(self._size * self._bytes):
+        if not self._fits_memory and not self._reserve(self._size * self._bytes):
             self._full = True
             note(
                 f"{self._what}: {self._used:,} of {len(self._slots):,} decoded images are kept, which is all that fits "
@@ -164,16 +164,16 @@ class KeptImages:
         return fits
 
     def _open(self, shape: torch.Size, *, place: Place | None = None) -> bool:
-        """Open a new file for the images, or at `place` that of another process; return whether it could be opened."""
+        """Open a new file for the images, or another process's file at `place`; return whether it could be opened."""
         folder, pixels = cache_folder(), shape[0] * self._bytes
         if folder is None and place is None:
             return False
-        padded = -(-pixels // 8) * 8  # the check sums follow, 8 bytes each
+        padded = -(-pixels // 8) * 8  # the checksums follow, 8 bytes each
         try:
             if place is None:
                 assert folder is not None
                 name = None if self._content is None else f"{self._content()} {tuple(shape)} {self.dtype}"
-                file = _file(folder / "images", padded + 8 * shape[0], name=name)
+                file = _open_file(folder / "images", padded + 8 * shape[0], name=name)
             else:
                 status = os.stat(place[0])
                 if (status.st_ino, status.st_size) != (place[1], padded + 8 * shape[0]):
@@ -193,12 +193,12 @@ class KeptImages:
         return True
 
     def _write(self, position: int, pixels: Tensor) -> bool:
-        """Write an image, then its check sum, into the file."""
+        """Write an image, then its checksum, into the file."""
         data = pixels.to(self.dtype).contiguous()
         try:
             for offset, part in (
                 (position * self._bytes, data.numpy().tobytes()),
-                (self._padded + 8 * position, np.int64(_sum(data)).tobytes()),
+                (self._padded + 8 * position, np.int64(_checksum(data)).tobytes()),
             ):
                 _write_at(self._file, part, offset)
         except OSError as error:  # the disk is full
@@ -212,10 +212,10 @@ class KeptImages:
 
 def cache_folder() -> Path | None:
     """Return the folder for cached files: DGPRUNE_CACHE, or the user's cache folder; None if the variable is "off"."""
-    wish = os.environ.get("DGPRUNE_CACHE", "").strip()
-    if wish.lower() == "off":
+    setting = os.environ.get("DGPRUNE_CACHE", "").strip()
+    if setting.lower() == "off":
         return None
-    return at_home(wish) if wish else Path(platformdirs.user_cache_dir("dgprune-lab"))
+    return at_home(setting) if setting else Path(platformdirs.user_cache_dir("dgprune-lab"))
 
 
 def _release(size: int) -> None:
@@ -224,7 +224,7 @@ def _release(size: int) -> None:
         _reserved -= size
 
 
-def _file(folder: Path, size: int, *, name: str | None) -> BinaryIO:
+def _open_file(folder: Path, size: int, *, name: str | None) -> BinaryIO:
     """Open a file of `size` bytes, zeros where nothing was written: shared under a hash of `name`, or without a name.
 
     Raises:
@@ -248,23 +248,23 @@ def _file(folder: Path, size: int, *, name: str | None) -> BinaryIO:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Remove the files used longest ago until a new one fits; refuse one that does not fit even then."""
+    """Remove the least recently used files until a new one fits; refuse one that is too large even then."""
     files = sorted(((path.stat().st_mtime, path) for path in folder.glob("*.pixels")), reverse=True)
-    sizes = [(_on_disk(path), path) for _, path in files]
-    limit = min(DISK, shutil.disk_usage(folder).free // 2 + sum(taken for taken, _ in sizes))
+    sizes = [(_disk_usage(path), path) for _, path in files]
+    limit = min(DISK, shutil.disk_usage(folder).free // 2 + sum(used for used, _ in sizes))
     if size > limit:
         raise DgpruneError(f"{size / 1e9:.2g} GB are needed, {limit / 1e9:.2g} GB may be used.")
-    while sizes and size + sum(taken for taken, _ in sizes) > limit:
+    while sizes and size + sum(used for used, _ in sizes) > limit:
         sizes.pop()[1].unlink(missing_ok=True)
 
 
-def _on_disk(path: Path) -> int:
+def _disk_usage(path: Path) -> int:
     status = path.stat()
     return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
 
 
 def _write_at(file: BinaryIO | None, data: bytes, offset: int) -> None:
-    """Write all bytes at a place of a file; with `pwrite`, processes that share the file do not disturb each other."""
+    """Write all bytes at an offset of a file; with `pwrite`, processes that share the file do not interfere."""
     assert file is not None
     if not hasattr(os, "pwrite"):
         file.seek(offset)
@@ -275,6 +275,6 @@ def _write_at(file: BinaryIO | None, data: bytes, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _sum(pixels: Tensor) -> int:
-    """The check sum of an image, above 0: 0 marks an image that is not there."""
+def _checksum(pixels: Tensor) -> int:
+    """Return the checksum of an image, above 0: 0 marks an image that is not kept."""
     return zlib.crc32(pixels.numpy().data) + 1

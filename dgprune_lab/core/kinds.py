@@ -1,4 +1,4 @@
-"""Kinds of single values: each takes a value, converts it where it is plain what is meant, or refuses it."""
+"""Kinds of single values: each accepts a value, converts one whose meaning is unambiguous, or refuses it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _NAME = 255  # bytes: the longest name of a file on the usual file systems
 
 @dataclass(frozen=True)
 class Within:
-    """Bounds of a number, in an `Annotated` hint: `words` follow "must" in a message, `holds` tests a number.
+    """Bounds of a number, in an `Annotated` hint: `must` follows "must" in a message, `holds` tests a number.
 
-    With `once`, a list of such numbers must hold each once: the same seed twice is no second draw.
+    With `once`, a list must hold each number once: a repeated seed is no second draw.
     """
 
-    words: str
+    must: str
     holds: Callable[[float], bool]
     once: bool = False
 
@@ -70,14 +70,14 @@ Seed = Annotated[int, Within("be a whole number from 0 to 2**63 - 1", lambda val
 
 
 class Refused(Exception):
-    """A value that is not of a kind.
+    """A value that a kind does not accept.
 
     Attributes:
         value: the refused value; where only one item of a list is wrong, that item.
-        where: the place of the item, such as " at position 2".
-        must: what the value has to be, where that says more than the words of the whole argument.
+        where: position of that item, such as " at position 2".
+        must: what the value must be, where that is more precise than the phrase of the whole argument.
         advice: what to do next.
-        depth: how many levels of nesting were right before the value was refused.
+        depth: number of nesting levels that were accepted before the value was refused.
     """
 
     def __init__(self, value: object, *, must: str = "", advice: str = "", depth: int = 0) -> None:
@@ -90,9 +90,9 @@ class Refused(Exception):
 
 
 class Kind:
-    """What one type hint accepts: in words, as names of classes, and as the method `take`."""
+    """What one type hint accepts: a phrase for messages, its plural, names of classes, and the method `take`."""
 
-    words: str = "anything"
+    phrase: str = "anything"
     plural: str = "values"
     names: frozenset[str] = frozenset()
     rank: ClassVar[int] = 5
@@ -103,7 +103,7 @@ class Kind:
 
 
 class Nothing(Kind):
-    words, plural, names, rank = "None", "None", frozenset({"None"}), 0
+    phrase, plural, names, rank = "None", "None", frozenset({"None"}), 0
 
     def take(self, value: Any) -> Any:
         if value is not None:
@@ -116,8 +116,8 @@ class Choice(Kind):
 
     def __init__(self, options: tuple[Any, ...]) -> None:
         self.options = options
-        listed = ", ".join(map(repr, options))
-        self.words, self.plural = (f"one of {listed}" if len(options) > 1 else listed), f"names out of {listed}"
+        names = ", ".join(map(repr, options))
+        self.phrase, self.plural = (f"one of {names}" if len(options) > 1 else names), f"names out of {names}"
 
     def take(self, value: Any) -> Any:
         if isinstance(value, str | int | bool) and value in self.options:
@@ -128,10 +128,10 @@ class Choice(Kind):
 
 
 class Flag(Kind):
-    words, plural, names, rank = "True or False", "True or False", frozenset({"bool"}), 1
+    phrase, plural, names, rank = "True or False", "True or False", frozenset({"bool"}), 1
 
     def take(self, value: Any) -> Any:
-        if isinstance(value, np.bool_) or (_scalar(value) and str(value.dtype).endswith("bool")):
+        if isinstance(value, np.bool_) or (_is_scalar(value) and str(value.dtype).endswith("bool")):
             return bool(value)
         if not isinstance(value, bool):
             raise Refused(value)
@@ -139,7 +139,7 @@ class Flag(Kind):
 
 
 class Text(Kind):
-    words, plural, names, rank = "a string", "strings", frozenset({"str"}), 2
+    phrase, plural, names, rank = "a string", "strings", frozenset({"str"}), 2
 
     def take(self, value: Any) -> Any:
         if not isinstance(value, str):
@@ -150,7 +150,7 @@ class Text(Kind):
 class Device(Kind):
     """A torch device that this machine has, given as a device or by its name."""
 
-    words, plural, names, rank = "a device such as 'cpu' or 'cuda'", "devices", frozenset({"device"}), 1
+    phrase, plural, names, rank = "a device such as 'cpu' or 'cuda'", "devices", frozenset({"device"}), 1
 
     def take(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -165,22 +165,22 @@ class Number(Kind):
 
     def __init__(self, kind: type, bounds: Within | None = None) -> None:
         self.kind, self.bounds, self.names = kind, bounds, frozenset({"number"})
-        self.words, self.plural = ("a whole number", "whole numbers") if kind is int else ("a number", "numbers")
+        self.phrase, self.plural = ("a whole number", "whole numbers") if kind is int else ("a number", "numbers")
 
     def take(self, value: Any) -> Any:
-        taken = value if type(value) is self.kind else self._converted(value)
-        if self.kind is int and not -(2**63) <= taken < 2**63:
+        number = value if type(value) is self.kind else self._converted(value)
+        if self.kind is int and not -(2**63) <= number < 2**63:
             raise Refused(value, must="be a whole number below 2**63", depth=1)
-        if self.bounds is not None and not self.bounds.holds(taken):
-            raise Refused(value, must=self.bounds.words, depth=1)
-        if self.kind is float and not math.isfinite(taken):
+        if self.bounds is not None and not self.bounds.holds(number):
+            raise Refused(value, must=self.bounds.must, depth=1)
+        if self.kind is float and not math.isfinite(number):
             raise Refused(value, must="be a finite number", depth=1)
-        return taken
+        return number
 
     def _converted(self, value: Any) -> Any:
-        number: Any = value.item() if _scalar(value) else value
+        number: Any = value.item() if _is_scalar(value) else value
         if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
-            raise Refused(value, advice=_unquoted(value))
+            raise Refused(value, advice=_unquoted_advice(value))
         if self.kind is float:
             try:
                 return float(number)
@@ -196,7 +196,7 @@ class Number(Kind):
 class Place(Kind):
     """A path on a disk, given as a path or as text."""
 
-    words, plural, names, rank = "a path", "paths", frozenset({"Path"}), 2
+    phrase, plural, names, rank = "a path", "paths", frozenset({"Path"}), 2
 
     def take(self, value: Any) -> Any:
         if not isinstance(value, str | Path):
@@ -214,23 +214,23 @@ class Array(Kind):
 
     def __init__(self, number: Any) -> None:
         letters = {np.generic: "biufUSM", Any: "biufUSM"}
-        whole = isinstance(number, type) and issubclass(number, np.integer)
-        self.letters = letters.get(number, "biu" if whole else "biuf")
-        self.words = f"an array of {'whole ' * whole}numbers"
+        is_integer = isinstance(number, type) and issubclass(number, np.integer)
+        self.letters = letters.get(number, "biu" if is_integer else "biuf")
+        self.phrase = f"an array of {'whole ' * is_integer}numbers"
 
     def take(self, value: Any) -> Any:
-        given = value
+        original = value
         if isinstance(value, Tensor):
             value = value.detach().cpu()
         if not isinstance(value, np.ndarray):
             if not (hasattr(value, "__array__") or isinstance(value, list | tuple | range)):
-                raise Refused(given)
+                raise Refused(original)
             try:
                 value = np.asarray(value)
             except (TypeError, ValueError, RuntimeError):
-                raise Refused(given) from None
+                raise Refused(original) from None
         if value.dtype.kind not in self.letters:
-            raise Refused(given)
+            raise Refused(original)
         return value
 
 
@@ -246,45 +246,45 @@ class Leaf(Kind):
         name = getattr(get_origin(hint) or hint, "__name__", str(hint))
         self.names = frozenset({name})
         article = "an" if name[0] in "AEIOU" else "a"
-        self.words, self.plural = _CLASSES.get(name, (f"{article} {name}", plural(name)))
-        if self.words == f"a {self.plural}":  # Scores, Outcomes
-            self.words = self.plural
+        self.phrase, self.plural = _CLASSES.get(name, (f"{article} {name}", plural(name)))
+        if self.phrase == f"a {self.plural}":  # Scores, Outcomes
+            self.phrase = self.plural
 
     def take(self, value: Any) -> Any:
         if self.bearable(value, self.hint):
             if missing := [name for name in self.columns if name not in value.columns]:
-                wanted = f"be a table with the columns {', '.join(self.columns)}; it lacks {', '.join(missing)}"
-                raise Refused(value, must=wanted, advice=_indexed(value, missing), depth=1)
+                requirement = f"be a table with the columns {', '.join(self.columns)}; it lacks {', '.join(missing)}"
+                raise Refused(value, must=requirement, advice=_index_advice(value, missing), depth=1)
             if self.columns and not value.columns.is_unique:
                 name = value.columns[value.columns.duplicated()][0]
                 raise Refused(value, must=f"have columns of different names, not two called {name!r}", depth=1)
-            return _table(value) if self.columns == SHARED else value
+            return _complete_table(value) if self.columns == SHARED else value
         if self.hint is Tensor and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C", copy=True))
         raise Refused(value)
 
 
-def _table(frame: pd.DataFrame) -> pd.DataFrame:
-    """A tidy table whose shared columns are all there (empty where they were dropped), its numbers as numbers."""
+def _complete_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a tidy table with all shared columns (empty where they were dropped) and its numbers as numbers."""
     missing = [name for name in COLUMNS if name not in frame.columns]
-    if advice := _indexed(frame, missing):
+    if advice := _index_advice(frame, missing):
         raise Refused(frame, must=f"have {' and '.join(missing)} among its columns", advice=advice, depth=1)
     changed: dict[str, Any] = dict.fromkeys(missing)
     for name in (name for name in NUMBERS if name in frame.columns and not is_numeric_dtype(frame[name])):
         try:
             changed[name] = pd.to_numeric(frame[name])
         except (TypeError, ValueError):
-            advice = "Of a file with decimal commas: pd.read_csv(path, decimal=',')."
+            advice = "For a file with decimal commas: pd.read_csv(path, decimal=',')."
             raise Refused(frame, must=f"hold numbers in the column {name!r}", advice=advice, depth=1) from None
-    written = [name for name in frame.columns if str(name).startswith("Unnamed: ")]  # the index, from a CSV file
-    return frame.drop(columns=written).assign(**changed) if changed or written else frame
+    unnamed = [name for name in frame.columns if str(name).startswith("Unnamed: ")]  # the index, from a CSV file
+    return frame.drop(columns=unnamed).assign(**changed) if changed or unnamed else frame
 
 
-def _indexed(frame: pd.DataFrame, missing: list[str]) -> str:
+def _index_advice(frame: pd.DataFrame, missing: list[str]) -> str:
     return "They are its index: frame.reset_index()." if set(missing) & set(frame.index.names) else ""
 
 
-def _scalar(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     return isinstance(value, np.ndarray | Tensor | np.generic) and value.ndim == 0
 
 
@@ -293,7 +293,7 @@ def plural(name: str) -> str:
     return name if name[-1] == "s" else f"{name[:-1]}ies" if name[-1] == "y" else f"{name}s"
 
 
-def _unquoted(value: Any) -> str:
+def _unquoted_advice(value: Any) -> str:
     try:
         return f"Write it without quotes: {float(value):g}." if isinstance(value, str) else ""
     except ValueError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .errors import DgpruneError, checked_name, note
 
-_LISTED = 12
+_MOST_NAMES = 12
 
 
 def settled_labels(
@@ -33,8 +33,8 @@ def settled_labels(
         return None, len(names) or int(classes or 0), names  # type: ignore[arg-type]
     values = _as_array(name, labels)
     if values.dtype.kind in "USO":
-        words = [_text(name, value) for value in values.ravel()]
-        values, names = _numbered(name, words, names=names, classes=None if names else classes)
+        texts = [_read_name(name, value) for value in values.ravel()]
+        values, names = _number_names(name, texts, names=names, classes=None if names else classes)
     if values.dtype.kind not in "biuf":
         raise DgpruneError(f"domain {name!r}: labels must be whole numbers or names; got {values.dtype}.")
     indices = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
@@ -56,21 +56,21 @@ def settled_labels(
     if least < 0:
         raise DgpruneError(f"domain {name!r}: labels must be class indices from 0; got {least} to {most}.")
     if most >= number:
-        given = f"{number} names" if names else number
+        size = f"{number} names" if names else number
         raise DgpruneError(
-            f"domain {name!r}: classes must cover all labels, 0 to {most}; got classes={given}. Pass the number or "
+            f"domain {name!r}: classes must cover all labels, 0 to {most}; got classes={size}. Pass the number or "
             f"the names of at least {most + 1} classes, or leave it out."
         )
-    for word in names:
-        checked_name(f"class of domain {name!r}", word)
+    for label in names:
+        checked_name(f"class of domain {name!r}", label)
     return indices, number, names
 
 
 def check_domains(domains: Iterable[Any]) -> None:
-    """Refuse two domains of one name, and class names that disagree about what an index means.
+    """Refuse two domains of one name, and class names that differ at the same index.
 
     Raises:
-        DgpruneError: two domains with one name; two that name one index differently, the first such index is given.
+        DgpruneError: two domains with one name; two that name an index differently (the message gives the first).
     """
     domains = list(domains)
     names = [domain.name for domain in domains]
@@ -78,11 +78,11 @@ def check_domains(domains: Iterable[Any]) -> None:
         raise DgpruneError(f"the domains need different names; got {', '.join(names)}. Give each its name=.")
     first: dict[int, tuple[str, str]] = {}
     for domain in domains:
-        for number, word in enumerate(domain.class_names):
-            other, known = first.setdefault(number, (domain.name, word))
-            if known != word:
+        for number, name in enumerate(domain.class_names):
+            other, known = first.setdefault(number, (domain.name, name))
+            if known != name:
                 raise DgpruneError(
-                    f"class {number} is {known!r} in domain {other!r} and {word!r} in domain {domain.name!r}, so their "
+                    f"class {number} is {known!r} in domain {other!r} and {name!r} in domain {domain.name!r}, so their "
                     "labels do not mean the same. Number them alike: pass the list of all class names as classes= to "
                     "both, with labels as names, or read all domains at once with dg.data.from_folder."
                 )
@@ -90,8 +90,8 @@ def check_domains(domains: Iterable[Any]) -> None:
 
 def listed_names(names: Sequence[str]) -> str:
     """Return class names with their indices as text, "0 cat, 1 dog"; only the first ones where there are many."""
-    words = [f"{number} {word}" for number, word in enumerate(names[:_LISTED])]
-    return ", ".join(words) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    texts = [f"{number} {label}" for number, label in enumerate(names[:_MOST_NAMES])]
+    return ", ".join(texts) + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
 
 
 def _as_array(name: str, labels: Any) -> Any:
@@ -110,7 +110,7 @@ def _as_array(name: str, labels: Any) -> Any:
     return values
 
 
-def _text(name: str, value: Any) -> str:
+def _read_name(name: str, value: Any) -> str:
     if not isinstance(value, str | bytes):
         raise DgpruneError(
             f"domain {name!r}: labels must be whole numbers or names, one for each image; got {value!r}. A domain "
@@ -120,7 +120,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _checked_names(name: str, classes: Any) -> tuple[str, ...]:
-    names = tuple(str(word) for word in classes)
+    names = tuple(str(label) for label in classes)
     if not names or isinstance(classes, str) or len(set(names)) < len(names):
         raise DgpruneError(
             f"domain {name!r}: classes must be a number or a list of different class names; got {classes!r}."
@@ -128,24 +128,24 @@ def _checked_names(name: str, classes: Any) -> tuple[str, ...]:
     return names
 
 
-def _numbered(name: str, words: list[str], *, names: tuple[str, ...], classes: Any) -> tuple[Any, tuple[str, ...]]:
-    """The class indices of labels that are given as names, and the names of the classes; `classes`: their number."""
-    if not names and all(word.strip().isdecimal() for word in words):
-        return np.array([int(word) for word in words]), ()
-    if classes is not None and classes != len(set(words)):
+def _number_names(name: str, labels: list[str], *, names: tuple[str, ...], classes: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return class indices of labels that are given as names, and the class names; `classes` is their number."""
+    if not names and all(label.strip().isdecimal() for label in labels):
+        return np.array([int(label) for label in labels]), ()
+    if classes is not None and classes != len(set(labels)):
         raise DgpruneError(
-            f"domain {name!r}: classes={classes}, but the labels hold {len(set(words))} names. Pass the list of all "
+            f"domain {name!r}: classes={classes}, but the labels hold {len(set(labels))} names. Pass the list of all "
             "class names as classes=, in the order of the network's outputs."
         )
     if not names:
-        names = tuple(sorted(set(words)))
+        names = tuple(sorted(set(labels)))
         note(
             f"domain {name!r}: labels are names, numbered in sorted order: {listed_names(names)}. Pass classes=[...], "
             "the names in the order of the network's outputs, to number them alike everywhere."
         )
-    positions = {word: number for number, word in enumerate(names)}
-    if strange := sorted(set(words) - set(names)):
+    positions = {label: number for number, label in enumerate(names)}
+    if unlisted := sorted(set(labels) - set(names)):
         raise DgpruneError(
-            f"domain {name!r}: no class is named {', '.join(map(repr, strange[:3]))}; known: {', '.join(names)}."
+            f"domain {name!r}: no class is named {', '.join(map(repr, unlisted[:3]))}; known: {', '.join(names)}."
         )
-    return np.array([positions[word] for word in words]), names
+    return np.array([positions[label] for label in labels]), names

@@ -1,7 +1,7 @@
-"""Locks that do not block a forked process for ever, other state that it must renew, and children that end in time.
+"""Locks that never block a forked process, state that is renewed after a fork, and children that end with their parent.
 
-A fork copies only the thread that calls it, but every lock as it is: a lock that another thread held stays locked for
-ever in the child. DataLoader workers and joblib fork, and an explorer works in a thread of its own.
+A fork copies only the calling thread, but every lock as it is: a lock that another thread held stays locked in the
+child. DataLoader workers and joblib fork, and an explorer works in its own thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 
 class Renewed(Protocol):
-    """An object with state, such as a lock or thread, that a child process must make anew after a fork."""
+    """An object with state, such as a lock or thread, that a child process must renew after a fork."""
 
     def after_fork(self) -> None: ...
 
@@ -31,10 +31,10 @@ _RLock: Any = type(threading.RLock())
 
 
 class Lock(_RLock):
-    """A re-entrant lock; where another thread held it during a fork, the child finds it open.
+    """A re-entrant lock that is open in a forked child even if another thread held it during the fork.
 
     Attributes:
-        abandoned: whether another thread held it during a fork, in the child: what it guards may be half-way.
+        abandoned: in a child, whether another thread held it during the fork; the guarded state may be incomplete.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Lock(_RLock):
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Open it, unless the thread that forked holds it."""
+        """Open the lock, unless the forking thread holds it."""
         if self.acquire(blocking=False):
             self.release()
         else:
@@ -52,7 +52,7 @@ class Lock(_RLock):
 
 
 def end_with_parent() -> None:
-    """From now on, end this process when the process that started it has ended, however that ended."""
+    """End this process as soon as its parent process has ended, for whatever reason."""
     parent = multiprocessing.parent_process()
 
     def wait() -> None:

@@ -19,21 +19,21 @@ from .errors import DgpruneError, unknown
 from .locks import Lock
 from .memory import memory
 
-FASTER = 0.8  # more threads must bring the median below this share of it
-UNSTEADY = 1.3  # and must not make the worst run longer than this multiple of it
-_ROUNDS, _REPEATS, _PATIENCE = 4, 5, 0.5  # patience: seconds for one pair of counts
-_MOST = 16  # more threads than this never help on networks of this size
+FASTER = 0.8  # more threads must reduce the median time below this share of it
+UNSTEADY = 1.3  # and must not lengthen the worst run beyond this multiple of it
+_ROUNDS, _REPEATS, _PATIENCE = 4, 5, 0.5  # patience: seconds for two thread counts
+_MOST_THREADS = 16  # more threads than this never help on networks of this size
 
 _lock = Lock()
 _chosen: Threads | None = None
 _local = threading.local()
-_inside = 0  # blocks of `full_precision` that are running
-_before: list[Any] = []
+_open_blocks = 0  # number of running `full_precision` blocks
+_saved_precisions: list[Any] = []
 
 
 @dataclass(frozen=True)
 class Threads:
-    """How many threads torch uses on the CPU, and the sentence that says why."""
+    """Number of threads that torch uses on the CPU, and the reason as a sentence."""
 
     count: int
     reason: str
@@ -43,7 +43,7 @@ def threads(*, force: bool = False) -> Threads:
     """Set torch's number of threads: from the environment, otherwise as measured once per process.
 
     A small convolution is timed with 1, 2, 1, 2, ... threads (and larger counts where there are cores). On a shared
-    machine two threads are often several times slower than one, so more threads must win clearly and steadily: see
+    machine two threads are often several times slower than one, so more threads must be clearly, steadily faster: see
     `decide`. `DGPRUNE_THREADS` (a number, or "off": leave torch as it is) comes before `OMP_NUM_THREADS`, which comes
     before measuring. Torch keeps the count per thread: a worker thread calls this once at its start.
 
@@ -56,7 +56,7 @@ def threads(*, force: bool = False) -> Threads:
     global _chosen
     with _lock:
         if _chosen is None or force:
-            _chosen = _from_environment() or _probed()
+            _chosen = _from_environment() or _measure_threads()
             _local.count = None
         if getattr(_local, "count", None) != _chosen.count:
             _local.count = _chosen.count
@@ -90,7 +90,7 @@ def decide(timings: Mapping[int, Sequence[float]]) -> Threads:
             best = count
             continue
         break
-    return _because(best, f": {reason}")
+    return _make_threads(best, f": {reason}")
 
 
 def device(name: str | None = None) -> torch.device:
@@ -123,28 +123,28 @@ def full_precision(device: torch.device) -> Iterator[None]:
     TF32 is the default for convolutions: two ways to compute the same logits then differ by about 0.1 %. The setting
     belongs to the whole process: while blocks of several threads overlap, the last one to end restores it.
     """
-    global _inside, _before
+    global _open_blocks, _saved_precisions
     if device.type != "cuda":
         yield
         return
     with _lock:
-        if not _inside:
-            _before = [getattr(owner, name) for owner, name, _ in _precisions()]
-            for owner, name, exact in _precisions():
+        if not _open_blocks:
+            _saved_precisions = [getattr(owner, name) for owner, name, _ in _precision_settings()]
+            for owner, name, exact in _precision_settings():
                 setattr(owner, name, exact)
-        _inside += 1
+        _open_blocks += 1
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            if not _inside:
-                for (owner, name, _), value in zip(_precisions(), _before, strict=True):
+            _open_blocks -= 1
+            if not _open_blocks:
+                for (owner, name, _), value in zip(_precision_settings(), _saved_precisions, strict=True):
                     setattr(owner, name, value)
 
 
-def _precisions() -> list[tuple[Any, str, object]]:
-    """(object, attribute, value) of each setting that forbids TF32."""
+def _precision_settings() -> list[tuple[Any, str, object]]:
+    """Return (object, attribute, value) for each setting that forbids TF32."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     if hasattr(cudnn, "conv"):  # since PyTorch 2.9; reading the older names fails where these were set
         owners: list[Any] = [matmul, cudnn.conv, cudnn.rnn]  # type: ignore[attr-defined]
@@ -163,38 +163,38 @@ def cores() -> int:
 
 
 def machine_description() -> str:
-    """Return processor, cores and memory that this process may use, in words, without the name of the machine."""
+    """Return the processor, cores and memory that this process may use, as text, without the machine's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     except OSError:
-        found = []
-    name = found[0] if found and found[0] else platform.processor() or platform.machine() or "unknown processor"
+        names = []
+    name = names[0] if names and names[0] else platform.processor() or platform.machine() or "unknown processor"
     count = cores()
     return f"{name}, {count} core{'' if count == 1 else 's'}, {memory().total / 1e9:.0f} GB of memory"
 
 
-def _because(count: int, reason: str) -> Threads:
+def _make_threads(count: int, reason: str) -> Threads:
     return Threads(count, f"{count} thread{'' if count == 1 else 's'}{reason}")
 
 
 def _from_environment() -> Threads | None:
-    """The thread count set by the environment; None where it sets none."""
-    wish = os.environ.get("DGPRUNE_THREADS", "").strip()
-    if wish.lower() == "off":
-        return _because(torch.get_num_threads(), ", left as torch set it: DGPRUNE_THREADS=off")
-    if wish:
-        if not wish.isdigit() or int(wish) < 1:
-            raise DgpruneError(f'DGPRUNE_THREADS must be a number from 1 or "off", got {wish!r}. Set it, or unset it.')
-        return _because(int(wish), ": DGPRUNE_THREADS says so")
+    """Return the thread count that the environment sets, or None."""
+    value = os.environ.get("DGPRUNE_THREADS", "").strip()
+    if value.lower() == "off":
+        return _make_threads(torch.get_num_threads(), ", left as torch set it: DGPRUNE_THREADS=off")
+    if value:
+        if not value.isdigit() or int(value) < 1:
+            raise DgpruneError(f'DGPRUNE_THREADS must be a number from 1 or "off"; got {value!r}. Change or unset it.')
+        return _make_threads(int(value), ": set by DGPRUNE_THREADS")
     outer = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # OpenMP allows a list, one per nesting level
-    return _because(int(outer), ": OMP_NUM_THREADS says so") if outer.isdigit() and int(outer) >= 1 else None
+    return _make_threads(int(outer), ": set by OMP_NUM_THREADS") if outer.isdigit() and int(outer) >= 1 else None
 
 
-def _probed() -> Threads:
-    """The thread count chosen by timings on this machine; larger counts are tried as long as each is faster."""
-    most = min(cores(), _MOST)
-    counts = sorted({count for count in (1, 2, 4, 8, 16) if count <= most} | {most})
+def _measure_threads() -> Threads:
+    """Return the thread count chosen by timings on this machine; larger counts are tried as long as each is faster."""
+    limit = min(cores(), _MOST_THREADS)
+    counts = sorted({count for count in (1, 2, 4, 8, 16) if count <= limit} | {limit})
     before, best = torch.get_num_threads(), Threads(1, "1 thread: there is only one core to use")
     try:
         for count in counts[1:]:
@@ -208,7 +208,7 @@ def _probed() -> Threads:
 
 
 def _timings(first: int, second: int) -> dict[int, list[float]]:
-    """Seconds of a small convolution with each of two thread counts, in alternating rounds; few where it is slow."""
+    """Return seconds of a small convolution with two thread counts, in alternating rounds; fewer if it is slow."""
     image, weight = torch.ones(32, 16, 28, 28), torch.ones(16, 16, 3, 3)
     seconds: dict[int, list[float]] = {first: [], second: []}
     end = time.perf_counter() + _PATIENCE

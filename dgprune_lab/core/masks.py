@@ -22,9 +22,9 @@ from .kinds import Share
 from .provenance import Reads, check_reads, declared, merged
 from .tables import Budget, Scope, Seen
 
-_READ, _ABOUT = ("reads", "selection"), ("scope", "budget", "scorer", "options", "nested", "reads")
+_READS, _FIELDS = ("reads", "selection"), ("scope", "budget", "scorer", "options", "nested", "reads")
 _ADDED: Mapping[str, Any] = {"layer_ratios": {}, "max_layer_ratio": None, "forced": {}, "selection": {}}
-"""What a mask's file may lack, with the value that this stands for."""
+"""Fields that a mask's file may lack, with their default values."""
 
 
 @public
@@ -67,9 +67,9 @@ class Mask:
         for group in self.graph.groups:
             keep = self.keep.get(group.name)
             if keep is None or tuple(keep.shape) != (group.filters,) or keep.dtype != torch.bool:
-                got = "nothing" if keep is None else f"{keep.dtype} of shape {tuple(keep.shape)}"
+                actual = "nothing" if keep is None else f"{keep.dtype} of shape {tuple(keep.shape)}"
                 raise DgpruneError(
-                    f"a mask needs bool of shape ({group.filters},) for layer {group.name!r}; got {got}."
+                    f"a mask needs bool of shape ({group.filters},) for layer {group.name!r}; got {actual}."
                 )
             if not keep.any():
                 raise DgpruneError(f"a mask must keep at least one filter of layer {group.name!r}.")
@@ -83,7 +83,7 @@ class Mask:
                 raise unknown("layer", name, self.graph.names)
         for name in ("keep", "options", "reads", "layer_ratios", "forced", "selection"):
             if (value := getattr(self, name)) is not None:
-                self.__dict__[name] = Frozen((check_reads(value, what="a mask") or {}) if name in _READ else value)
+                self.__dict__[name] = Frozen((check_reads(value, what="a mask") or {}) if name in _READS else value)
 
     def __repr__(self) -> str:
         kept, free, layers = self.cost.filters, self.graph.free, len(self.graph.groups)
@@ -139,22 +139,22 @@ class Mask:
     def layers(self) -> pd.DataFrame:
         """A line per layer: its filters, how many stay, the requested and the achieved ratio, and filters by hand.
 
-        `ratio_requested` is empty for a layer that was asked for no ratio of its own: under scope "global", under
-        another budget than filters, and beside layers or filters that were set by hand.
+        `ratio_requested` is empty where none applies to the layer by itself: under scope "global", under another budget
+        than filters, and beside layers or filters that were set by hand.
         """
         plain = self.nested and (self.scope, self.budget) == ("layer", "filters")
         shared = self.ratio_requested if plain and not self.layer_ratios and not self.forced else math.nan
         rows = []
         for group in self.graph.groups:
-            kept = int(self.keep[group.name].sum())
+            count = int(self.keep[group.name].sum())
             by_hand = {name: len(self.forced.get(name, {}).get(group.name, ())) for name in ("remove", "keep")}
             rows.append(
                 {
                     "layer": group.name,
                     "filters": group.filters,
-                    "kept": kept,
+                    "kept": count,
                     "ratio_requested": self.layer_ratios.get(group.name, shared),
-                    "ratio_achieved": 1 - kept / group.filters,
+                    "ratio_achieved": 1 - count / group.filters,
                     "removed_by_hand": by_hand["remove"],
                     "kept_by_hand": by_hand["keep"],
                 }
@@ -171,7 +171,7 @@ class Mask:
         """Return the mask with some filters removed or kept by hand; all others stay as they are.
 
         `ratio_requested` stays and `ratio_achieved` follows; to reach the requested ratio with these filters fixed,
-        pass them to `allocate`. Filters that were forced before stay forced, unless this call says otherwise.
+        pass them to `allocate`. Filters that were forced before stay forced, unless this call changes them.
 
         Args:
             remove, keep: layer -> indices, {"conv2": [0, 5]}, or (C,) bool, True for each filter to remove or to keep.
@@ -204,27 +204,27 @@ class Mask:
         for group in self.graph.groups:
             column, second = self.keep[group.name].clone(), inner.keep.get(group.name)
             count = int(column.sum())
-            if second is None and count == 1:  # a layer of one filter is no group: nothing of it can be removed
+            if second is None and count == 1:  # a layer with one filter is not a group: it cannot be pruned
                 second = torch.ones(1, dtype=torch.bool)
             if second is None or len(second) != count:
                 raise DgpruneError(f"the second mask does not fit layer {group.name!r}: {count} filters remain in it.")
             column[column.nonzero().flatten()] = second
             keep[group.name] = column
         ratio = 1 - (1 - self.ratio_requested) * (1 - inner.ratio_requested)
-        made_by = {"scorer": inner.scorer, "options": inner.options, "reads": merged(self.reads, inner.reads)}
-        made_by |= {**_ADDED, "selection": merged(self.selection, inner.selection)}
-        return replace(self, keep=keep, ratio_requested=ratio, nested=False, **made_by)
+        changed = {"scorer": inner.scorer, "options": inner.options, "reads": merged(self.reads, inner.reads)}
+        changed |= {**_ADDED, "selection": merged(self.selection, inner.selection)}
+        return replace(self, keep=keep, ratio_requested=ratio, nested=False, **changed)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary with the original indices of the filters that stay."""
-        about = {name: getattr(self, name) for name in (*_ABOUT, *_ADDED)}
+        fields = {name: getattr(self, name) for name in (*_FIELDS, *_ADDED)}
         return {
             "format": FORMATS["mask"],
             "keep": {name: column.nonzero().flatten().tolist() for name, column in self.keep.items()},
             "filters": {group.name: group.filters for group in self.graph.groups},
             "ratio_requested": self.ratio_requested,
             "ratio_achieved": self.ratio_achieved,
-            **{name: dict(value) if isinstance(value, Mapping) else value for name, value in about.items()},
+            **{name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()},
             "input_shape": list(self.graph.input_shape),
             "layers": self.graph.layers,
         }
@@ -244,7 +244,7 @@ class Mask:
         value = parse_json(value, name="the mask") if isinstance(value, str) else value
         if "keep" in value and "filters" in value:
             check_format(value, name="the mask", kind="mask")
-        if missing := [key for key in ("keep", "filters", "ratio_requested", *_ABOUT) if key not in value]:
+        if missing := [key for key in ("keep", "filters", "ratio_requested", *_FIELDS) if key not in value]:
             raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(missing)}.")
         value = {**_ADDED, **value}
         _check_entries(value)
@@ -256,19 +256,19 @@ class Mask:
                 if saved.get(name) != sizes.get(name)
             ]
             raise DgpruneError(f"the mask is for another network; numbers of filters differ: {', '.join(wrong[:4])}.")
-        if other := set(value["keep"]) ^ set(sizes):
-            raise DgpruneError(f"keep and filters of the mask differ in layers: {', '.join(sorted(map(str, other)))}.")
+        if layers := set(value["keep"]) ^ set(sizes):
+            raise DgpruneError(f"keep and filters of the mask differ in layers: {', '.join(sorted(map(str, layers)))}.")
         keep = {name: torch.zeros(count, dtype=torch.bool) for name, count in sizes.items()}
         for name, count in sizes.items():
             keep[name][filter_numbers(name, value["keep"][name], count=count, start="the mask: ")] = True
         forced_filters(graph, **{name: value["forced"].get(name) for name in ("remove", "keep")})
-        return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in (*_ABOUT, *_ADDED)})
+        return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in (*_FIELDS, *_ADDED)})
 
 
 def _check_entries(value: Mapping[str, Any]) -> None:
-    """Refuse the content of a mask's file where `to_json` would not have written it."""
-    most, own, forced = value["max_layer_ratio"], value["layer_ratios"], value["forced"]
-    right = {
+    """Refuse values in a mask's file that `to_json` does not write."""
+    limit, layer_ratios, forced = value["max_layer_ratio"], value["layer_ratios"], value["forced"]
+    is_valid = {
         "keep": isinstance(value["keep"], Mapping),
         "filters": isinstance(value["filters"], Mapping),
         "ratio_requested": _is_share(value["ratio_requested"]) and value["ratio_requested"] < 1,
@@ -277,18 +277,18 @@ def _check_entries(value: Mapping[str, Any]) -> None:
         "scorer": isinstance(value["scorer"], str),
         "options": isinstance(value["options"], Mapping),
         "nested": isinstance(value["nested"], bool),
-        "layer_ratios": isinstance(own, Mapping) and all(map(_is_share, own.values())),
-        "max_layer_ratio": most is None or _is_share(most),
+        "layer_ratios": isinstance(layer_ratios, Mapping) and all(map(_is_share, layer_ratios.values())),
+        "max_layer_ratio": limit is None or _is_share(limit),
         "forced": isinstance(forced, Mapping) and all(isinstance(lists, Mapping) for lists in forced.values()),
     }
     for name in ("reads", "selection"):
         reads = value[name]
         uses = reads.values() if isinstance(reads, Mapping) else [None]
-        right[name] = reads is None or all(use in get_args(Seen) for use in uses)
-    if wrong := [name for name, is_right in right.items() if not is_right]:
+        is_valid[name] = reads is None or all(use in get_args(Seen) for use in uses)
+    if wrong := [name for name, valid in is_valid.items() if not valid]:
         raise DgpruneError(f"the mask has an invalid {wrong[0]}, {value[wrong[0]]!r:.80}; save it again.")
 
 
 def _is_share(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0 <= value <= 1
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and 0 <= value <= 1

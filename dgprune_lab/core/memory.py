@@ -1,4 +1,4 @@
-"""The memory that is left, and how much of it a cache or a pass may take."""
+"""Available memory, and how much of it a cache or a pass may take."""
 
 from __future__ import annotations
 
@@ -42,36 +42,36 @@ def memory(
     """
     machine = psutil.virtual_memory()
     total, available = int(machine.total), int(machine.available)
-    for limit, used in (*_limits(cgroups, own), *_process_limit()):
+    for limit, used in (*_container_limits(cgroups, own), *_process_limit()):
         total, available = min(total, limit), min(available, max(limit - used, 0))
     free = int(torch.cuda.mem_get_info()[0]) if gpu and torch.cuda.is_available() else None
     return Memory(used=int(psutil.Process().memory_info().rss), available=available, total=total, gpu_free=free)
 
 
-def cache_room(share: float, held: int) -> int:
-    """Return how many bytes a cache that holds `held` bytes may take: between 64 MB and 1 GB.
+def cache_room(share: float, size: int) -> int:
+    """Return how many bytes a cache of `size` bytes may take: between 64 MB and 1 GB.
 
-    That is a share of the memory that is available, the cache's own included; up to 64 MB it is not looked up.
+    That is a share of the available memory, including the cache itself; up to 64 MB the memory is not queried.
     """
-    if held <= _LEAST_ROOM:
+    if size <= _LEAST_ROOM:
         return _LEAST_ROOM
-    return min(max(int(share * (memory().available + held)), _LEAST_ROOM), _MOST_ROOM)
+    return min(max(int(share * (memory().available + size)), _LEAST_ROOM), _MOST_ROOM)
 
 
-def pass_room(most: int) -> int:
-    """Return how many bytes a pass on the CPU may take: `most`, but at most half of the memory that is available."""
-    return min(most, memory().available // 2)
+def pass_room(limit: int) -> int:
+    """Return how many bytes a pass on the CPU may take: `limit`, but at most half of the available memory."""
+    return min(limit, memory().available // 2)
 
 
 def give_back_memory() -> None:
-    """Give freed memory back to the system; the C library of Linux keeps what lies between pieces still in use."""
+    """Give freed memory back to the system; the C library of Linux keeps free blocks between used ones."""
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def _process_limit() -> Iterator[tuple[int, int]]:
-    """(limit, bytes used) of the address space of this process, where `ulimit -v` sets a limit."""
+    """Yield (limit, bytes used) of the address space of this process, if `ulimit -v` sets a limit."""
     try:
         import resource
     except ImportError:  # Windows has none
@@ -81,8 +81,8 @@ def _process_limit() -> Iterator[tuple[int, int]]:
         yield limit, int(psutil.Process().memory_info().vms)
 
 
-def _limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:
-    """(limit, bytes used except droppable cache) of every control group above this process that sets a limit."""
+def _container_limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:
+    """Yield (limit, bytes used except droppable cache) of every control group of this process that sets a limit."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines() if line.count(":") > 1]
     except OSError:
@@ -96,7 +96,7 @@ def _limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:
 
 
 def _group_limits(cgroups: Path, path: str, *, names: tuple[str, str, str]) -> Iterator[tuple[int, int]]:
-    """`_limits` of one hierarchy; `names` are those of the limit, of what is used, and of the droppable part of it."""
+    """Yield the limits of one hierarchy; `names`: its entries for the limit, the use, and the droppable part of it."""
     group = cgroups / path.strip("/")
     for folder in [group, *group.parents][: len(group.parts) - len(cgroups.parts) + 1]:
         try:

@@ -37,9 +37,9 @@ class NetworkTable:
 
 
 def network_table(frame: pd.DataFrame, *, hyperparameters: Sequence[str]) -> NetworkTable:
-    """Return the networks of a tidy table, told apart by their hyperparameters and training seed.
+    """Return the networks of a tidy table, identified by their hyperparameters and training seed.
 
-    A measure is a metric whose rows say in `better_direction` which direction is predicted to generalise better; an
+    A measure is a metric whose rows give in `better_direction` the direction predicted to generalise better; an
     outcome is a metric of `OUTCOMES` on the reported split of a domain.
 
     Raises:
@@ -51,9 +51,9 @@ def network_table(frame: pd.DataFrame, *, hyperparameters: Sequence[str]) -> Net
         if name not in frame.columns:
             raise unknown("column", name, [str(column) for column in frame.columns if column not in COLUMNS])
     keys = [*dict.fromkeys([*hyperparameters, _SEED])]
-    for word in frame["better_direction"].dropna().unique():
-        if word not in ("lower", "higher"):
-            raise unknown("better_direction", word, ("lower", "higher"))
+    for direction in frame["better_direction"].dropna().unique():
+        if direction not in ("lower", "higher"):
+            raise unknown("better_direction", direction, ("lower", "higher"))
     groups: Any = frame.groupby(keys, sort=False, dropna=False)
     rows: Any = frame.assign(network=groups.ngroup())
     settings = rows.drop_duplicates("network").set_index("network")[keys]
@@ -84,7 +84,7 @@ def larger_is_better(values: pd.Series, better: str) -> Any:
 
 
 def _failed(converged: Any) -> Any:
-    """Whether each row's network did not converge; an empty cell says nothing."""
+    """Return for each row whether its network did not converge; an empty cell counts as converged."""
     for value in converged.dropna().unique():
         if value not in (True, False):
             raise DgpruneError(f"converged must hold True or False; got {value!r}. Convert the column first.")

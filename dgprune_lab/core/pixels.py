@@ -15,7 +15,7 @@ _GREY = ("1", "L", "LA", "La")
 _ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 _TRANSPARENT = (*_ALPHA, *_ALPHA.values())
 ALPHA = "transparency, which is dropped (a transparent pixel gets the colour that is stored with it)"
-"""What a note says of pictures for which `holds_alpha`."""
+"""Text of a note on pictures for which `holds_alpha` is true."""
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 1e-5
 _BLACK = 1 / 255
@@ -31,10 +31,10 @@ def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
         what: the first words of an error message, such as "domain 'mine'".
 
     Raises:
-        DgpruneError: another number or order of axes; images of several sizes; values that are no numbers, are not
+        DgpruneError: another number or order of axes; images of several sizes; values that are not numbers, are not
             finite or lie outside [0, 1].
     """
-    pixels = _of_arrays(images, what=what)
+    pixels = _read_arrays(images, what=what)
     brightest = float(pixels.max()) / (255 if pixels.dtype == torch.uint8 else 1) if pixels.numel() else 0.0
     if 0 < brightest <= _BLACK:
         note(
@@ -44,11 +44,11 @@ def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
     return pixels
 
 
-def _of_arrays(images: Any, *, what: str) -> Tensor:
+def _read_arrays(images: Any, *, what: str) -> Tensor:
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.dtype == object):
         items = [pixels_of_item(item, what=f"{what}: image {number}") for number, item in enumerate(images)]
-        if clear := sum(map(holds_alpha, images)):
-            note(f"{what}: {clear} of {len(items)} images hold {ALPHA}.")
+        if transparent := sum(map(holds_alpha, images)):
+            note(f"{what}: {transparent} of {len(items)} images hold {ALPHA}.")
         return stacked(items, what=what) if items else torch.empty(0, 3, 1, 1)
     pixels = _as_tensor(images, what=f"{what}: images")
     if pixels.ndim != 4:
@@ -94,7 +94,7 @@ def pixels_of_picture(picture: Any, *, what: str, size: int | None = None, crop:
     """
     from PIL import Image
 
-    plain = _plain(picture, what=what)
+    plain = _convert_picture(picture, what=what)
     if plain.mode == "F":
         _scaled(torch.from_numpy(np.array(plain))[None], what=what)
     if size is not None:
@@ -107,14 +107,14 @@ def pixels_of_picture(picture: Any, *, what: str, size: int | None = None, crop:
     return values.permute(2, 0, 1).contiguous() if values.ndim == 3 else values[None]
 
 
-def _plain(picture: Any, *, what: str) -> Any:
-    """The PIL image, converted to mode L, RGB or F."""
+def _convert_picture(picture: Any, *, what: str) -> Any:
+    """Return the PIL image, upright, in mode L, RGB or F."""
     from PIL import Image, ImageOps
 
     upright: Any = ImageOps.exif_transpose(picture)
     bits, signed = _depth(picture)
     if bits > 8 or signed:
-        return Image.fromarray(_whole(np.array(upright), bits, signed=signed, what=what))
+        return Image.fromarray(_scale_integers(np.array(upright), bits, signed=signed, what=what))
     if upright.mode == "F":
         return upright
     if upright.mode == "I":
@@ -128,7 +128,7 @@ def _plain(picture: Any, *, what: str) -> Any:
 
 
 def stacked(items: list[Tensor], *, what: str) -> Tensor:
-    """Return images of one shape as one tensor; where some are uint8 and some float, all are float.
+    """Return images of one shape as one tensor; if some are uint8 and some float, all become float.
 
     Raises:
         DgpruneError: images of several shapes.
@@ -140,38 +140,38 @@ def stacked(items: list[Tensor], *, what: str) -> Tensor:
     return torch.stack(items)
 
 
-def check_shape(image: Tensor, wanted: tuple[int, ...], *, what: str, number: int) -> None:
-    """Refuse an image, the `number`-th of a domain, whose shape differs from that of the first one.
+def check_shape(image: Tensor, shape: tuple[int, ...], *, what: str, number: int) -> None:
+    """Refuse the image with this number in a domain if its shape differs from that of the first one.
 
     Raises:
-        DgpruneError: it has another shape than `wanted`.
+        DgpruneError: it has another shape than `shape`.
     """
-    if tuple(image.shape) != wanted:
-        first, other = (" x ".join(map(str, sizes)) for sizes in (wanted, image.shape))
+    if tuple(image.shape) != shape:
+        needed, actual = (" x ".join(map(str, sizes)) for sizes in (shape, image.shape))
         raise DgpruneError(
-            f"{what}: all images need one size; the first is {first}, image {number} {other}. Resize them, for "
+            f"{what}: all images need one size; the first is {needed}, image {number} {actual}. Resize them, for "
             "example with transform=torchvision.transforms.Resize((224, 224)) in the data set; for channels "
             "image.convert('RGB')."
         )
 
 
 def kind_of_picture(picture: Any) -> tuple[str, bool]:
-    """Return in words how a picture file differs from 8-bit grey or RGB, and whether it has more bits per channel.
+    """Return how a picture file differs from 8-bit grey or RGB, as text, and whether it has more bits per channel.
 
-    The words are "" if it does not differ, and for JPEG.
+    The text is "" if it does not differ, and for JPEG.
     """
     frames = getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1
     bits, signed = _depth(picture)
-    words = [f"{frames} pages, of which the first is read"] if frames > 1 else []
+    differences = [f"{frames} pages, of which the first is read"] if frames > 1 else []
     deep = bits > 8 or signed
     if deep:
         largest = f"{_largest(bits, signed=signed):,}"
-        words.append(f"{bits} bits, divided by {largest} (rescale files whose values use a smaller range)")
+        differences.append(f"{bits} bits, divided by {largest} (rescale files whose values use a smaller range)")
     elif picture.mode == "F":
-        words.append("floats, taken as they are")
+        differences.append("floats, taken as they are")
     if holds_alpha(picture):
-        words.append(ALPHA)
-    return " and ".join(words), deep or picture.mode == "F"
+        differences.append(ALPHA)
+    return " and ".join(differences), deep or picture.mode == "F"
 
 
 def holds_alpha(image: Any) -> bool:
@@ -180,7 +180,7 @@ def holds_alpha(image: Any) -> bool:
 
 
 def _depth(picture: Any) -> tuple[int, bool]:
-    """Bits per pixel of a grey picture with more than 8 bits, and whether they are signed; otherwise (8, False)."""
+    """Return the bits per pixel of a grey picture and whether they are signed; (8, False) for any other picture."""
     tags = getattr(picture, "tag_v2", {})
     stored, signed = tags.get(_BITS, (16,))[0], tags.get(_FORMAT, (1,))[0] == _SIGNED
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("TIFF", "PNG", "PPM")):
@@ -192,8 +192,8 @@ def _largest(bits: int, *, signed: bool) -> int:
     return 2 ** (bits - 1) - 1 if signed else 2**bits - 1
 
 
-def _whole(values: NDArray[Any], bits: int, *, signed: bool, what: str) -> NDArray[np.float32]:
-    """Whole numbers divided by the largest one of their type."""
+def _scale_integers(values: NDArray[Any], bits: int, *, signed: bool, what: str) -> NDArray[np.float32]:
+    """Return whole numbers divided by the largest one of their type."""
     if signed and bits == 8:
         values = values.view(np.int8)
     elif not signed and values.dtype == np.int32:  # Pillow keeps unsigned 32 bits in a signed type
@@ -204,15 +204,15 @@ def _whole(values: NDArray[Any], bits: int, *, signed: bool, what: str) -> NDArr
 
 
 def _as_tensor(images: Any, *, what: str) -> Tensor:
-    """The images as a new tensor of numbers; channels that share their memory still share it."""
+    """Return the images as a new tensor of numbers; channels that share their memory still share it."""
     if isinstance(images, Tensor):
         if images.is_complex() or images.is_meta or images.layout != torch.strided or images.is_quantized:
             raise DgpruneError(
                 f"{what} must be dense real numbers; got {images.dtype}, {images.layout}"
                 f"{' on the meta device' * images.is_meta}."
             )
-        once = tuple(slice(0, 1) if step == 0 else slice(None) for step in images.stride())
-        return images.detach()[once].clone().expand(images.shape)
+        distinct = tuple(slice(0, 1) if step == 0 else slice(None) for step in images.stride())
+        return images.detach()[distinct].clone().expand(images.shape)
     if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
         raise DgpruneError(f"{what} must have no masked pixels; fill them: images.filled(0).")
     try:
@@ -241,7 +241,7 @@ def _check_layout(pixels: Tensor, *, what: str) -> Tensor:
 
 
 def _scaled(pixels: Tensor, *, what: str, many: bool = False) -> Tensor:
-    """The pixels: uint8 unchanged, other numbers as float32 in [0, 1]."""
+    """Return the pixels: uint8 unchanged, other numbers as float32 in [0, 1]."""
     if pixels.dtype == torch.uint8:
         return pixels
     if pixels.dtype == torch.bool:
@@ -260,8 +260,8 @@ def _scaled(pixels: Tensor, *, what: str, many: bool = False) -> Tensor:
     if not finite.all():
         bad = f"{int((~finite).flatten(1).any(1).sum())} images hold" if many else "it holds"
         raise DgpruneError(f"{what}: {bad} NaN or infinite pixels; remove or repair them.")
-    whole = "" if pixels.is_floating_point() else f" and whole numbers be uint8 or uint16, not {pixels.dtype}"
+    extra = "" if pixels.is_floating_point() else f" and whole numbers be uint8 or uint16, not {pixels.dtype}"
     raise DgpruneError(
-        f"{what}: float images must lie in [0, 1]{whole}; got {low:.6g} to {high:.6g}. Divide by 255, or pass uint8; "
+        f"{what}: float images must lie in [0, 1]{extra}; got {low:.6g} to {high:.6g}. Divide by 255, or pass uint8; "
         "leave normalisation to the network: dg.Study(normalise=(mean, std))."
     )

@@ -27,13 +27,13 @@ CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
 MORE = "*"
 """Key in place of a split: further, unknown data were read. After a domain's name ("mnist/*"): each of its splits."""
 LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
-_ADDS = ("images", "labels")  # labels of other images are worth naming beside the reported images; nothing else is
+_BOTH_NAMED = ("images", "labels")  # reported images and labels of other ones; else the reported split alone is named
 _BY_HAND = "the scorer, or the choice by hand,"
-_WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
+_STAGE_NAMES = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
 
 
 class Notice(NamedTuple):
-    """One line for a page: a sign ("◇", or "?" for unknown) and a sentence."""
+    """A line of text for a page: a sign ("◇", or "?" for unknown) and a sentence."""
 
     sign: str
     text: str
@@ -45,7 +45,7 @@ class Provenance:
     """What each stage read of each split: {"mnist/train": "labels"}; None for unknown.
 
     The training of a network from elsewhere is unknown, never "none". Stages that have not happened are empty. Where
-    unknown reads follow known ones, the known entries stay and the entry `"*"` stands for the unknown rest. `declared`:
+    unknown reads follow known ones, the known entries stay and the entry `"*"` marks the unknown rest. `declared`:
     training was unknown until the user declared it; fine-tuning and choices before that stay unrecorded.
     """
 
@@ -64,12 +64,12 @@ class Provenance:
         """Return what this stage has read of a split of a domain."""
         entries = self._entries(stage)
         known: list[Seen] = [entries[key] for key in (f"{domain}/{split}", f"{domain}/{MORE}") if key in entries]
-        return _most(known) if known else entries.get(MORE, "none")
+        return _strongest(known) if known else entries.get(MORE, "none")
 
     def seen_anywhere(self, stage: Stage, domain: str) -> Seen:
         """Return the most that this stage has read of any split of a domain."""
         entries = self._entries(stage)
-        return _most([entries.get(MORE, "none"), *(use for name, _, use in _splits(entries) if name == domain)])
+        return _strongest([entries.get(MORE, "none"), *(use for name, _, use in _splits(entries) if name == domain)])
 
     def targets_seen(self, roles: Roles) -> list[str]:
         """Return the targets that scorer, fine-tuning or selection looked at (any split), in the order of `roles`."""
@@ -112,13 +112,13 @@ class Provenance:
             The sentence; None where scorer, fine-tuning and selection are known to have looked at none of these.
         """
         clauses, unknown = [], []
-        who = {**_WHO, "scorer": _BY_HAND} if by_hand else _WHO
+        names = {**_STAGE_NAMES, "scorer": _BY_HAND} if by_hand else _STAGE_NAMES
         for stage in CHOOSING:
             phrases = self._phrases(stage, roles, split)
             if phrases:
-                clauses.append(f"{who[stage]} looked at {' and at '.join(phrases)}")
+                clauses.append(f"{names[stage]} looked at {' and at '.join(phrases)}")
             if "unknown" in self._entries(stage).values():
-                unknown.append(f"what {'else ' if phrases else ''}{who[stage]} looked at is not recorded")
+                unknown.append(f"what {'else ' if phrases else ''}{names[stage]} looked at is not recorded")
         if not clauses and not unknown:
             return None
         start = "Target-aware" if self.targets_seen(roles) else "Seen" if clauses else "Unknown"
@@ -129,7 +129,7 @@ class Provenance:
         return replace(self, **{stage: merged(getattr(self, stage), entries)})
 
     def declaring(self, training: Mapping[str, Seen]) -> Provenance:
-        """Return the provenance in which training has read these and what is recorded, and nothing unknown."""
+        """Return the provenance in which training has read these and the recorded splits, and nothing unknown."""
         known: dict[str, Seen] = {key: use for key, use in (self.training or {}).items() if key != MORE}
         return replace(self, training=merged(known, training), declared=self.is_from_elsewhere)
 
@@ -141,8 +141,8 @@ class Provenance:
     def to_json(self) -> dict[str, Any]:
         """Return the stages as plain dictionaries, for a JSON card."""
         reads = {stage: getattr(self, stage) for stage in STAGES}
-        listed = {stage: None if entries is None else dict(entries) for stage, entries in reads.items()}
-        return {**listed, "declared": True} if self.declared else listed
+        stages = {stage: None if entries is None else dict(entries) for stage, entries in reads.items()}
+        return {**stages, "declared": True} if self.declared else stages
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Provenance:
@@ -156,8 +156,8 @@ class Provenance:
         if not isinstance(value, Mapping) or set(value) - {*STAGES, "declared"}:
             raise DgpruneError(f"a provenance has the stages {', '.join(STAGES)}; got {value!r}.")
         for stage, reads in ((stage, reads) for stage, reads in value.items() if stage in STAGES):
-            known = isinstance(reads, Mapping) and all(use in LEAST_FIRST for use in reads.values())
-            if reads is not None and not known:
+            is_valid = isinstance(reads, Mapping) and all(use in LEAST_FIRST for use in reads.values())
+            if reads is not None and not is_valid:
                 raise DgpruneError(f"stage {stage!r} maps splits to one of {', '.join(LEAST_FIRST)}; got {reads!r}.")
         return cls(**{**value, "declared": value.get("declared") is True})
 
@@ -165,7 +165,7 @@ class Provenance:
         return _entries(getattr(self, stage))
 
     def _verdicts(self, roles: Roles) -> dict[str, bool | None]:
-        """Each domain that scorer, fine-tuning or selection looked at -> whether it is a target; None for unknown."""
+        """Return for each domain that scorer, fine-tuning or selection read whether it is a target (None: unknown)."""
         seen = {name for stage in CHOOSING for name, _, _ in _splits(self._entries(stage))}
         return {name: self._is_target(name, roles) for name in _ordered(seen, roles)}
 
@@ -175,23 +175,23 @@ class Provenance:
         return {"none": True, "unknown": None}.get(self.seen_anywhere("training", name), False)
 
     def _phrases(self, stage: Stage, roles: Roles, split: str) -> list[str]:
-        """What one stage looked at, as phrases that end a sentence; those on the reported images come first."""
+        """Return what one stage looked at, as phrases that end a sentence, those on the reported images first."""
         reported: dict[str, Seen] = {}
         others: dict[str, Seen] = {}
         for name, other, use in _splits(self._entries(stage)):
             if other == split and name in roles:
                 reported[name] = use
             elif self._is_target(name, roles):
-                others[name] = _most([use, others.get(name, "none")])
-        others = {k: use for k, use in others.items() if k not in reported or (reported[k], use) == _ADDS}
+                others[name] = _strongest([use, others.get(name, "none")])
+        others = {k: use for k, use in others.items() if k not in reported or (reported[k], use) == _BOTH_NAMED}
         phrases = []
         for what in ("labels", "images"):
             if names := _ordered((name for name in reported if reported[name] == what), roles):
-                whose = "" if len(names) == len(roles) else f" of {_listed(names)}"
+                whose = "" if len(names) == len(roles) else f" of {_join_names(names)}"
                 phrases.append(f"the reported {what}{whose}")
         for what in ("labels", "images"):
             if names := _ordered((name for name in others if others[name] == what), roles):
-                phrases.append(f"{what} of {_listed(names)} (not the reported ones)")
+                phrases.append(f"{what} of {_join_names(names)} (not the reported ones)")
         return phrases
 
 
@@ -199,18 +199,18 @@ def merged(first: Reads, second: Reads) -> Reads:
     """Merge two records of reads; for each split the stronger of the two uses stays.
 
     Labels are stronger than images, images than unknown. Where one record is unknown (None), the entries of the other
-    stay, and `"*"` says that more may have been read.
+    stay, and `"*"` marks that more may have been read.
 
     >>> merged({"a/score": "images"}, {"a/score": "labels", "b/score": "images"})
     {'a/score': 'labels', 'b/score': 'images'}
     >>> merged({"a/score": "images"}, None)
     {'a/score': 'images', '*': 'unknown'}
     """
-    both: dict[str, Seen] = {}
+    uses: dict[str, Seen] = {}
     for reads in (first, second):
         for key, use in _entries(reads).items():
-            both[key] = _most([use, both.get(key, "none")])
-    return None if set(both) == {MORE} else both
+            uses[key] = _strongest([use, uses.get(key, "none")])
+    return None if set(uses) == {MORE} else uses
 
 
 def declared(reads: Mapping[str, Any] | None, *, what: str) -> Reads:
@@ -264,13 +264,13 @@ def set_provenance(model: Any, provenance: Provenance) -> None:
 
 
 def _entries(reads: Reads) -> Mapping[str, Seen]:
-    """The entries of a stage without the splits that were not read; the value of `"*"` is always "unknown"."""
+    """Return the entries of a stage without splits that were not read; the value of `"*"` is always "unknown"."""
     entries: Mapping[str, Seen] = {MORE: "unknown"} if reads is None else reads
     return {key: "unknown" if key == MORE else use for key, use in entries.items() if use != "none"}
 
 
 def _splits(entries: Mapping[str, Seen]) -> Iterator[tuple[str, str, Seen]]:
-    """(domain, split, use) of every split whose images or labels were read; a domain's name may hold a slash."""
+    """Yield (domain, split, use) of every split whose images or labels were read; a domain's name may hold "/"."""
     for key, use in entries.items():
         domain, slash, split = key.rpartition("/")
         if slash and use in ("images", "labels"):
@@ -278,15 +278,15 @@ def _splits(entries: Mapping[str, Seen]) -> Iterator[tuple[str, str, Seen]]:
 
 
 def _ordered(names: Iterable[str], roles: Roles) -> list[str]:
-    """The names in the order of `roles`; names without a role come last, sorted."""
+    """Return the names in the order of `roles`; names without a role come last, sorted."""
     order = list(roles)
     return sorted(names, key=lambda name: (order.index(name) if name in roles else len(order), name))
 
 
-def _most(uses: Iterable[Seen]) -> Seen:
+def _strongest(uses: Iterable[Seen]) -> Seen:
     return LEAST_FIRST[max(map(LEAST_FIRST.index, uses))]
 
 
-def _listed(names: list[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
+def _join_names(names: list[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

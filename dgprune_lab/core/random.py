@@ -35,7 +35,7 @@ def generator(*parts: int | str) -> torch.Generator:
 def preserved_rng() -> Iterator[None]:
     """Restore the global generators of torch (CPU, and CUDA where it was in use), numpy and `random` afterwards."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    numpy_state: Any = np.random.get_state()  # the global state is the point here
+    numpy_state: Any = np.random.get_state()  # numpy's global state
     python_state = random.getstate()
     try:
         with torch.random.fork_rng(devices=devices):

@@ -1,4 +1,4 @@
-"""Numbers as text, rounded as the explorer's page rounds them, so that one number never reads as two."""
+"""Numbers as text, rounded as on the explorer's page, so that a number looks the same everywhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 
 def rounded(value: float, decimals: int = 0) -> float:
-    """Return a number rounded to so many decimals, half a unit away from zero.
+    """Return a number rounded to this many decimals, halves away from zero.
 
-    Twelve digits decide, because 100 * 0.285 is 28.499999999999996.
+    It is first rounded to 12 digits, because 100 * 0.285 is 28.499999999999996.
 
     >>> rounded(98.5), rounded(100 * 0.285), rounded(-0.25, 1), rounded(0.125, 2)
     (99.0, 29.0, -0.3, 0.13)
@@ -29,7 +29,7 @@ def whole_percent(share: float) -> str:
 
 
 def percent(share: float, *, decimals: int = 2) -> str:
-    """Return a share in percent, as the slider shows it: with as many of the decimals as it has.
+    """Return a share in percent, as the slider shows it: rounded to `decimals`, without trailing zeros.
 
     >>> percent(0.5), percent(0.12345), percent(0.985, decimals=0)
     ('50 %', '12.35 %', '99 %')

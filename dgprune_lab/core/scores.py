@@ -57,8 +57,8 @@ class Scores:
                     f"{group.filters} filters, it gave shape {tuple(values.shape)}."
                 )
             _check_numbers(values, f"scorer {self.scorer!r} gave", f"layer {group.name!r}, filters")
-        own = {"values": self.values, "options": self.options, **({} if self.reads is None else {"reads": self.reads})}
-        self.__dict__.update({name: Frozen(value) for name, value in own.items()})
+        raw = {"values": self.values, "options": self.options, **({} if self.reads is None else {"reads": self.reads})}
+        self.__dict__.update({name: Frozen(value) for name, value in raw.items()})
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
@@ -131,7 +131,7 @@ def _check_table(frame: pd.DataFrame, graph: FilterGraph) -> None:
 
 
 def _check_numbers(values: Tensor, gave: str, where: str) -> None:
-    """Refuse scores that are no real numbers, or not finite: no order could be made of them."""
+    """Refuse scores that are not real, finite numbers, because they cannot be ranked."""
     if values.is_meta or values.is_complex():
         kind = "tensors on the meta device, which hold no values," if values.is_meta else f"{values.dtype} numbers"
         raise DgpruneError(f"{gave} {kind} as scores in {where.rpartition(',')[0]}; scores must be real numbers.")

@@ -1,4 +1,4 @@
-"""The data set that a user means: taken out of a DataLoader, with a length and items by position."""
+"""A user's data set: taken out of a DataLoader if it is in one, with a length and items by position."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
         DgpruneError: a dict of data sets, a data set that can only be iterated over, an empty one.
     """
     if isinstance(dataset, DataLoader):
-        return settled_dataset(_loaded(dataset, what=what), what=what)
+        return settled_dataset(_unwrap_loader(dataset, what=what), what=what)
     if isinstance(dataset, str | Path | pd.DataFrame):
         raise DgpruneError(
             f"{what}: a data set has items (image, label); got {type(dataset).__name__}. Folders of images are read by "
             "dg.data.from_folder(root); make a list of (PIL.Image.open(path), label) of files."
         )
-    held = [*dataset.values()] if isinstance(dataset, Mapping) else [*dataset] if isinstance(dataset, tuple) else []
-    if len(held) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in held) and held[0].ndim == 4:
+    parts = [*dataset.values()] if isinstance(dataset, Mapping) else [*dataset] if isinstance(dataset, tuple) else []
+    if len(parts) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in parts) and parts[0].ndim == 4:
         raise DgpruneError(
             f"{what}: dataset holds all images in one array; pass it as dg.Domain.from_arrays(name, images=..., "
             "labels=...)."
@@ -51,10 +51,10 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
         )
     if getattr(dataset, "ndim", 1) == 0:
         raise DgpruneError(f"{what}: dataset must hold images; got a {type(dataset).__name__} without axes.")
-    walked = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
-    if walked or not hasattr(dataset, "__getitem__"):
+    is_iterable_only = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
+    if is_iterable_only or not hasattr(dataset, "__getitem__"):
         raise DgpruneError(
-            f"{what}: {type(dataset).__name__} cannot be read by position, and images are, several times. "
+            f"{what}: {type(dataset).__name__} cannot be read by position, as images must be, repeatedly. "
             "Pass a data set with a length and positions, such as list(dataset), which stays in memory."
         )
     if len(dataset) == 0:  # type: ignore[arg-type]
@@ -62,19 +62,19 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
     return dataset
 
 
-def _loaded(loader: DataLoader[Any], *, what: str) -> Any:
-    """The data set of a DataLoader, or the part of it that a sampler of a subset draws from; notes say what is lost."""
-    inner, lost = loader.dataset, list[str]()
+def _unwrap_loader(loader: DataLoader[Any], *, what: str) -> Any:
+    """Return a DataLoader's data set, or the subset that its sampler draws from; notes list what has no effect."""
+    inner, ignored = loader.dataset, list[str]()
     sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
     if loader.collate_fn not in (default_collate, default_convert, None):
-        lost.append("collate_fn")
+        ignored.append("collate_fn")
     if isinstance(sampler, SubsetRandomSampler):
         inner = Subset(inner, sorted(map(int, sampler.indices)))
     elif not isinstance(inner, IterableDataset):
-        drawn = [part for part in (sampler, loader.batch_sampler) if type(part) not in _PLAIN]
-        lost += [type(part).__name__ for part in drawn]
-        if not drawn and isinstance(sampler, Sized) and len(sampler) != len(inner):  # type: ignore[arg-type]
-            lost.append(f"{type(sampler).__name__} of {len(sampler)} items")
-    for part in lost:
+        samplers = [part for part in (sampler, loader.batch_sampler) if type(part) not in _PLAIN]
+        ignored += [type(part).__name__ for part in samplers]
+        if not samplers and isinstance(sampler, Sized) and len(sampler) != len(inner):  # type: ignore[arg-type]
+            ignored.append(f"{type(sampler).__name__} of {len(sampler)} items")
+    for part in ignored:
         note(f"{what}: items are read from the DataLoader's data set itself; its {part} has no effect.")
     return inner

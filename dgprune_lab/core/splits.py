@@ -41,14 +41,14 @@ def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tenso
     if shares := {key: float(value) for key, value in splits.items() if _is_share(value)}:
         _check_shares(name, shares, splits)
         return cut(count, labels, shares, seed=seed)
-    rows = {key: _rows(value, count=count, what=f"domain {name!r}: split {key!r}") for key, value in splits.items()}
+    rows = {key: _read_rows(value, count, what=f"domain {name!r}: split {key!r}") for key, value in splits.items()}
     for key, numbers in rows.items():
         if len(numbers.unique()) != len(numbers):
             raise DgpruneError(f"domain {name!r}: split {key!r} names an image twice; name it once.")
-    together = torch.cat([torch.empty(0, dtype=torch.int64), *rows.values()])
-    if len(together) and (int(together.min()) < 0 or int(together.max()) >= count):
+    all_rows = torch.cat([torch.empty(0, dtype=torch.int64), *rows.values()])
+    if len(all_rows) and (int(all_rows.min()) < 0 or int(all_rows.max()) >= count):
         raise DgpruneError(f"domain {name!r}: a split names rows outside 0 to {count - 1}.")
-    if len(together.unique()) != len(together):
+    if len(all_rows.unique()) != len(all_rows):
         raise DgpruneError(f"domain {name!r}: an image is in two splits; splits must not overlap.")
     if labels is not None:
         _note_sorted(name, {key: labels[numbers] for key, numbers in rows.items()})
@@ -56,7 +56,7 @@ def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tenso
 
 
 def _note_sorted(name: str, labels: Mapping[str, Tensor]) -> None:
-    """Note splits whose first quarter, of three images a class or more, holds at most half of the classes."""
+    """Issue a note if the first quarter of a split, of 3 images a class or more, holds at most half of the classes."""
     for key, classes in labels.items():
         count, first = len(classes.unique()), classes[: len(classes) // 4]
         if count > 1 and len(first) >= 3 * count and len(first.unique()) <= count / 2:
@@ -94,7 +94,7 @@ def cut_counts(count: int, labels: Tensor | None, sizes: Mapping[str, int], *, s
 
 
 def _is_share(value: Any) -> bool:
-    """Whether the value is one number that means a fraction of all rows: a number that is not whole, or 1.0."""
+    """Return whether the value is one float, which means a fraction of all rows."""
     single = np.ndim(value) == 0 if isinstance(value, np.ndarray | np.generic | Tensor) else isinstance(value, float)
     return single and np.asarray(value).dtype.kind == "f"
 
@@ -102,15 +102,15 @@ def _is_share(value: Any) -> bool:
 def _check_shares(name: str, shares: Mapping[str, float], splits: Mapping[str, Any]) -> None:
     total = sum(shares.values())
     if len(shares) < len(splits) or not all(0 < share <= 1 for share in shares.values()) or abs(total - 1) > 1e-6:
-        listed = ", ".join(f"{key} {value:g}" for key, value in shares.items())
+        text = ", ".join(f"{key} {value:g}" for key, value in shares.items())
         raise DgpruneError(
             f"domain {name!r}: shares must be above 0, be given for every split and add up to 1, as in {SHARES}; got "
-            f"{listed}" + (f" of {', '.join(splits)}." if len(shares) < len(splits) else f", together {total:g}.")
+            f"{text}" + (f" of {', '.join(splits)}." if len(shares) < len(splits) else f", together {total:g}.")
         )
 
 
-def _rows(value: Any, *, count: int, what: str) -> Tensor:
-    """The row numbers of one split as a new tensor (n,) int64."""
+def _read_rows(value: Any, count: int, *, what: str) -> Tensor:
+    """Return the row numbers of one split as a new tensor (n,) int64."""
     if isinstance(value, slice):
         value = range(count)[value]
     elif isinstance(value, set | frozenset):

@@ -21,10 +21,10 @@ LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", 
 """The needs that read labels."""
 
 COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
-"""The needs that are measured only on request: they are large, or take a backward pass of their own."""
+"""The needs that are measured only on request: they are large, or take a separate backward pass."""
 
 APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
-"""Needs that the one pass over a domain does not measure: the network itself, and what takes a pass of its own."""
+"""Needs that the pass over a domain does not measure: the network itself, and what takes a separate pass."""
 
 
 class Moments(NamedTuple):
@@ -81,8 +81,8 @@ class CoMoments(NamedTuple):
 class Statistics:
     """What one pass of a network over one split of a domain has measured.
 
-    At the activation: the map right behind the group's activation, before any pooling. At the consumer input: the input
-    of the group's last consumer, in the order of execution (of a residual stream: the finished sum; after a pooling
+    At the activation: the map right after the group's activation, before any pooling. At the consumer input: the input
+    of the group's last consumer, in the order of execution (of a residual stream: the complete sum; after a pooling
     layer: the pooled map). At the convolution output: the raw output of each convolution that produces the group,
     before BatchNorm.
 
@@ -100,10 +100,10 @@ class Statistics:
         conv_unit_map: group -> `unit_map` of each raw output.
         class_map: group -> ClassMap of the map's mean over positions.
         moments: group -> Moments.
-        gate: group -> (C,) derivative of the mean risk by a gate that multiplies the filter's output.
+        gate: group -> (C,) derivative of the mean risk with respect to a gate that multiplies the filter's output.
         class_gate: group -> ClassMoments of the gate derivative of the true class's logit: for each image, the sum over
             positions of y dlogit/dy at the group's output y.
-        weight_gradient: tensor name -> derivative of the mean risk by the tensor, of the tensor's shape.
+        weight_gradient: tensor name -> gradient of the mean risk with respect to the tensor, in its shape.
         co_moments: (group, consumer) -> CoMoments over all images.
         class_co_moments: (group, consumer) -> CoMoments of each true class.
     """

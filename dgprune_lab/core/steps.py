@@ -38,7 +38,7 @@ def cancelled_when(unwanted: Callable[[], bool] | None) -> Iterator[None]:
 def interruptible() -> AbstractContextManager[object]:
     """Return a context in which each call of a torch function raises `Cancelled` once the work is unwanted.
 
-    A forward pass of a large network takes seconds, each of its layers a fraction of one.
+    So a forward pass, which takes seconds in a large network, can be cancelled between its layers.
     """
     unwanted = getattr(_thread, "unwanted", None)
     return nullcontext() if unwanted is None else _Interruptible(unwanted)
@@ -65,7 +65,7 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words.
+    """Return a duration, rounded, as text.
 
     >>> duration(0.4), duration(8.2), duration(43), duration(100), duration(4000)
     ('1 s', '8 s', '45 s', '2 min', '67 min')
@@ -76,7 +76,7 @@ def duration(seconds: float) -> str:
 
 
 def has_stderr() -> bool:
-    """Whether a bar can be drawn: a program without a console, or with its output closed, has no stderr."""
+    """Return whether a bar can be drawn: a program without a console has no stderr, or a closed one."""
     return sys.stderr is not None and not sys.stderr.closed
 
 
@@ -90,15 +90,15 @@ def progress_bar(
     """
     from tqdm.auto import tqdm
 
-    shown: str | None = None
+    last_label: str | None = None
     with tqdm(unit=unit, disable=not (progress and has_stderr())) as bar:
         while True:
             try:
                 done, bar.total, *label = next(steps)
             except StopIteration as end:
                 return end.value
-            if label and label[0] != shown:  # each refresh is a line, where the bar goes to a file
-                shown = label[0]
+            if label and label[0] != last_label:  # each refresh is a line, where the bar goes to a file
+                last_label = label[0]
                 bar.set_postfix_str(label[0], refresh=False)
                 bar.reset(bar.total) if done < bar.n else bar.refresh()
             if done != bar.n:
@@ -108,7 +108,7 @@ def progress_bar(
 def late_bar(items: Iterable[Value], *, label: str, total: int) -> Iterable[Value]:
     """Return the items with a tqdm bar that is drawn if they take over 3 s, and removed at their end.
 
-    Nothing is drawn by other threads and processes than the main one.
+    Only the main thread of the main process draws it.
     """
     from tqdm.auto import tqdm
 

@@ -18,7 +18,7 @@ from .tables import COLUMNS, batchnorm_words
 
 _ALWAYS = ("domain", "metric")
 _HIDDEN = {"value", "low", "high", "unit", "interval", "images", *(name for name in COLUMNS if "seen_by" in name)}
-# Never below 0: an interval above 0 is no verdict on them.
+# Metrics that are never below 0, so that an interval above 0 is no verdict.
 _LEVELS = re.compile(
     r"(\w+_)?accuracy|loss|calibration_error|(changed|right_to_wrong|wrong_to_right)(_count)?|filters_differ|filters|"
     "parameters|macs|bytes|latency|conditional_mutual_information(_pgdl)?"
@@ -27,9 +27,9 @@ _NUMBERS = ("value", "low", "high")
 _PERCENT = ("share", "%", "percent")
 _COUNTS = ("count", "per image", "bytes")
 _SETTINGS = ("scope", "budget", "split", "seed", "training_seed")  # empty where they do not apply
-_ALIKE = ("metric", "unit", "domain", "scorer", "network", "ratio_requested", "scope", "budget", "batchnorm", "split")
+_FIXED = ("metric", "unit", "domain", "scorer", "network", "ratio_requested", "scope", "budget", "batchnorm", "split")
 _RATIOS = {"ratio_requested": "removed", "ratio_achieved": "achieved"}
-_OVER = {"images": "over images", "seeds": "over training seeds", "runs": "over runs"}
+_INTERVALS = {"images": "over images", "seeds": "over training seeds", "runs": "over runs"}
 
 
 @public
@@ -53,7 +53,7 @@ def summary(
         DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
-        One line per row; the column `target_aware` stands where any row is. Values of the unit "share" are shown in
+        One line per row; the column `target_aware` is there if any row is. Values of the unit "share" are shown in
         percent; with `verdict` they are taken as differences and shown in percentage points. The column heading names
         the BatchNorm setting, where the network has BatchNorm.
 
@@ -110,8 +110,8 @@ def answer(
         lowest: whether the lowest value is wanted.
 
     Returns:
-        The choice, and the sentence: the values from the first to the last. It says so if the interval of the first
-        overlaps with that of another: then these numbers do not decide between the two. Target-aware rows have a ◇.
+        The choice, and a sentence with all values in order. It adds which intervals overlap with that of the first:
+        these numbers do not decide between such choices. Target-aware rows have a ◇.
 
     Raises:
         DgpruneError: an unknown column, metric or domain; fewer than two values; an infinite number; several rows of
@@ -127,13 +127,13 @@ def answer(
     if of not in choices:
         raise unknown("column of choices", of, choices)
     rows = [row for row in frame.to_dict("records") if not is_missing(row["value"]) and not is_missing(row[of])]
-    if endless := [str(row[of]) for row in rows if any(map(_is_endless, map(row.get, _NUMBERS)))]:
+    if names := [str(row[of]) for row in rows if any(map(_is_infinite, map(row.get, _NUMBERS)))]:
         raise DgpruneError(
-            f"frame holds an infinite number for {endless[0]!r}; leave it out: frame[frame[{of!r}] != {endless[0]!r}]."
+            f"frame holds an infinite number for {names[0]!r}; leave it out: frame[frame[{of!r}] != {names[0]!r}]."
         )
     count = len({str(row[of]) for row in rows})
-    held: Any = pd.DataFrame(rows)
-    mixed = [name for name in _ALIKE if name != of and name in held and held[name].nunique() > 1]
+    table: Any = pd.DataFrame(rows)
+    mixed = [name for name in _FIXED if name != of and name in table and table[name].nunique() > 1]
     if count < 2 or count < len(rows) or mixed:
         raise DgpruneError(
             f"frame must hold two or more choices in the column {of!r}, one row for each and all else alike; got "
@@ -145,21 +145,21 @@ def answer(
         f"{row[of]}{f' {DIAMOND}' * (scorer_exposure([row]) == 'target-aware')} {_number(row, sign=not _is_level(row))}"
         for row in (first, *others)
     ]
-    over = [text for name, text in _OVER.items() if name in {row.get("interval") for row in rows}]
+    units = [text for name, text in _INTERVALS.items() if name in {row.get("interval") for row in rows}]
     setting = batchnorm_words(row.get("batchnorm") for row in rows)
-    about = "; ".join([*([f"95 % intervals {' and '.join(over)}"] if over else []), *([setting] if setting else [])])
-    sentence = f"{', '.join(texts)}{f' ({about})' if about else ''}."
+    context = "; ".join(filter(None, [f"95 % intervals {' and '.join(units)}" if units else "", setting]))
+    sentence = f"{', '.join(texts)}{f' ({context})' if context else ''}."
     if close := [str(row[of]) for row in others if _overlap(first, row)]:
         sentence += f" The interval of {first[of]} overlaps with that of {' and '.join(close)}: their order is open."
     return Answer(str(first[of]), sentence)
 
 
-def _is_endless(value: object) -> bool:
+def _is_infinite(value: object) -> bool:
     return isinstance(value, float) and math.isinf(value)
 
 
 def _overlap(first: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two intervals have a point in common; without intervals, whether the values are equal."""
+    """Return whether two intervals have a point in common; without intervals, whether the values are equal."""
     ends = [
         [row["value"] if is_missing(row.get(end)) else row[end] for end in ("low", "high")] for row in (first, other)
     ]
@@ -174,9 +174,9 @@ def chosen_rows(
     Raises:
         DgpruneError: a metric or domain that the table does not hold.
     """
-    for column, wanted in (("metric", metric), ("domain", domain)):
-        if wanted is not None:
-            chosen, present = [wanted] if isinstance(wanted, str) else list(wanted), set(frame[column].dropna())
+    for column, names in (("metric", metric), ("domain", domain)):
+        if names is not None:
+            chosen, present = [names] if isinstance(names, str) else list(names), set(frame[column].dropna())
             if not chosen:
                 raise DgpruneError(f"{column} must name what to keep; got an empty list. None keeps all.")
             if absent := [name for name in chosen if name not in present]:
@@ -186,7 +186,7 @@ def chosen_rows(
 
 
 def _is_aware(name: str, column: pd.Series) -> bool:
-    """Whether the column marks target-aware rows: it is shown even where every row is one."""
+    """Return whether the column marks target-aware rows: it is shown even if it marks all of them."""
     return name == "target_aware" and bool(column.eq(True).any())
 
 
@@ -200,24 +200,24 @@ def _number(row: dict[str, Any], *, sign: bool) -> str:
         return "-"
     scale, suffix = (100, " points" if sign else " %") if unit in _PERCENT else (1, "")
     scale = 1 if unit in ("%", "percent") else scale  # already in percent
-    known: list[Any] = [cell for cell in (value, row.get("low"), row.get("high")) if not is_missing(cell)]
-    cells = [scale * cell for cell in known]
+    numbers: list[Any] = [cell for cell in (value, row.get("low"), row.get("high")) if not is_missing(cell)]
+    cells = [scale * cell for cell in numbers]
     if unit in _COUNTS and float(value).is_integer():
         decimals = 0
     else:
         decimals = _decimals(cells, sign=sign) if unit in _PERCENT else None
-    value, *ends = (_text(cell, decimals, sign=sign) for cell in cells)
+    value, *ends = (_format_number(cell, decimals, sign=sign) for cell in cells)
     return f"{value}{suffix} ({ends[0]} to {ends[1]})" if len(ends) == 2 else f"{value}{suffix}"
 
 
 def _decimals(cells: list[float], *, sign: bool) -> int:
-    """One; for differences up to three, so that none but 0 reads as 0."""
-    most = 3 if sign else 1
-    return next((d for d in range(1, most) if all(rounded(cell, d) or not cell for cell in cells)), most)
+    """Return 1, or up to 3 for differences, so that only 0 is shown as 0."""
+    limit = 3 if sign else 1
+    return next((d for d in range(1, limit) if all(rounded(cell, d) or not cell for cell in cells)), limit)
 
 
-def _text(cell: float, decimals: int | None, *, sign: bool) -> str:
-    """A number with so many decimals, or with three significant digits; 0 has no sign."""
+def _format_number(cell: float, decimals: int | None, *, sign: bool) -> str:
+    """Return a number with this many decimals, or with three significant digits; 0 has no sign."""
     places = decimals
     if places is None:
         places = min(2 - math.floor(math.log10(abs(cell))), 300) if cell and math.isfinite(cell) else 0

@@ -38,14 +38,14 @@ def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.
 
 
 def batchnorm_words(settings: Iterable[object]) -> str:
-    """Return the values of the column `batchnorm` in words; "" for a network without BatchNorm.
+    """Return the values of the column `batchnorm` as text; "" for a network without BatchNorm.
 
     >>> batchnorm_words(["recalibrate", None]), batchnorm_words([None])
     ('BatchNorm re-estimated', '')
     """
     known = set(settings)
-    words = " or ".join(text for name, text in _BATCHNORM.items() if name in known)
-    return f"BatchNorm {words}" if words else ""
+    text = " or ".join(text for name, text in _BATCHNORM.items() if name in known)
+    return f"BatchNorm {text}" if text else ""
 
 
 def choice(kind: str, value: str, options: Any) -> str:

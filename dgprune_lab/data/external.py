@@ -36,25 +36,25 @@ class Available(NamedTuple):
 
 @dataclass(frozen=True)
 class _Layout:
-    """One way a data set may lie on disk.
+    """One layout of a data set on disk.
 
     Attributes:
         place: a file, or the folder that holds `files`, relative to the root folder.
-        says: name and source of the data set, as text.
+        origin: name and source of the data set, as text.
         read: function that reads the file or folder.
         files: names of the files that must be in the folder.
         root: a fixed root folder instead of the user's.
     """
 
     place: str
-    says: str
+    origin: str
     read: Callable[[Path], formats.Arrays]
     _: KW_ONLY
     files: tuple[str, ...] = ()
     root: Path | None = None
 
-    def found(self, root: Path | None) -> Path | None:
-        """Path of `place`, or None if a file is missing."""
+    def find(self, root: Path | None) -> Path | None:
+        """Return the path of `place`, or None if a file is missing."""
         base = self.root or root
         if base is None:
             return None
@@ -63,14 +63,14 @@ class _Layout:
         return path if complete else None
 
     @property
-    def words(self) -> str:
+    def searched(self) -> str:
         """The file or folder that is searched for, as text."""
         place = str(self.root / self.place) if self.root else self.place
         return f"{place}/{self.files[0]}" + (" ..." if len(self.files) > 1 else "") if self.files else place
 
 
 @dataclass(frozen=True)
-class _Set:
+class _DataSet:
     """A data set: the layouts it may have on disk, how its images become (N, 3, H, W) uint8, and how to get it."""
 
     layouts: tuple[_Layout, ...]
@@ -78,8 +78,8 @@ class _Set:
     get: str
 
     def find(self) -> tuple[_Layout, Path] | None:
-        """The first layout that is found on disk, and its path."""
-        places = ((layout, layout.found(_root())) for layout in self.layouts)
+        """Return the first layout that is found on disk, and its path."""
+        places = ((layout, layout.find(_root())) for layout in self.layouts)
         return next(((layout, path) for layout, path in places if path is not None), None)
 
 
@@ -124,7 +124,7 @@ _LAYOUTS: dict[str, tuple[_Layout, ...]] = {
     ),
 }
 _SETS = {
-    name: _Set(_LAYOUTS[name], images, get)
+    name: _DataSet(_LAYOUTS[name], images, get)
     for name, images, get in (
         ("mnist_full", _grey, _BUILD.format("MNIST")),
         (
@@ -144,7 +144,7 @@ _SETS = {
 }
 
 NAMES = tuple(_SETS)
-"""Data sets that `load` knows."""
+"""Names of the data sets that `load` reads."""
 
 
 @public
@@ -153,7 +153,7 @@ def load(name: str) -> Domain:
 
     The authors' test split becomes `test`; their training split is divided 80 / 10 / 10 into train, score and report,
     stratified, always in the same way. Digits and Fashion-MNIST are (N, 3, 28, 28) uint8 (USPS resized from 16 to 28,
-    bilinear; published MNIST-M centre-cropped), CIFAR-10 is (N, 3, 32, 32) uint8. `origin` says which files were read.
+    bilinear; published MNIST-M centre-cropped), CIFAR-10 is (N, 3, 32, 32) uint8. `origin` names the files read.
 
     Args:
         name: one of `NAMES`: mnist_full, mnist_m_published, usps, fashion_mnist (also Debian's package), cifar10.
@@ -165,12 +165,12 @@ def load(name: str) -> Domain:
     if name not in _SETS:
         raise unknown("data set", name, NAMES)
     data_set = _SETS[name]
-    if (place := data_set.find()) is not None:
-        return _domain(name, data_set, *place)
+    if (location := data_set.find()) is not None:
+        return _make_domain(name, data_set, *location)
     root = _root()
     where = f"the environment variable {VARIABLE} is not set" if root is None else f"the folder {root} has none of them"
-    wanted = " or ".join(layout.words for layout in data_set.layouts)
-    raise DgpruneError(f"data set {name!r} is not there: looked for {wanted}; {where}. Get it: {data_set.get}")
+    searched = " or ".join(layout.searched for layout in data_set.layouts)
+    raise DgpruneError(f"data set {name!r} is not there: looked for {searched}; {where}. Get it: {data_set.get}")
 
 
 @public
@@ -184,12 +184,12 @@ def available() -> list[Available]:
 
 
 def _root() -> Path | None:
-    """The folder that DGPRUNE_DATA names, or None."""
+    """Return the folder that DGPRUNE_DATA names, or None."""
     value = os.environ.get(VARIABLE, "")
     return at_home(value) if value else None
 
 
-def _domain(name: str, data_set: _Set, layout: _Layout, path: Path) -> Domain:
+def _make_domain(name: str, data_set: _DataSet, layout: _Layout, path: Path) -> Domain:
     """Read a data set, divide it into splits and check it."""
     try:
         arrays = layout.read(path)
@@ -202,4 +202,4 @@ def _domain(name: str, data_set: _Set, layout: _Layout, path: Path) -> Domain:
     train, test = len(arrays.y_train), len(arrays.y_test)
     splits = cut(train, labels[:train], _SHARES, seed=_SEED)
     splits["test"] = cut_counts(test, labels[train:], {"test": test}, seed=_SEED)["test"] + train
-    return Domain.from_arrays(name, images=images, labels=labels, splits=splits, classes=10, origin=layout.says)
+    return Domain.from_arrays(name, images=images, labels=labels, splits=splits, classes=10, origin=layout.origin)

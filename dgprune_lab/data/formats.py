@@ -43,7 +43,7 @@ def existing(path: Path) -> Path | None:
 def read_npz(path: Path) -> Arrays:
     """Read x_train, y_train, x_test and y_test of an npz file, with `allow_pickle=False`."""
     # Opened here, because np.load leaves the file open where the archive is damaged.
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         missing = [name for name in Arrays._fields if name not in file]
         if missing:
             raise DgpruneError(f"it has no array {', '.join(missing)}; it has {', '.join(file.files)}")
@@ -63,7 +63,7 @@ def _idx(path: Path) -> Bytes:
     path = existing(path) or path
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise DgpruneError(f"{path.name} is no idx file of bytes")
+        raise DgpruneError(f"{path.name} is not an idx file of bytes")
     axes = data[3]
     shape = np.frombuffer(data, ">u4", count=axes, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape.tolist()).copy()

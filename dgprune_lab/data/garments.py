@@ -35,7 +35,7 @@ def fashion() -> Domain:
     split comes from the official test file, the others from the official training file.
 
     Origin: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747 (MIT licence). Its first images of each class, 380 for
-    training and 120 for tests, come with this package; `load("fashion_mnist")` reads all 70,000 where they are there.
+    training and 120 for tests, come with this package; `load("fashion_mnist")` reads all 70,000 if they are there.
 
     >>> fashion().class_names[:2]
     ('T-shirt/top', 'Trouser')
@@ -46,7 +46,7 @@ def fashion() -> Domain:
 @loaded_once
 @public
 def fashion_colour() -> Domain:
-    """Make 2,600 tinted garments, others than those of `fashion`: 1,500 train, 300 score, 600 report.
+    """Make 2,600 tinted garments, different from those of `fashion`: 1,500 train, 300 score, 600 report.
 
     Images are (2600, 3, 28, 28) uint8: the shift `colour` at strength 0.5, (x + x * f + (1 - x) * b) / 2, with a random
     foreground f and background b for each image.
@@ -75,10 +75,10 @@ def fashion_photo() -> Domain:
     assert source.labels is not None
     rows = torch.cat([source.splits["score"], source.splits["report"]])
     garments, score = source.images[rows, 0].numpy(), len(source.splits["score"])
-    behind = random_patches(photographs(), count=len(rows), size=garments.shape[1], seed=_PATCHES)
+    background = random_patches(photographs(), count=len(rows), size=garments.shape[1], seed=_PATCHES)
     return Domain.from_arrays(
         "fashion_photo",
-        images=channels_first(np.where(garments[..., None] > 16, garments[..., None], behind)),
+        images=channels_first(np.where(garments[..., None] > 16, garments[..., None], background)),
         labels=source.labels[rows],
         classes=CLASSES,
         splits={"score": torch.arange(score), "report": torch.arange(score, len(rows))},
@@ -87,7 +87,7 @@ def fashion_photo() -> Domain:
 
 
 def _garments(name: str, *, origin: str) -> Domain:
-    """The garments of one source, grey: no garment is in two sources, whatever the split."""
+    """Return the grey garments of one source; no garment is in two sources, whatever the split."""
     x_train, y_train, x_test, y_test = read_idx(_FOLDER)
     rows = cut_counts(len(y_train), torch.from_numpy(y_train), _TRAINING, seed=_SEED)
     tests = cut_counts(len(y_test), torch.from_numpy(y_test), _TESTS, seed=_SEED)

@@ -28,15 +28,15 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     Images are uint8; if any file holds more than 8 bits per channel, all images are float32 in [0, 1].
 
     Attributes:
-        kinds: kind of file other than 8-bit grey or RGB, in words -> number of such files; read from their headers.
+        kinds: description of files other than 8-bit grey or RGB -> number of such files; read from their headers.
     """
 
     def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int, resize: Resize = "stretch") -> None:
         self.files, self.targets, self.size = list(files), list(labels), size
         self.resize: Resize = resize
-        held = [_kind_of_file(path) for path in self.files if path.suffix.lower() not in JPEG]
-        self.deep = any(deep for _, deep in held)
-        self.kinds = Counter(words for words, _ in held if words)
+        kinds = [_kind_of_file(path) for path in self.files if path.suffix.lower() not in JPEG]
+        self.deep = any(deep for _, deep in kinds)
+        self.kinds = Counter(kind for kind, _ in kinds if kind)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -55,7 +55,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
 
 def broken_file(path: Path, *, size: int, resize: Resize) -> str | None:
-    """Return in words why an image file cannot be read; None if it can."""
+    """Return why an image file cannot be read, as text; None if it can."""
     try:
         read_image(path, size=size, resize=resize)
     except DgpruneError as error:
@@ -71,7 +71,7 @@ def read_image(path: Path, *, size: int | None = None, resize: Resize = "stretch
     image, whose aspect ratio is not kept, as in DomainBed ("stretch"), or its central square ("crop").
 
     Raises:
-        DgpruneError: a file that is damaged or no image, float pixels outside [0, 1].
+        DgpruneError: a file that is damaged or not an image, float pixels outside [0, 1].
     """
     with _opened(path) as picture:
         pixels = pixels_of_picture(picture, what=f"image {path}", size=size, crop=resize == "crop")
@@ -81,7 +81,7 @@ def read_image(path: Path, *, size: int | None = None, resize: Resize = "stretch
 
 
 def _kind_of_file(path: Path) -> tuple[str, bool]:
-    """The kind of an image file, read from its header; see `core.kind_of_picture`."""
+    """Return the kind of an image file, read from its header; see `core.kind_of_picture`."""
     with _opened(path) as picture:
         return kind_of_picture(picture)
 

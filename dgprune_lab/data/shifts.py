@@ -1,11 +1,11 @@
 """Distribution shifts: a domain changed in one known way, with the same labels and the same splits.
 
 Every shift is f(domain, *, STRENGTH, seed=0) -> Domain. The domain itself stays unchanged; images of a Dataset are
-shifted when they are read. The new name says what was done ("mnist rotated 30°"); labels, splits, role and the type of
+shifted when they are read. The new name tells the shift ("mnist rotated 30°"); labels, splits, role and the type of
 the pixels stay the same. `seed` has no effect on shifts that draw no random numbers. A strength outside its range
 raises a DgpruneError. How an image is changed depends only on the seed and its row, so an image of a subset is shifted
 as in the whole domain. The transforms of torchvision are not used: the random ones draw from the global generator, and
-rotation and blur fill the edges in another way (with a constant, by reflection). `halves` makes no shift: a check.
+rotation and blur fill the edges in another way (with a constant, by reflection). `halves` is no shift but a check.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def rotate(domain: Domain, *, degrees: float = 30.0, seed: Seed = 0) -> Domain:
 
     Source: rotated MNIST of Ghifary et al., Domain Generalization for Object Recognition, ICCV 2015.
     """
-    _check("rotate needs degrees", degrees, low=-180.0, high=180.0)
-    return _shifted(domain, f"rotated {degrees:g}°", partial(_rotate, degrees=float(degrees)))
+    _check_range("rotate needs degrees", degrees, low=-180.0, high=180.0)
+    return _shift_domain(domain, f"rotated {degrees:g}°", partial(_rotate, degrees=float(degrees)))
 
 
 @public
@@ -52,10 +52,10 @@ def invert(domain: Domain, *, share: float = 1.0, seed: Seed = 0) -> Domain:
 
     Source: definition (the negative of a photograph).
     """
-    _check("invert needs share", share, low=0.0, high=1.0)
+    _check_range("invert needs share", share, low=0.0, high=1.0)
     inverted = torch.rand(len(domain), generator=torch.Generator().manual_seed(seed)) < share
     name = "inverted" if share == 1 else f"{100 * share:g} % inverted"
-    return _shifted(domain, name, partial(_invert, inverted=inverted))
+    return _shift_domain(domain, name, partial(_invert, inverted=inverted))
 
 
 @public
@@ -63,19 +63,19 @@ def colour(domain: Domain, *, strength: float = 1.0, seed: Seed = 0) -> Domain:
     """Blend each image between two random colours: (1 - s) * x + s * (x * f + (1 - x) * b), s = strength in [0, 1].
 
     The foreground f and the background b are uniform in [0, 1] per image and channel: bright strokes become f, the dark
-    background b. Every image has its own colours, so colour says nothing about the label.
+    background b. Every image has its own colours, so that colour is independent of the label.
 
     Raises:
         DgpruneError: images with another number of channels than three.
 
     Source: ours; coloured MNIST (Arjovsky et al. 2019, arXiv:1907.02893) without its tie between colour and label.
     """
-    _check("colour needs strength", strength, low=0.0, high=1.0)
+    _check_range("colour needs strength", strength, low=0.0, high=1.0)
     if domain.shape[0] != 3:
         raise DgpruneError(f"colour needs images of 3 channels; domain {domain.name!r} has {domain.shape[0]}.")
     tints = torch.rand(len(domain), 2, 3, generator=torch.Generator().manual_seed(seed))
     name = "coloured" if strength == 1 else f"coloured {100 * strength:g} %"
-    return _shifted(domain, name, partial(_colour, tints=tints, strength=float(strength)))
+    return _shift_domain(domain, name, partial(_colour, tints=tints, strength=float(strength)))
 
 
 @public
@@ -86,8 +86,8 @@ def blur(domain: Domain, *, sigma: float = 1.0, seed: Seed = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("blur needs sigma", sigma, low=0.0, high=10.0)
-    return _shifted(domain, f"blurred {sigma:g} px", partial(_blur, sigma=float(sigma)))
+    _check_range("blur needs sigma", sigma, low=0.0, high=10.0)
+    return _shift_domain(domain, f"blurred {sigma:g} px", partial(_blur, sigma=float(sigma)))
 
 
 @public
@@ -98,8 +98,8 @@ def noise(domain: Domain, *, sigma: float = 0.2, seed: Seed = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("noise needs sigma", sigma, low=0.0, high=2.0)
-    return _shifted(domain, f"noise {sigma:g}", partial(_noise, sigma=float(sigma), seed=seed))
+    _check_range("noise needs sigma", sigma, low=0.0, high=2.0)
+    return _shift_domain(domain, f"noise {sigma:g}", partial(_noise, sigma=float(sigma), seed=seed))
 
 
 @public
@@ -110,8 +110,8 @@ def contrast(domain: Domain, *, factor: float = 0.4, seed: Seed = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("contrast needs factor", factor, low=0.0, high=10.0)
-    return _shifted(domain, f"contrast x {factor:g}", partial(_contrast, factor=float(factor)))
+    _check_range("contrast needs factor", factor, low=0.0, high=10.0)
+    return _shift_domain(domain, f"contrast x {factor:g}", partial(_contrast, factor=float(factor)))
 
 
 @public
@@ -122,8 +122,8 @@ def pixelate(domain: Domain, *, block: int = 4, seed: Seed = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("pixelate needs block", block, low=1, high=min(domain.shape[1:]))
-    return _shifted(domain, f"pixelated {block} px", partial(_pixelate, block=block))
+    _check_range("pixelate needs block", block, low=1, high=min(domain.shape[1:]))
+    return _shift_domain(domain, f"pixelated {block} px", partial(_pixelate, block=block))
 
 
 SHIFTS: dict[str, Callable[..., Domain]] = {
@@ -165,7 +165,7 @@ def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
     return domains[0], domains[1]
 
 
-class _Shifted(Dataset[Any]):
+class _ShiftedImages(Dataset[Any]):
     """A Dataset-backed domain's images, changed when they are read."""
 
     def __init__(self, images: Any, change: Change) -> None:
@@ -176,23 +176,23 @@ class _Shifted(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         row = torch.tensor([index])
-        return _applied(self.change, self.images[row], row)[0], -1
+        return _apply_change(self.change, self.images[row], row)[0], -1
 
 
-def _shifted(domain: Domain, words: str, change: Change) -> Domain:
-    """Return the domain with `change` applied to its images; `words` are appended to its name and origin."""
+def _shift_domain(domain: Domain, suffix: str, change: Change) -> Domain:
+    """Return the domain with `change` applied to its images; `suffix` is appended to its name and origin."""
     if isinstance(domain.images, Tensor):
         images = torch.empty_like(domain.images, memory_format=torch.contiguous_format)
         for rows in torch.arange(len(domain)).split(_CHUNK):
             chunk = slice(int(rows[0]), int(rows[-1]) + 1)
-            images[chunk] = _applied(change, domain.images[chunk], rows)
+            images[chunk] = _apply_change(change, domain.images[chunk], rows)
     else:
-        images = DatasetImages(_Shifted(domain.images, change), what=f"domain {domain.name!r} {words}")
-    return replace(domain, name=f"{domain.name} {words}", images=images, origin=f"{domain.origin}; {words}")
+        images = DatasetImages(_ShiftedImages(domain.images, change), what=f"domain {domain.name!r} {suffix}")
+    return replace(domain, name=f"{domain.name} {suffix}", images=images, origin=f"{domain.origin}; {suffix}")
 
 
-def _applied(change: Change, images: Tensor, rows: Tensor) -> Tensor:
-    """The changed images; uint8 images are converted to float and back, rounded to the nearest."""
+def _apply_change(change: Change, images: Tensor, rows: Tensor) -> Tensor:
+    """Return the changed images; uint8 images are converted to float and back, rounded to the nearest."""
     if images.dtype != torch.uint8:
         return change(images, rows).clamp(0, 1)
     return change(images.to(torch.float32) / 255, rows).mul(255).round_().clamp_(0, 255).to(torch.uint8)
@@ -207,7 +207,7 @@ def _rotate(x: Tensor, rows: Tensor, *, degrees: float) -> Tensor:
     # grid_sample looks up where each output pixel comes from, in units of half an image, y downwards.
     back = torch.tensor([[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
     grid = functional.affine_grid(back[None].to(x), [1, 1, height, width], align_corners=False)
-    flat = x.flatten(0, 1)[None]  # all images and channels as channels of one: one grid serves them all
+    flat = x.flatten(0, 1)[None]  # all images and channels as channels of one image, so that they share a grid
     return functional.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False).view_as(x)
 
 
@@ -249,7 +249,7 @@ def _pixelate(x: Tensor, rows: Tensor, *, block: int) -> Tensor:
     return coarse.repeat_interleave(block, 2).repeat_interleave(block, 3)[..., :height, :width]
 
 
-def _check(wanted: str, value: float, *, low: float, high: float) -> None:
+def _check_range(start: str, value: float, *, low: float, high: float) -> None:
     """Refuse a strength that is outside its range, or NaN."""
     if not low <= value <= high:
-        raise DgpruneError(f"{wanted} between {low:g} and {high:g}; got {value:g}.")
+        raise DgpruneError(f"{start} between {low:g} and {high:g}; got {value:g}.")

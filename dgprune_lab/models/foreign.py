@@ -64,8 +64,8 @@ def _kind(data: bytes) -> str:
     if is_pickle(data):
         return _pickle(data[:_LOOK])
     return (
-        f"not a safetensors file, or one that is damaged or was cut short (it has {len(data):,} bytes); dg.load reads "
-        "what dg.save wrote, so copy or download the file again, or name another one"
+        f"neither a safetensors file nor one of torch.save, or is damaged or cut short (it has {len(data):,} bytes); "
+        "copy or download the file again, or name another one"
     )
 
 
