@@ -16,21 +16,21 @@ from .summary import chosen_rows, summary
 
 _SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
-_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"} | {"`": r"\textasciigrave{}"}  # r"\\ [a]" and r"\\ *" mean something
+_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"} | {"`": r"\textasciigrave{}"}  # r"\\ [a]" and r"\\ *" are commands
 _SIGNS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "◇": r"$\diamond$"}
 _ESCAPES = str.maketrans(_SIGNS)
-_SAID_ELSEWHERE = ("target_aware", "role")  # by the marks, and by the domain
+_REDUNDANT = ("target_aware", "role")  # the marks and the domain show these
 _AWARE, _SEEN, _UNKNOWN = r"$^{\diamond}$", r"$^{\dagger}$", r"$^{?}$"
 _NOTES = {
     _AWARE: "Target-aware: scorer, fine-tuning or selection looked at a target; no measure of generalisation.",
     _SEEN: "Scorer, fine-tuning or selection looked at the reported images.",
     _UNKNOWN: "What scorer, fine-tuning or selection looked at is not recorded.",
 }
-_OF_CLAIMS = (
+_CLAIM_NOTES = (
     "In brackets: 95 % intervals over training seeds, unless a note says otherwise",
-    "Detectable: half of the interval; a smaller effect would not be told from none",
+    "Detectable: half of the interval; a smaller effect would not be significant",
 )
-_WIDTHS = {"claim": r"p{.3\linewidth}", "published": r"p{.15\linewidth}"}  # of columns that hold sentences
+_WIDTHS = {"claim": r"p{.3\linewidth}", "published": r"p{.15\linewidth}"}  # of columns of sentences
 
 
 @public
@@ -53,7 +53,7 @@ def latex(
     Args:
         frame: a tidy table of this package, or a table of claims (`experiments.claims_table`).
         metric, domain, verdict: see `summary`; claims take none of them.
-        caption, label: with either, the tabular stands in a table environment.
+        caption, label: if either is given, the tabular is put into a table environment.
 
     Raises:
         DgpruneError: a table without rows; a metric or domain that it does not hold.
@@ -71,7 +71,7 @@ def latex(
     else:
         raise DgpruneError("a table of claims has neither metrics nor domains, and its own verdicts; choose its rows.")
     if not lines:
-        raise DgpruneError("frame has no rows, so there is nothing to print; check what was chosen of it.")
+        raise DgpruneError("frame has no rows, so there is nothing to print; check how its rows were chosen.")
     columns = "".join(_WIDTHS.get(name, "l") for name in heads)
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _line(map(_escaped, heads)), r"\midrule"]
     body += [*map(_line, lines), r"\bottomrule", r"\end{tabular}"]
@@ -84,12 +84,12 @@ def latex(
 
 
 def _tidy_parts(rows: pd.DataFrame, *, verdict: tuple[str, str] | None) -> tuple[list[str], list[list[str]], list[str]]:
-    """The heads, the cells and the footnotes of a tidy table."""
+    """Return the column heads, the cells and the footnotes of a tidy table."""
     table, records = summary(rows, verdict=verdict), rows.to_dict("records")
-    head = [text for text in (table.columns.name, _intervals(records)) if text]
-    dropped = [name for name in _SAID_ELSEWHERE if name in table]
+    remarks = [text for text in (table.columns.name, _intervals(records)) if text]
+    dropped = [name for name in _REDUNDANT if name in table]
     if "metric" in table and table.metric.nunique() == 1:
-        head, dropped = [f"Value: {table.metric[0]}", *head], [*dropped, "metric"]
+        remarks, dropped = [f"Value: {table.metric[0]}", *remarks], [*dropped, "metric"]
     table = table.drop(columns=dropped)
     scorers: dict[object, Exposure] = {
         name: scorer_exposure(r for r in records if r.get("scorer") == name) for name in _names(records)
@@ -97,30 +97,30 @@ def _tidy_parts(rows: pd.DataFrame, *, verdict: tuple[str, str] | None) -> tuple
     lines, marks = [], []
     for record, (_, cells) in zip(records, table.iterrows(), strict=True):
         exposure, scorer = exposure_of(record), scorers.get(record.get("scorer"), "")
-        if "scorer" not in cells or is_missing(cells["scorer"]):  # no name that could bear the scorer's mark
+        if "scorer" not in cells or is_missing(cells["scorer"]):  # no name to carry the scorer's mark
             exposure = strongest_exposure([exposure, scorer_exposure([record])])
-        of_row = {"value": _mark(exposure), "scorer": _mark(scorer)}
-        marks += [of_row[name] for name in of_row if name in cells]
-        lines.append([f"{_cell(name, value)}{of_row.get(str(name), '')}" for name, value in cells.items()])
+        row_marks = {"value": _mark(exposure), "scorer": _mark(scorer)}
+        marks += [row_marks[name] for name in row_marks if name in cells]
+        lines.append([f"{_cell(name, value)}{row_marks.get(str(name), '')}" for name, value in cells.items()])
     notes = [f"{mark} {text}" for mark, text in _NOTES.items() if mark in marks]
-    return [str(name).replace("_", " ") for name in table.columns], lines, notes + [_escaped(f"{t}.") for t in head]
+    return [str(name).replace("_", " ") for name in table.columns], lines, notes + [_escaped(f"{t}.") for t in remarks]
 
 
 def _claim_parts(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
-    """The heads, the cells and the footnotes of a table of claims; a claim bears the marks of its footnotes."""
+    """Return column heads, cells and footnotes of a table of claims; a claim carries the marks of its footnotes."""
     rows, marks = [], {}
     for row in frame.to_dict("records"):
-        told = {name: row.get(name) for name in ("table", "published", "verdict", "note")}
-        cells = {name: _cell("value", text) for name, text in {**told, **claim_texts(row)}.items()}
-        found = [marks.setdefault(_NOTES[_AWARE], _AWARE)] if str(row["claim"]).startswith(DIAMOND) else []
+        texts = {name: row.get(name) for name in ("table", "published", "verdict", "note")}
+        cells = {name: _cell("value", text) for name, text in {**texts, **claim_texts(row)}.items()}
+        row_marks = [marks.setdefault(_NOTES[_AWARE], _AWARE)] if str(row["claim"]).startswith(DIAMOND) else []
         if cells["note"]:
             number = 1 + len(marks.keys() - {_NOTES[_AWARE]})
-            found.append(marks.setdefault(cells["note"], f"$^{{{number}}}$"))
-        cells["claim"] = _escaped(str(row["claim"]).removeprefix(f"{DIAMOND} ")) + "".join(found)
+            row_marks.append(marks.setdefault(cells["note"], f"$^{{{number}}}$"))
+        cells["claim"] = _escaped(str(row["claim"]).removeprefix(f"{DIAMOND} ")) + "".join(row_marks)
         rows.append(cells)
     order = ("table", "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict")
     heads = [name for name in order if any(cells[name] for cells in rows)]
-    notes = [f"{mark} {text}" for text, mark in marks.items()] + [_escaped(f"{text}.") for text in _OF_CLAIMS]
+    notes = [f"{mark} {text}" for text, mark in marks.items()] + [_escaped(f"{text}.") for text in _CLAIM_NOTES]
     return heads, [[cells[name] for name in heads] for cells in rows], notes
 
 
@@ -135,10 +135,10 @@ def _mark(exposure: Exposure) -> str:
 
 
 def _intervals(records: Iterable[Mapping[Hashable, object]]) -> str:
-    """What the intervals are over, in words."""
-    words = {"images": "images (bootstrap)", "seeds": "training seeds (t)", "range": "repeats (range, no interval)"}
-    words["draws"] = "random vectors (t)"
-    present = [text for kind, text in words.items() if any(record.get("interval") == kind for record in records)]
+    """Return a text on what the intervals are over."""
+    texts = {"images": "images (bootstrap)", "seeds": "training seeds (t)", "range": "repeats (range, no interval)"}
+    texts["draws"] = "random vectors (t)"
+    present = [text for kind, text in texts.items() if any(record.get("interval") == kind for record in records)]
     return f"In brackets: 95 % intervals over {' or '.join(present)}" if present else ""
 
 

@@ -53,7 +53,7 @@ class ScorerInputs:
             return cached
         gathered = tuple(sorted(needs | alongside))
         value = yield from self._pass(domain, gathered)
-        give_back_memory()  # of the feature maps: up to 1 GB, in 2 ms
+        give_back_memory()  # memory of feature maps: up to 1 GB, in 2 ms
         light = tuple(need for need in gathered if need not in PAIRS)
         if 0 < len(light) < len(gathered):  # co-moments are large and are evicted alone
             part = replace(value, co_moments={}, class_co_moments={})
