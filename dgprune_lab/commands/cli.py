@@ -1,4 +1,4 @@
-"""The commands: each imports its own file when it is called; a `DgpruneError` ends it as one sentence, with code 2."""
+"""The commands. Each imports its module only when called; a `DgpruneError` ends it as one sentence, with code 2."""
 
 from __future__ import annotations
 
@@ -150,12 +150,14 @@ def experiment(
     retry: Annotated[bool, typer.Option("--retry", help="Do failed runs again.")] = False,
 ) -> None:
     """Run a study, or go on with it; its results are written run by run, and its claims are judged at the end."""
-    from .experiment import listing, main
-
     if list_ or name is None:
+        from .experiment import listing
+
         for line in listing(workers):
             typer.echo(line)
         return
+    from .experiment import main
+
     raise typer.Exit(
         main(name, scheduler=scheduler, workers=workers, device=device, quick=quick, seeds=seeds, out=out, retry=retry)
     )

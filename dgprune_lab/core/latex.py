@@ -16,7 +16,7 @@ from .summary import chosen_rows, summary
 
 _SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
-_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"} | {"`": r"\textasciigrave{}"}  # r"\\ [a]" and r"\\ *" are commands
+_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"} | {"`": r"\textasciigrave{}"}  # r"\\ [" and r"\\ *" begin an option
 _SIGNS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "◇": r"$\diamond$"}
 _ESCAPES = str.maketrans(_SIGNS)
 _REDUNDANT = ("target_aware", "role")  # the marks and the domain show these
@@ -73,12 +73,12 @@ def latex(
     if not lines:
         raise DgpruneError("frame has no rows, so there is nothing to print; check how its rows were chosen.")
     columns = "".join(_WIDTHS.get(name, "l") for name in heads)
-    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _line(map(_escaped, heads)), r"\midrule"]
-    body += [*map(_line, lines), r"\bottomrule", r"\end{tabular}"]
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _join_cells(map(_escape, heads)), r"\midrule"]
+    body += [*map(_join_cells, lines), r"\bottomrule", r"\end{tabular}"]
     body += [r"\par\smallskip", *(rf"{{\footnotesize {note}\par}}" for note in notes)] if notes else []
     if caption is None and label is None:
         return "\n".join(body) + "\n"
-    title = rf"\caption{{{_escaped(caption or '')}}}"
+    title = rf"\caption{{{_escape(caption or '')}}}"
     title += rf"\label{{{re.sub(r'[^A-Za-z0-9:.-]', '-', label)}}}" if label else ""
     return "\n".join([r"\begin{table}", r"\centering", title, *body, r"\end{table}"]) + "\n"
 
@@ -86,13 +86,13 @@ def latex(
 def _tidy_parts(rows: pd.DataFrame, *, verdict: tuple[str, str] | None) -> tuple[list[str], list[list[str]], list[str]]:
     """Return the column heads, the cells and the footnotes of a tidy table."""
     table, records = summary(rows, verdict=verdict), rows.to_dict("records")
-    remarks = [text for text in (table.columns.name, _intervals(records)) if text]
+    remarks = [text for text in (table.columns.name, _interval_note(records)) if text]
     dropped = [name for name in _REDUNDANT if name in table]
     if "metric" in table and table.metric.nunique() == 1:
         remarks, dropped = [f"Value: {table.metric[0]}", *remarks], [*dropped, "metric"]
     table = table.drop(columns=dropped)
     scorers: dict[object, Exposure] = {
-        name: scorer_exposure(r for r in records if r.get("scorer") == name) for name in _names(records)
+        name: scorer_exposure(r for r in records if r.get("scorer") == name) for name in _scorer_names(records)
     }
     lines, marks = [], []
     for record, (_, cells) in zip(records, table.iterrows(), strict=True):
@@ -103,7 +103,7 @@ def _tidy_parts(rows: pd.DataFrame, *, verdict: tuple[str, str] | None) -> tuple
         marks += [row_marks[name] for name in row_marks if name in cells]
         lines.append([f"{_cell(name, value)}{row_marks.get(str(name), '')}" for name, value in cells.items()])
     notes = [f"{mark} {text}" for mark, text in _NOTES.items() if mark in marks]
-    return [str(name).replace("_", " ") for name in table.columns], lines, notes + [_escaped(f"{t}.") for t in remarks]
+    return [str(name).replace("_", " ") for name in table.columns], lines, notes + [_escape(f"{t}.") for t in remarks]
 
 
 def _claim_parts(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
@@ -116,15 +116,15 @@ def _claim_parts(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[
         if cells["note"]:
             number = 1 + len(marks.keys() - {_NOTES[_AWARE]})
             row_marks.append(marks.setdefault(cells["note"], f"$^{{{number}}}$"))
-        cells["claim"] = _escaped(str(row["claim"]).removeprefix(f"{DIAMOND} ")) + "".join(row_marks)
+        cells["claim"] = _escape(str(row["claim"]).removeprefix(f"{DIAMOND} ")) + "".join(row_marks)
         rows.append(cells)
     order = ("table", "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict")
     heads = [name for name in order if any(cells[name] for cells in rows)]
-    notes = [f"{mark} {text}" for text, mark in marks.items()] + [_escaped(f"{text}.") for text in _CLAIM_NOTES]
+    notes = [f"{mark} {text}" for text, mark in marks.items()] + [_escape(f"{text}.") for text in _CLAIM_NOTES]
     return heads, [[cells[name] for name in heads] for cells in rows], notes
 
 
-def _names(records: Iterable[Mapping[Hashable, object]]) -> set[object]:
+def _scorer_names(records: Iterable[Mapping[Hashable, object]]) -> set[object]:
     return {record["scorer"] for record in records if not is_missing(record.get("scorer"))}
 
 
@@ -134,7 +134,7 @@ def _mark(exposure: Exposure) -> str:
     return {"seen": _SEEN, "?": _UNKNOWN}.get(exposure, "")
 
 
-def _intervals(records: Iterable[Mapping[Hashable, object]]) -> str:
+def _interval_note(records: Iterable[Mapping[Hashable, object]]) -> str:
     """Return a text on what the intervals are over."""
     texts = {"images": "images (bootstrap)", "seeds": "training seeds (t)", "range": "repeats (range, no interval)"}
     texts["draws"] = "random vectors (t)"
@@ -145,13 +145,13 @@ def _intervals(records: Iterable[Mapping[Hashable, object]]) -> str:
 def _cell(name: Hashable, value: object) -> str:
     if is_missing(value):
         return ""
-    text = _escaped(f"{value:.4g}" if isinstance(value, float) else str(value))
+    text = _escape(f"{value:.4g}" if isinstance(value, float) else str(value))
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text) if name == "value" else text
 
 
-def _line(cells: Iterable[str]) -> str:
+def _join_cells(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return " ".join(text.translate(_ESCAPES).replace("--", "{-}{-}").split())

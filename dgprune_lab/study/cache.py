@@ -134,7 +134,7 @@ def _settings(model: nn.Module) -> list[tuple[str, str, object]]:
     own = [kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))]
     settings = []
     owners = [*modules.items(), *((kind.__qualname__, kind) for kind in own)]
-    for owner, attributes in ((name, vars(thing)) for name, thing in owners):
+    for owner, attributes in ((name, vars(item)) for name, item in owners):
         for name, value in attributes.items():
             if name not in _INTERNAL and not name.startswith(("__", "dgprune_")):
                 setting = _setting(value)

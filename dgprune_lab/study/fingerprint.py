@@ -82,9 +82,9 @@ class _Reader:
 
     def _add_content(self, value: Any) -> None:
         if isinstance(value, Tensor | np.ndarray):
-            self._array(value)
+            self._add_array(value)
         elif isinstance(value, pd.DataFrame | pd.Series | pd.Index):
-            self._table(value)
+            self._add_table(value)
         elif isinstance(value, Mapping):
             self._add_all("dict", [part for item in value.items() for part in item])
         elif isinstance(value, set | frozenset):
@@ -96,38 +96,38 @@ class _Reader:
         elif isinstance(value, types.MethodType):
             self._add_all("method", [value.__func__, value.__self__])
         elif isinstance(value, types.FunctionType):
-            self._function(value)
+            self._add_function(value)
         elif isinstance(value, Scorer):
             self._add_all("scorer", [repr(value), value.function])
         elif isinstance(value, type):
-            self._class(value)
+            self._add_class(value)
         elif hasattr(value, "__wrapped__"):
             self._add_all("wrapped", [value.__wrapped__])
         else:
-            self._object(value)
+            self._add_object(value)
 
-    def _object(self, value: Any) -> None:
+    def _add_object(self, value: Any) -> None:
         self._add_id(value)
         self.add(type(value))
         if isinstance(value, nn.Module):
             self._put("network", stamp(value))
-        elif not isinstance(value, types.ModuleType | Domain) and not _of_this_package(type(value)):
+        elif not isinstance(value, types.ModuleType | Domain) and not _is_of_package(type(value)):
             slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
             state = {name: getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)}
             state |= getattr(value, "__dict__", {})
             self._add_all("attributes", [part for item in state.items() for part in item])
 
-    def _function(self, function: types.FunctionType) -> None:
+    def _add_function(self, function: types.FunctionType) -> None:
         self._add_id(function)
-        self._code(function.__code__)
+        self._add_code(function.__code__)
         cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
         self._add_all("closure", [function.__defaults__, function.__kwdefaults__, *cells])
         if _is_library(function):
             return
-        attributes = _attributes(function.__code__)
+        attributes = _attribute_names(function.__code__)
         if {"environ", "getenv"} & set(attributes):
             self.add(dict(os.environ))
-        for name in _globals(function.__code__):
+        for name in _global_names(function.__code__):
             if name not in function.__globals__:
                 continue
             value = function.__globals__[name]
@@ -135,9 +135,9 @@ class _Reader:
             self.add(value)
             if isinstance(value, types.ModuleType):  # settings.alpha
                 members = {key: vars(value)[key] for key in attributes if key in vars(value)}
-                self._add_all("module", [part for item in members.items() if _is_read(item[1]) for part in item])
+                self._add_all("module", [part for item in members.items() if _is_hashed(item[1]) for part in item])
 
-    def _class(self, kind: type) -> None:
+    def _add_class(self, kind: type) -> None:
         self._add_id(kind)
         self._add_all("bases", kind.__bases__)
         for name, member in list(vars(kind).items()):
@@ -145,19 +145,19 @@ class _Reader:
             if isinstance(member, types.FunctionType):
                 counts = not _is_library(member)
             else:
-                counts = _is_data(member) and not name.startswith("__") and not _of_this_package(kind)
+                counts = _is_data(member) and not name.startswith("__") and not _is_of_package(kind)
             if counts:
                 self._put("member", name)
                 self.add(member)
 
-    def _code(self, code: types.CodeType) -> None:
+    def _add_code(self, code: types.CodeType) -> None:
         self._put(
             "code", [code.co_code, code.co_names, [c for c in code.co_consts if not isinstance(c, types.CodeType)]]
         )
-        for inner in _inner(code):
-            self._code(inner)
+        for inner in _inner_code(code):
+            self._add_code(inner)
 
-    def _array(self, value: Any) -> None:
+    def _add_array(self, value: Any) -> None:
         self._put("array", [type(value).__name__, value.dtype, tuple(value.shape)])
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.device.type == "meta":
@@ -169,14 +169,14 @@ class _Reader:
         else:
             self.digest.update(np.ascontiguousarray(value).data)
 
-    def _table(self, value: Any) -> None:
+    def _add_table(self, value: Any) -> None:
         try:
             hashed: Any = hash_pandas_object(value)  # pyright: ignore[reportCallIssue]
         except TypeError:  # it holds unhashable objects
             self._add_id(value)
             return
         self._put("table", [list(value.columns) if isinstance(value, pd.DataFrame) else value.name, len(value)])
-        self._array(np.asarray(hashed))
+        self._add_array(np.asarray(hashed))
 
     def _add_all(self, tag: str, values: Any) -> None:
         self._put(tag, len(values))
@@ -192,28 +192,28 @@ class _Reader:
 
 
 @functools.lru_cache(maxsize=512)
-def _globals(code: types.CodeType) -> tuple[str, ...]:
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
     """Return the sorted names of the global variables that a function or an inner function reads."""
     names = {str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     if names & {"globals", "eval", "exec"}:
         names |= _words_in_strings(code)
-    return tuple(sorted(names.union(*map(_globals, _inner(code)))))
+    return tuple(sorted(names.union(*map(_global_names, _inner_code(code)))))
 
 
 @functools.lru_cache(maxsize=512)
-def _attributes(code: types.CodeType) -> tuple[str, ...]:
+def _attribute_names(code: types.CodeType) -> tuple[str, ...]:
     """Return the sorted names in a function: of attributes and, for getattr and vars, words in its strings too."""
     names = set(code.co_names)
     if names & {"getattr", "vars", "eval", "exec"}:
         names |= _words_in_strings(code)
-    return tuple(sorted(names.union(*map(_attributes, _inner(code)))))
+    return tuple(sorted(names.union(*map(_attribute_names, _inner_code(code)))))
 
 
 def _words_in_strings(code: types.CodeType) -> set[str]:
     return {word for text in code.co_consts if isinstance(text, str) for word in re.findall(r"[A-Za-z_]\w*", text)}
 
 
-def _inner(code: types.CodeType) -> list[types.CodeType]:
+def _inner_code(code: types.CodeType) -> list[types.CodeType]:
     return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
@@ -227,7 +227,7 @@ def _is_data(value: object) -> bool:
     return isinstance(value, (*_PLAIN, Tensor, np.ndarray, list, tuple, dict, set))
 
 
-def _is_read(value: object) -> bool:
+def _is_hashed(value: object) -> bool:
     """Return whether a module's attribute is hashed: data, and the user's functions, classes and objects."""
     if isinstance(value, types.FunctionType):
         return not _is_library(value)
@@ -235,12 +235,12 @@ def _is_read(value: object) -> bool:
     if _is_data(value) or isinstance(value, types.SimpleNamespace):
         return True
     origin = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-    return not (_of_this_package(kind) or kind.__module__ == "builtins" or origin.startswith(_LIBRARIES))
+    return not (_is_of_package(kind) or kind.__module__ == "builtins" or origin.startswith(_LIBRARIES))
 
 
-def _of_this_package(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+def _is_of_package(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def _is_library(function: types.FunctionType) -> bool:
-    return _of_this_package(function) or function.__code__.co_filename.startswith(_LIBRARIES)
+    return _is_of_package(function) or function.__code__.co_filename.startswith(_LIBRARIES)

@@ -117,14 +117,14 @@ def score_steps(
         used = [snapshot.domains[name] for name, needs in read.items() if needs]
         done, total = 0, sum(len(domain.rows(split)) for domain in used)
         for domain in used:
-            also = (r.needs(domain) for r in later if not r.lacks_labels(domain))
-            for images in inputs.gathered(domain, read[domain.name], alongside=set[Need]().union(*also) - COSTLY):
+            extra = (r.needs(domain) for r in later if not r.lacks_labels(domain))
+            for images in inputs.gathered(domain, read[domain.name], alongside=set[Need]().union(*extra) - COSTLY):
                 done += images
                 yield done, total
-        return [item.scores(snapshot) if isinstance(item, Request) else _checked(item, snapshot) for item in items]
+        return [item.scores(snapshot) if isinstance(item, Request) else _check_scores(item, snapshot) for item in items]
 
 
-def _checked(scores: Scores, snapshot: Snapshot) -> Scores:
+def _check_scores(scores: Scores, snapshot: Snapshot) -> Scores:
     """Return given scores; refuse those that do not fit this network or were computed for another."""
     fits = {g.name: g.filters for g in scores.graph.groups} == {g.name: g.filters for g in snapshot.graph.groups}
     if not fits:

@@ -290,10 +290,10 @@ class Study:
         if getattr(self._thread, "depth", 0) and not self._snapshot.evaluator.abandoned:
             return self._snapshot
         with self._cache.lock:
-            now = (*stamp(self.model), *(domain.stamp for domain in self.domains))
-            if now != self._stamp or self._snapshot.evaluator.abandoned:
+            current = (*stamp(self.model), *(domain.stamp for domain in self.domains))
+            if current != self._stamp or self._snapshot.evaluator.abandoned:
                 self._snapshot = Snapshot(
                     self.model, domains=self.domains, device=self.device, layers=self.layers, cache=self._cache
                 )
-                self._stamp = now
+                self._stamp = current
             return self._snapshot
