@@ -149,7 +149,7 @@ def experiment(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do failed runs again.")] = False,
 ) -> None:
-    """Run a study, or go on with it; its results are written run by run, and its claims are judged at the end."""
+    """Run a study, or resume it; its results are written run by run, and its claims are judged at the end."""
     if list_ or name is None:
         from .experiment import listing
 
@@ -189,7 +189,7 @@ def zoo(
     size: Annotated[int | None, typer.Option(metavar="PX", help="Image size; default: the first that works.")] = None,
     jobs: Annotated[int, typer.Option(help="Architectures tried at the same time, each with one thread.")] = 1,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON; a run that was stopped goes on.")
+        Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON; a stopped run resumes from them.")
     ] = None,
 ) -> None:
     """Try which architectures can be pruned, each in its own process, beside Torch-Pruning; print the table."""

@@ -77,11 +77,11 @@ def listing(workers: int | None = None) -> Iterator[str]:
                 continue
             if not quick:
                 yield fill(experiment.question, _WIDTH, initial_indent="  ", subsequent_indent="  ")
-            cost = cost_words(experiment, FOLDER / experiment.name, workers=workers or cores())
+            cost = cost_text(experiment, FOLDER / experiment.name, workers=workers or cores())
             yield f"  {'quick' if quick else 'full':<5}  {len(experiment.grid):>5} runs, {cost}"
 
 
-def cost_words(experiment: Experiment, folder: Path, *, workers: int) -> str:
+def cost_text(experiment: Experiment, folder: Path, *, workers: int) -> str:
     """Return how long an experiment takes here, if its folder holds finished runs, or how long its shipped table took.
 
     Args:
@@ -99,7 +99,7 @@ def cost_words(experiment: Experiment, folder: Path, *, workers: int) -> str:
     try:
         card = shipped_card(experiment.name)
     except DgpruneError:
-        return "not yet measured here: its first runs will tell"
+        return "not yet measured here; known after its first runs"
     return f"not yet measured here; {duration(card['cpu_seconds'])} of CPU time on {next(iter(card['machines']))}"
 
 
@@ -134,7 +134,7 @@ def _stop_message(folder: Path) -> str:
     except DgpruneError:
         return "\nStopped before the first run was written."
     count = f"{progress.done + progress.failed} of {progress.total} runs"
-    return f"\nStopped. {count} are written in {folder}; the same command goes on from there and redoes none of them."
+    return f"\nStopped. {count} are written in {folder}; the same command resumes there and repeats none of them."
 
 
 def _print_report(experiment: Experiment, results: Results, command: str) -> int:

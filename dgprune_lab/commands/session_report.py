@@ -144,7 +144,7 @@ def _table(opened: Opened, name: str) -> str:
     try:
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except ValueError as error:
-        raise DgpruneError(f"{opened.name}: {name} is no table ({error}); save the session again.") from error
+        raise DgpruneError(f"{opened.name}: {name} is not a table ({error}); save the session again.") from error
     return table([*map(str, frame.columns)], frame.to_numpy().tolist()) if len(frame) else ""
 
 

@@ -80,7 +80,7 @@ def _pair(name: str, group: FilterGroup, layer: str, *, null: Tensor, expected: 
 
 
 def _kernel_norms(model: nn.Module, group: FilterGroup, *, layer: str) -> Tensor:
-    """(outputs, filters) L1 norm of the weights from each filter of the group to each output of the layer."""
+    """Return the (outputs, filters) L1 norm of the weights from each filter of a group to each output of a layer."""
     parts = []
     for axis, positions, filters in input_positions(group, layer):
         norms = model.get_parameter(f"{layer}.weight").detach().abs().double().cpu().movedim(axis, 1)

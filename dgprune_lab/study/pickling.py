@@ -28,7 +28,7 @@ def _reduce_study(study: Study) -> tuple[Any, tuple[Any, dict[str, Any]]]:
         except Exception as error:  # objects of the user may raise anything
             raise DgpruneError(
                 f"study {study.name!r} can be neither pickled nor copied: its {what} cannot ({error}). Use classes and "
-                "functions from the top of a module, no lambda; or make the study anew where it is needed."
+                "functions from the top level of a module, not lambdas; or build the study again where it is needed."
             ) from error
     options = {"sources": study.sources, "targets": study.targets, "name": study.name, "layers": study.layers}
     return _rebuild_study, (study.model, {**options, "device": study.device, "origin": study.origin})

@@ -82,7 +82,7 @@ class ScorerInputs:
         return self._snapshot.once(("removal", self.domains[domain].key, self.split), changes)
 
     def _risk_changes(self, domain: str, group: FilterGroup, *, full: float) -> Tensor:
-        """(C,) change of a domain's mean risk when each filter is removed, with all filters tied to it."""
+        """Return the (C,) change of a domain's mean risk when each filter is removed with all filters tied to it."""
         change = torch.zeros(group.filters, dtype=torch.float64)
         for unit in group.units.unique().tolist() if int(group.units.max()) else ():
             tied = (group.units == unit).nonzero().flatten()

@@ -66,7 +66,7 @@ class Request:
                 others = ", ".join(name for name, rows in domain.splits.items() if len(rows)) or "no split"
                 return (
                     f"domain {domain.name!r} has no image in its split {self.split!r}, only in {others}; "
-                    "study.score(..., split=...) reads another split, and the table says so."
+                    "study.score(..., split=...) reads another split, and the table records it."
                 )
         return refusal(scorer, self.inputs(snapshot), options=self.options)
 

@@ -54,11 +54,11 @@ def _note_surprises(provenance: Provenance, declared: set[str], domains: Sequenc
     for domain in domains:
         if domain.role == "target" and provenance.seen_anywhere("training", domain.name) in ("images", "labels"):
             note(
-                f"trained_on: training has read the target {domain.name!r}, so what the network does there says "
-                "nothing about generalisation; the column seen_by_training names what was read."
+                f"trained_on: training has read the target {domain.name!r}, so results on it do not measure "
+                "generalisation; the column seen_by_training names what was read."
             )
     missing = {domain.name.casefold(): domain.name for domain in domains if domain.name not in declared}
     for name in sorted(declared - {domain.name for domain in domains}):
         for near in difflib.get_close_matches(name.casefold(), missing, n=1, cutoff=0.75):
-            what = f"trained_on: {name!r} is no domain of this study and counts as data from elsewhere"
+            what = f"trained_on: {name!r} is not a domain of this study and counts as data from elsewhere"
             note(f"{what}; {missing[near]!r} is one.")

@@ -56,7 +56,7 @@ def main(
         json: file for the rows as a list of {name, ours, peer, ratio, unit, repeats, device, aim, note}; written anew
             after each row.
         quick: use small cases and few repeats, only to check that the benchmarks run.
-        device: "cpu" or "cuda"; None for the CPU and then, where there is one, the GPU.
+        device: "cpu" or "cuda"; None for the CPU and then, if there is one, the GPU.
         parts: which of `PARTS` to run; () for all, except those that start other programs if `quick`.
 
     Returns:
