@@ -25,7 +25,7 @@ class NotebookPage(LabPage):
         message, end = self.start(code), time.monotonic() + 60
         while time.monotonic() < end:
             with contextlib.suppress(queue.Empty):
-                reply = self._connected().get_iopub_msg(timeout=1)
+                reply = self._kernel_client().get_iopub_msg(timeout=1)
                 if reply["parent_header"].get("msg_id") == message and reply["msg_type"] == "execute_input":
                     return message
         raise DgpruneError("the kernel did not begin within a minute.")
@@ -75,16 +75,16 @@ class NotebookPage(LabPage):
 
     def saved(self, notebook: str) -> str:
         """When a notebook was last written."""
-        return json.loads(self._ask("GET", f"/api/contents/{notebook}?content=0"))["last_modified"]
+        return json.loads(self._send("GET", f"/api/contents/{notebook}?content=0"))["last_modified"]
 
     def in_notebook_7(self, name: str, *cells: str) -> NotebookPage:
         """A tab of Notebook 7 on the same server, with a new notebook of these cells in the same kernel."""
         content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         content.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        self._ask("PUT", f"/api/contents/{name}", body={"type": "notebook", "content": content})
-        kernel = {"id": json.loads(self._ask("GET", "/api/kernels"))[0]["id"]}
+        self._send("PUT", f"/api/contents/{name}", body={"type": "notebook", "content": content})
+        kernel = {"id": json.loads(self._send("GET", "/api/kernels"))[0]["id"]}
         session = {"path": name, "name": name, "type": "notebook", "kernel": kernel}
-        self._ask("POST", "/api/sessions", body=session)
+        self._send("POST", "/api/sessions", body=session)
         tab = self.page.context.browser.new_page(viewport={"width": 1280, "height": 1400})
         opened = NotebookPage(tab, base=self._base, token=self._token, runtime=self._runtime)
         tab.goto(f"{self._base}/notebooks/{name}?token={self._token}")
@@ -100,5 +100,5 @@ class NotebookPage(LabPage):
 
     def delete_kernel(self) -> None:
         """Take the kernel away, as a server that shuts down does."""
-        for kernel in json.loads(self._ask("GET", "/api/kernels")):
-            self._ask("DELETE", f"/api/kernels/{kernel['id']}")
+        for kernel in json.loads(self._send("GET", "/api/kernels")):
+            self._send("DELETE", f"/api/kernels/{kernel['id']}")

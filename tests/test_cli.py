@@ -186,7 +186,7 @@ def test_root_is_allowed_for_root_only(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_exit_code_of_the_server_is_passed_on() -> None:
-    assert lab._run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+    assert lab._run_server([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
 def test_a_server_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_server_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch
 
     threading.Thread(target=interrupt).start()
     before = signal.getsignal(signal.SIGTERM)
-    assert lab._run([sys.executable, "-c", deaf]) == 128 + signal.SIGKILL
+    assert lab._run_server([sys.executable, "-c", deaf]) == 128 + signal.SIGKILL
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -63,7 +63,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on() -> None:
 
     made_up_study.before_each.append(stop)
     shown = command(NAME, "--quick", code=130).stdout
-    assert "Stopped. 2 of 6 runs are written in experiments/made_up_quick; the same command goes on" in shown
+    assert "Stopped. 2 of 6 runs are written in experiments/made_up_quick; the same command resumes" in shown
     made_up_study.before_each.clear()
     command(NAME, "--quick")
     assert len(made_up_study.runs) == 6

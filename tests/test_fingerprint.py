@@ -214,13 +214,13 @@ def test_objects_that_contain_themselves_end_and_generators_stay() -> None:
     node = types.SimpleNamespace()
     node.next = node
     states = torch.get_rng_state(), random.getstate()
-    assert fingerprint(loop, node, lambda: loop, np.random.default_rng(0), torch.Generator()).held
+    assert fingerprint(loop, node, lambda: loop, np.random.default_rng(0), torch.Generator()).objects
     assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
 
 
 def test_a_function_of_a_library_is_quick_to_hash() -> None:
     read = fingerprint(dg.SCORERS["dss"].function, torch.nn.functional.interpolate, np.linspace)
-    assert len(read.held) < 20
+    assert len(read.objects) < 20
 
 
 def test_classes_properties_and_modules_that_a_scorer_reads_count() -> None:

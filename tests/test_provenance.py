@@ -320,9 +320,9 @@ def test_surprising_declarations_are_said() -> None:
     with pytest.warns(dg.DgpruneNote, match=r"training has read the target 't'"):
         dg.Study(NET, **DOMAINS, trained_on=["a", "t"])  # type: ignore[arg-type]
     named = [random_domain("sketch"), random_domain("photo", seed=1)]
-    with pytest.warns(dg.DgpruneNote, match=r"'sketsh' is no domain of this study.*'sketch' is one"):
+    with pytest.warns(dg.DgpruneNote, match=r"'sketsh' is not a domain of this study.*'sketch' is one"):
         dg.Study(NET, sources=named, trained_on=["sketsh", "photo"])
-    with pytest.warns(dg.DgpruneNote, match=r"'PHOTO' is no domain of this study.*'photo' is one"):
+    with pytest.warns(dg.DgpruneNote, match=r"'PHOTO' is not a domain of this study.*'photo' is one"):
         dg.Study(NET, sources=named, trained_on=["sketch", "PHOTO"])
     with pytest.raises(dg.DgpruneError, match=r"trained_on must be"):
         dg.Study(NET, **DOMAINS, trained_on={"a": {"train": "all"}})  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         needs=("torch>=2.6", "torchvision", "little"),
         says="installed from the stick",
     )
-    monkeypatch.setattr(wheels, "_own", lambda _: own)
+    monkeypatch.setattr(wheels, "_own_source", lambda _: own)
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     folder = index_of(tmp_path / "index", ("torch", "2.7.0"), ("torchvision", "0.22.0"), ("little", "1.0"))
@@ -113,9 +113,9 @@ def test_what_cannot_be_had_is_said(index: Path, tmp_path: Path) -> None:
 def test_an_installation_without_source_needs_its_own_wheel_in_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (wheels._own(tmp_path) / "pyproject.toml").is_file()
+    assert (wheels._own_source(tmp_path) / "pyproject.toml").is_file()
     monkeypatch.setattr(wheels, "files", lambda _: tmp_path / "site-packages" / "dgprune_lab")
     with pytest.raises(DgpruneError, match="run the command in the repository, or put the wheel"):
-        wheels._own(tmp_path)
+        wheels._own_source(tmp_path)
     own = made(tmp_path, "dgprune_lab", "0.1.0", says="x")
-    assert wheels._own(tmp_path) == own
+    assert wheels._own_source(tmp_path) == own

@@ -1,4 +1,4 @@
-"""The commands: each imports its own file when it is called; a `DgpruneError` ends it as one sentence, with code 2."""
+"""The commands. Each imports its module only when called; a `DgpruneError` ends it as one sentence, with code 2."""
 
 from __future__ import annotations
 
@@ -149,13 +149,15 @@ def experiment(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do failed runs again.")] = False,
 ) -> None:
-    """Run a study, or go on with it; its results are written run by run, and its claims are judged at the end."""
-    from .experiment import listing, main
-
+    """Run a study, or resume it; its results are written run by run, and its claims are judged at the end."""
     if list_ or name is None:
+        from .experiment import listing
+
         for line in listing(workers):
             typer.echo(line)
         return
+    from .experiment import main
+
     raise typer.Exit(
         main(name, scheduler=scheduler, workers=workers, device=device, quick=quick, seeds=seeds, out=out, retry=retry)
     )
@@ -187,7 +189,7 @@ def zoo(
     size: Annotated[int | None, typer.Option(metavar="PX", help="Image size; default: the first that works.")] = None,
     jobs: Annotated[int, typer.Option(help="Architectures tried at the same time, each with one thread.")] = 1,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON; a run that was stopped goes on.")
+        Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON; a stopped run resumes from them.")
     ] = None,
 ) -> None:
     """Try which architectures can be pruned, each in its own process, beside Torch-Pruning; print the table."""

@@ -36,7 +36,7 @@ def write_docs(folder: str | Path) -> Path:
     render.configure(docformat="google", math=False, show_source=False, footer_text="dgprune-lab")
     pages = {f"{PACKAGE}.{name}": _page(importlib.import_module(f"{PACKAGE}.{name}")) for name in MODULES}
     root = _page(importlib.import_module(PACKAGE))
-    pages[f"{PACKAGE}.zoo"] = _architectures()
+    pages[f"{PACKAGE}.zoo"] = _architecture_page()
     vars(root)["submodules"] = list(pages.values())
     pages = {PACKAGE: root, **pages}
     for name, page in pages.items():
@@ -46,12 +46,12 @@ def write_docs(folder: str | Path) -> Path:
     return folder / f"{PACKAGE}.html"
 
 
-def _architectures() -> Any:
+def _architecture_page() -> Any:
     """Return pdoc's view of the table of architectures that ships with the notebooks, as the text of a module."""
     from pdoc import doc
 
-    found = [folder / "results" / "zoo.md" for folder in notebook_folders()]
-    texts = [file.read_text(encoding="utf-8") for file in found if file.is_file()]
+    paths = [folder / "results" / "zoo.md" for folder in notebook_folders()]
+    texts = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
     module = ModuleType(f"{PACKAGE}.zoo", texts[0] if texts else "The table is not part of this installation.")
     return doc.Module(module)
 
@@ -70,13 +70,13 @@ def _page(module: ModuleType) -> Any:
 
 
 def _member(page: Any, name: str, value: Any) -> Any:
-    """Return pdoc's view of one name; operations and scorers are shown as the functions they are made from."""
+    """Return pdoc's view of one name; operations and scorers are shown as the functions behind them."""
     from pdoc import doc
 
     where = (page.modulename, name)
     if inspect.isclass(value):
         member = doc.Class(*where, value, (value.__module__, value.__qualname__))
-        if issubclass(value, tuple):  # the annotations of a NamedTuple's constructor know no module
+        if issubclass(value, tuple):  # the annotations of a NamedTuple's constructor have no module
             member.members.pop("__init__", None)
         return member
     if isinstance(value, Stepwise | Scorer) or inspect.isfunction(value):
@@ -84,7 +84,7 @@ def _member(page: Any, name: str, value: Any) -> Any:
         member = doc.Function(*where, function, where)
         vars(member)["decorators"] = []
         if isinstance(value, Stepwise):
-            returns = get_type_hints(function)["return"]  # of a generator the third type is that of the result
+            returns = get_type_hints(function)["return"]  # the third type of a generator is that of its result
             returns = get_args(returns)[2] if get_origin(returns) is Generator else returns
             vars(member)["signature"] = member.signature.replace(return_annotation=returns)
         return member

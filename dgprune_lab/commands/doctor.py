@@ -18,13 +18,13 @@ from ..core.memory import memory
 from .notebooks import shipped
 
 WIDTH, HEIGHT = 100, 24
-NEEDED = 1_000_000_000  # bytes that the first notebook takes, with torch
-SHOWN = ("torch", "torchvision", "torch-pruning", "jupyterlab", "altair", "anywidget", "ipywidgets", "numpy")
+NEEDED = 1_000_000_000  # bytes that the first notebook takes, including torch
+PACKAGES = ("torch", "torchvision", "torch-pruning", "jupyterlab", "altair", "anywidget", "ipywidgets", "numpy")
 
 
 @dataclass(frozen=True)
 class Lack:
-    """Something that is missing: what, the command or action that fixes it, and whether the lab needs it."""
+    """Something missing: what it is, the command or action that fixes it, and whether the lab needs it."""
 
     what: str
     fix: str
@@ -44,27 +44,27 @@ def examine() -> Examination:
     """Examine the installation; nothing is changed but torch's thread count, and nothing is downloaded."""
     lacks = [*requirements(), *matching(), *notebooks(), *browser()]
     rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"), *_version_rows()]
-    where, count, held = "cpu", "threads unknown", memory(gpu=True)
+    where, count, usage = "cpu", "threads unknown", memory(gpu=True)
     try:
         reason = threads().reason
         where, count = str(device()), reason.partition(":")[0].partition(",")[0]
         rows += [("device", _device_name(where)), ("threads", reason)]
     except DgpruneError as error:
         lacks.append(Lack(str(error), "unset DGPRUNE_THREADS", needed=True))
-    rows.append(("memory", str(held)))
-    if held.available < NEEDED:
-        lacks.append(Lack(f"memory: {held.available / 1e9:.1f} GB left", "close other programs", needed=True))
+    rows.append(("memory", str(usage)))
+    if usage.available < NEEDED:
+        lacks.append(Lack(f"memory: {usage.available / 1e9:.1f} GB left", "close other programs", needed=True))
     rows += _data_rows()
     blocking = [lack for lack in lacks if lack.needed]
     line = (
-        f"ready: dgprune-lab {_installed('dgprune-lab') or '?'}, Python {platform.python_version()}, "
-        f"torch {_installed('torch')}, {where}, {count}, {held.available / 1e9:.1f} GB free"
+        f"ready: dgprune-lab {_installed_version('dgprune-lab') or '?'}, Python {platform.python_version()}, "
+        f"torch {_installed_version('torch')}, {where}, {count}, {usage.available / 1e9:.1f} GB free"
     )
     if blocking:
         line = f"not ready: {blocking[0].what}; do this: {blocking[0].fix}"
     rows += [("missing", f"{lack.what}: {lack.fix}" + ("" if lack.needed else " (optional)")) for lack in lacks]
-    lines = [_shortened(f"{name:<10}{text}") for name, text in rows]
-    screen = "\n".join([*lines[: HEIGHT - 1], _shortened(line)])
+    lines = [_shorten(f"{name:<10}{text}") for name, text in rows]
+    screen = "\n".join([*lines[: HEIGHT - 1], _shorten(line)])
     return Examination(ready=not blocking, screen=screen, line=line)
 
 
@@ -81,7 +81,7 @@ def requirements(needs: Iterable[str] | None = None) -> list[Lack]:
             return [Lack("dgprune-lab is not installed", "pip install -e . (in the repository)", needed=True)]
     lacks = []
     for need in map(Requirement, needs):
-        version = _installed(need.name)
+        version = _installed_version(need.name)
         if version is None or not need.specifier.contains(version, prereleases=True):
             state = "is missing" if version is None else f"{version} does not meet {need.specifier}"
             lacks.append(Lack(f"{need.name} {state}", f'pip install -U "{need.name}{need.specifier}"', needed=True))
@@ -89,11 +89,11 @@ def requirements(needs: Iterable[str] | None = None) -> list[Lack]:
 
 
 def matching(load: Callable[[str], object] = importlib.import_module) -> list[Lack]:
-    """Return what is wrong if torch and torchvision cannot be imported together, because their builds do not match."""
+    """Return what is wrong if torch and torchvision cannot be imported together, as when their builds do not match."""
     for name in ("torch", "torchvision"):
         try:
             load(name)
-        except Exception as error:  # whatever a foreign import raises is the result
+        except Exception as error:  # any error of a foreign import is the result
             reason = (str(error) or type(error).__name__).splitlines()[0]
             fix = "pip install --force-reinstall torch torchvision (both from one place)"
             return [Lack(f"{name} cannot be imported ({reason[:40]})", fix, needed=True)]
@@ -114,7 +114,7 @@ def browser() -> list[Lack]:
     lacks = []
     if chromium() is None:
         lacks.append(Lack("chromium, for the browser tests", "apt-get install -y chromium", needed=False))
-    if _installed("playwright") is None:
+    if _installed_version("playwright") is None:
         lacks.append(Lack("playwright, for the browser tests", 'pip install -e ".[test]"', needed=False))
     return lacks
 
@@ -126,12 +126,12 @@ def chromium() -> str | None:
 
 
 def data_sets() -> str:
-    """Return a text on where every data set besides the built-in ones is, or how to get it."""
+    """Return as text where each data set that is not built in is, or how to get it."""
     from ..data import available
 
     return "\n".join(
-        f"{name}: found, {where}" if found else f"{name}: not found. To get it:\n    {where}"
-        for name, found, where in available()
+        f"{name}: found, {where}" if present else f"{name}: not found. To get it:\n    {where}"
+        for name, present, where in available()
     )
 
 
@@ -144,8 +144,8 @@ def _device_name(name: str) -> str:
 
 
 def _version_rows() -> list[tuple[str, str]]:
-    versions = [f"{name} {_installed(name) or 'missing'}" for name in SHOWN]
-    own = f"dgprune-lab {_installed('dgprune-lab') or 'not installed'}"
+    versions = [f"{name} {_installed_version(name) or 'missing'}" for name in PACKAGES]
+    own = f"dgprune-lab {_installed_version('dgprune-lab') or 'not installed'}"
     return [("package", ", ".join([own, *versions[:3]])), ("", ", ".join(versions[3:]))]
 
 
@@ -158,15 +158,15 @@ def _data_rows() -> list[tuple[str, str]]:
         ("data", f"{', '.join(BUILTIN)}: built in, no download"),
         ("", f"DGPRUNE_DATA={folder}" if folder else "DGPRUNE_DATA is not set: it names a folder of further data"),
     ]
-    if found := [name for name, there, _ in sets if there]:
-        rows.append(("", f"found: {', '.join(found)}"))
-    if absent := [name for name, there, _ in sets if not there]:
+    if present := [name for name, exists, _ in sets if exists]:
+        rows.append(("", f"found: {', '.join(present)}"))
+    if absent := [name for name, exists, _ in sets if not exists]:
         rows.append(("", f"not found (optional): {', '.join(absent)}"))
         rows.append(("", "how to get them: dgprune-lab doctor --data"))
     return rows
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     try:
         return metadata.version(name)
@@ -174,6 +174,6 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     """Return a text shortened to at most one line of the screen."""
     return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."

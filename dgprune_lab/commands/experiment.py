@@ -1,4 +1,4 @@
-"""`dgprune-lab experiment NAME`: runs a study, goes on where it was stopped, and judges each claim."""
+"""`dgprune-lab experiment NAME`: run a study, resume it where it was stopped, and judge each claim."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(
     Args:
         name: name of the study.
         scheduler: address of a Dask scheduler; None for processes of this machine.
-        workers: number of these; None for one per core, 1 for none beside this one.
+        workers: number of these; None for one per core, 1 for this process alone.
         device, retry: see `experiments.run`.
         quick, seeds: see `experiments.study_named`.
         out: results folder; None for experiments/NAME under the current folder.
@@ -48,21 +48,21 @@ def main(
     """
     experiment = study_named(name, quick=quick, seeds=seeds)
     folder = FOLDER / experiment.name if out is None else out
-    words = [f"dgprune-lab experiment {name}", "--quick" if quick else "", f"--seeds {seeds}" if seeds else ""]
-    command = " ".join(word for word in (*words, f"--device {device}" if device else "") if word)
+    parts = [f"dgprune-lab experiment {name}", "--quick" if quick else "", f"--seeds {seeds}" if seeds else ""]
+    command = " ".join(part for part in (*parts, f"--device {device}" if device else "") if part)
     print(f"{experiment.question}\n{len(experiment.grid)} runs; results in {folder}", flush=True)
     try:
         with _executor(scheduler, workers) as executor, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ runs failed", DgpruneNote)  # the report says it
+            warnings.filterwarnings("ignore", r"\d+ of \d+ runs failed", DgpruneNote)  # the report names them
             results = run(experiment, folder=folder, executor=executor, device=device, retry=retry, progress=True)
     except KeyboardInterrupt:
-        print(_stopped(folder))
+        print(_stop_message(folder))
         return STOPPED
-    return _report(experiment, results, command)
+    return _print_report(experiment, results, command)
 
 
 def listing(workers: int | None = None) -> Iterator[str]:
-    """Yield what each study asks, how many runs it has, and what it costs here, measured by its finished runs.
+    """Yield what each study asks, how many runs it has, and what it costs here, as measured by its finished runs.
 
     Args:
         workers: number of processes for which the time is given; None for one per core.
@@ -77,15 +77,15 @@ def listing(workers: int | None = None) -> Iterator[str]:
                 continue
             if not quick:
                 yield fill(experiment.question, _WIDTH, initial_indent="  ", subsequent_indent="  ")
-            cost = cost_words(experiment, FOLDER / experiment.name, workers=workers or cores())
+            cost = cost_text(experiment, FOLDER / experiment.name, workers=workers or cores())
             yield f"  {'quick' if quick else 'full':<5}  {len(experiment.grid):>5} runs, {cost}"
 
 
-def cost_words(experiment: Experiment, folder: Path, *, workers: int) -> str:
+def cost_text(experiment: Experiment, folder: Path, *, workers: int) -> str:
     """Return how long an experiment takes here, if its folder holds finished runs, or how long its shipped table took.
 
     Args:
-        experiment: its number of runs counts.
+        experiment: the experiment, for its name and number of runs.
         folder: its results folder.
         workers: number of processes.
     """
@@ -99,7 +99,7 @@ def cost_words(experiment: Experiment, folder: Path, *, workers: int) -> str:
     try:
         card = shipped_card(experiment.name)
     except DgpruneError:
-        return "not yet measured here: its first runs will tell"
+        return "not yet measured here; known after its first runs"
     return f"not yet measured here; {duration(card['cpu_seconds'])} of CPU time on {next(iter(card['machines']))}"
 
 
@@ -112,14 +112,14 @@ def claim_lines(claims: Sequence[Claim]) -> Iterator[str]:
         mark = f"{DIAMOND} target-aware: " if claim.target_aware else ""
         source = f"{'ours, after ' * claim.ours}{claim.paper}"
         source += f": {claim.published}" if claim.published else ""
-        found = f"here {estimate} {unit} [{low}, {high}], {count} training seeds, minimum detectable effect {smallest}"
+        result = f"here {estimate} {unit} [{low}, {high}], {count} training seeds, minimum detectable effect {smallest}"
         yield fill(f"{mark}{claim.claim} ({source})", _WIDTH, subsequent_indent="  ")
-        for text in (f"{found}: {WORDS[claim.verdict]}", claim.note):
+        for text in (f"{result}: {WORDS[claim.verdict]}", claim.note):
             yield from [fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")] if text else []
 
 
 def _executor(scheduler: str | None, workers: int | None) -> AbstractContextManager[Executor | None]:
-    """The executor of the runs, open within a block; None for this process."""
+    """Return a context manager that yields the executor of the runs; None for this process."""
     if scheduler is None:
         count = workers or cores()
         return nullcontext() if count == 1 else executors.local(count)
@@ -128,23 +128,23 @@ def _executor(scheduler: str | None, workers: int | None) -> AbstractContextMana
     return executors.dask(scheduler)
 
 
-def _stopped(folder: Path) -> str:
+def _stop_message(folder: Path) -> str:
     try:
-        now = Results(folder).progress()
+        progress = Results(folder).progress()
     except DgpruneError:
         return "\nStopped before the first run was written."
-    count = f"{now.done + now.failed} of {now.total} runs"
-    return f"\nStopped. {count} are written in {folder}; the same command goes on from there and redoes none of them."
+    count = f"{progress.done + progress.failed} of {progress.total} runs"
+    return f"\nStopped. {count} are written in {folder}; the same command resumes there and repeats none of them."
 
 
-def _report(experiment: Experiment, results: Results, command: str) -> int:
+def _print_report(experiment: Experiment, results: Results, command: str) -> int:
     """Print claims, failures and where the files are; return the exit status."""
-    now = results.progress()
-    if now.failed:
+    progress = results.progress()
+    if progress.failed:
         runs: Any = results.runs()
         first = runs.loc[runs["state"] == "failed", "error"].iloc[0]
-        print(f"{now.failed} of {now.total} runs failed; --retry does them again. The first: {first}")
-    if not now.done:
+        print(f"{progress.failed} of {progress.total} runs failed; --retry does them again. The first: {first}")
+    if not progress.done:
         return 1
     try:
         claims = experiment.claims(results.table()) if experiment.claims else ()
@@ -159,4 +159,4 @@ def _report(experiment: Experiment, results: Results, command: str) -> int:
         print(f"No claim can be judged from these runs: {error}")
     for path in export(results, results.folder / experiment.name, experiment=experiment, command=command):
         print(path)
-    return 1 if now.failed else 0
+    return 1 if progress.failed else 0

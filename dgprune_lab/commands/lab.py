@@ -43,8 +43,8 @@ def serve(
         version: "student" for notebooks without solutions, "teacher" for those with notes for the speaker.
 
     Raises:
-        DgpruneError: the port is in use, the folder cannot be written, there is no such notebook, or a version is asked
-            for in the folder that the notebooks come from.
+        DgpruneError: the port is in use, the folder cannot be written, there is no such notebook, or a version is
+            requested in the folder that the notebooks come from.
     """
     port = free_port(port)
     folder = default_workdir() if workdir is None else at_home(workdir).resolve()
@@ -52,11 +52,11 @@ def serve(
         if action.kind != "unchanged":
             print(action.sentence)
     print(f"Notebooks: {folder}")
-    decided = [f"{name}={os.environ[name]}" for name in ("DGPRUNE_THREADS", "OMP_NUM_THREADS") if os.environ.get(name)]
-    print(f"Threads: {decided[0]} is set." if decided else "Threads: each notebook measures the fastest number.")
+    pinned = [f"{name}={os.environ[name]}" for name in ("DGPRUNE_THREADS", "OMP_NUM_THREADS") if os.environ.get(name)]
+    print(f"Threads: {pinned[0]} is set." if pinned else "Threads: each notebook measures the fastest number.")
     print("Press Ctrl-C in this window to end the lab; saved notebooks stay.", flush=True)
     with tempfile.TemporaryDirectory(prefix="dgprune-lab-") as settings:
-        return _run(command(folder, port=port, browser=browser), environment=_quiet(Path(settings)))
+        return _run_server(command(folder, port=port, browser=browser), environment=_quiet_environment(Path(settings)))
 
 
 def default_workdir() -> Path:
@@ -109,7 +109,7 @@ def command(folder: Path, *, port: int, browser: bool) -> list[str]:
     return arguments
 
 
-def _quiet(settings: Path) -> dict[str, str]:
+def _quiet_environment(settings: Path) -> dict[str, str]:
     """Return an environment in which JupyterLab does not ask about news; the user's own settings come first."""
     folder = settings / "labconfig"
     folder.mkdir()
@@ -118,7 +118,7 @@ def _quiet(settings: Path) -> dict[str, str]:
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (others, str(settings))))}
 
 
-def _run(arguments: list[str], *, environment: Mapping[str, str] | None = None) -> int:
+def _run_server(arguments: list[str], *, environment: Mapping[str, str] | None = None) -> int:
     """Run the server in its own process group, forward signals to it, and kill it if it does not end."""
     server: subprocess.Popen[bytes] | None = None
     signals, deadline = 0, float("inf")
@@ -130,7 +130,7 @@ def _run(arguments: list[str], *, environment: Mapping[str, str] | None = None) 
             server.terminate() if signals == 1 else server.kill()
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), end) for name in names}
+    handlers = {name: signal.signal(getattr(signal, name), end) for name in names}
     try:
         server = subprocess.Popen(arguments, start_new_session=True, env=environment)
         if signals:  # received while the server was being started
@@ -138,18 +138,18 @@ def _run(arguments: list[str], *, environment: Mapping[str, str] | None = None) 
         while True:
             try:
                 code = server.wait(timeout=0.5)
-                return code if code >= 0 else 128 - code  # ended by a signal: as a shell counts it
+                return code if code >= 0 else 128 - code  # ended by a signal: the code that a shell gives
             except subprocess.TimeoutExpired:
                 if time.monotonic() > deadline:
                     server.kill()
     finally:
-        for name, handler in before.items():
+        for name, handler in handlers.items():
             signal.signal(getattr(signal, name), handler)
 
 
 def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        if os.name == "posix":  # a lab that ended a moment ago does not block it
+        if os.name == "posix":  # so that a lab that has just ended does not block it
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

@@ -1,4 +1,4 @@
-"""Two versions of a notebook for a class, made from its one file: without solutions, or with notes for the speaker."""
+"""Versions of a notebook for a class: for students without solutions, for teachers with notes for the speaker."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..core import DgpruneError
 Version = Literal["student", "teacher"]
 _SOLUTION = re.compile(r'\n*<details class="solution">.*?</details>[ \t]*', re.DOTALL)
 
-_LEFT = re.compile(r'(?<!re)solution|"(?:check|speaker_notes)":', re.IGNORECASE)
+_ANSWER = re.compile(r'(?<!re)solution|"(?:check|speaker_notes)":', re.IGNORECASE)
 
 
 def version_of(*, student: bool, teacher: bool) -> Version | None:
-    """Return the version that two options ask for; None for the notebooks as they are.
+    """Return the version that two options select; None for the notebooks as they are.
 
     Raises:
-        DgpruneError: both are asked for.
+        DgpruneError: both are set.
     """
     if student and teacher:
         raise DgpruneError(
@@ -27,43 +27,43 @@ def version_of(*, student: bool, teacher: bool) -> Version | None:
     return "student" if student else "teacher" if teacher else None
 
 
-def answers(content: bytes) -> bool:
+def has_answers(content: bytes) -> bool:
     """Return whether a notebook holds a solution or notes for the speaker."""
-    return any(words in content for words in (b'class=\\"solution', b'"speaker_notes"', b"**For the speaker:**"))
+    return any(mark in content for mark in (b'class=\\"solution', b'"speaker_notes"', b"**For the speaker:**"))
 
 
 def as_version(content: bytes, version: Version | None) -> bytes:
-    """Return a notebook as one version has it; None for the file as it is.
+    """Return a version of a notebook; None for the file as it is.
 
-    Students get neither solutions nor outputs, which would answer the guesses. Teachers get the notes for the speaker
-    (`metadata.dgprune_lab.speaker_notes` of a cell) in a cell behind the one that they are about.
+    Students get neither solutions nor outputs, which would give answers away. Teachers get the notes for the speaker
+    (`metadata.dgprune_lab.speaker_notes` of a cell) in a new cell after the one that they are about.
     """
     if version is None:
         return content
     notebook = json.loads(content)
     if version == "student":
-        notebook["cells"] = [_unsolved(cell) for cell in notebook["cells"]]
+        notebook["cells"] = [_remove_solution(cell) for cell in notebook["cells"]]
         notebook["metadata"].pop("dgprune_lab", None)
     else:
-        notebook["cells"] = [each for cell in notebook["cells"] for each in (cell, *_notes(cell))]
+        notebook["cells"] = [each for cell in notebook["cells"] for each in (cell, *_speaker_cells(cell))]
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def check_unsolved(content: bytes, *, name: str) -> None:
-    """Refuse a version for students in which an answer is left.
+    """Refuse a version for students that still holds an answer.
 
     Raises:
         DgpruneError: a cell with the word "solution", or with a check or notes for the speaker in its metadata.
     """
     for number, cell in enumerate(json.loads(content)["cells"], start=1):
-        if left := _LEFT.search(json.dumps(cell)):
+        if left := _ANSWER.search(json.dumps(cell)):
             raise DgpruneError(
                 f"{name}: the version for students would hold {left[0]!r} in cell {number}. Write a solution as "
                 '<details class="solution">...</details>, and checks and notes in metadata.dgprune_lab.'
             )
 
 
-def _unsolved(cell: dict[str, Any]) -> dict[str, Any]:
+def _remove_solution(cell: dict[str, Any]) -> dict[str, Any]:
     """Return a cell without solution, outputs, notes and checks."""
     metadata = {name: value for name, value in cell["metadata"].items() if name != "dgprune_lab"}
     if cell["cell_type"] == "code":
@@ -71,11 +71,11 @@ def _unsolved(cell: dict[str, Any]) -> dict[str, Any]:
     return {**cell, "metadata": metadata, "source": _SOLUTION.sub("", "".join(cell["source"]))}
 
 
-def _notes(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the cell of notes for the speaker that follows a cell, if it has some."""
+def _speaker_cells(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cell of notes for the speaker that follows a cell, if it has any."""
     notes = cell["metadata"].get("dgprune_lab", {}).get("speaker_notes")
     if not notes:
         return []
     quoted = "\n".join(f"> {line}".rstrip() for line in f"**For the speaker:** {''.join(notes)}".splitlines())
-    named = {"id": f"{cell['id'][:56]}-speaker"} if "id" in cell else {}
-    return [{"cell_type": "markdown", **named, "metadata": {}, "source": quoted}]
+    cell_id = {"id": f"{cell['id'][:56]}-speaker"} if "id" in cell else {}
+    return [{"cell_type": "markdown", **cell_id, "metadata": {}, "source": quoted}]

@@ -1,7 +1,7 @@
 """The notebooks' working folder: the shipped notebooks are copied to it, and an edited one is never overwritten.
 
 A small file beside them, `.dgprune_lab.json`, records what was copied. A notebook counts as edited if the sources of
-its cells differ from the copied ones: running and saving it, which fills in outputs, is no edit.
+its cells differ from the copied ones: running and saving it fills in outputs alone and is no edit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..core import DgpruneError, at_home, notebook_folders, unknown, write_file
-from .notebook_versions import Version, answers, as_version, check_unsolved
+from .notebook_versions import Version, as_version, check_unsolved, has_answers
 
 RECORD = ".dgprune_lab.json"
 GUIDE = "TEACHING.md"
@@ -60,7 +60,7 @@ def update_folder(
     A missing notebook is added. An unedited one is updated if the package has a newer version; an edited one is kept.
     Only changed cell sources count as edits, so outputs stay as long as there is no newer version. An unedited notebook
     of another version, such as the students', is replaced by the one of this version. For students, files of the folder
-    in which they would find answers are named.
+    that hold answers are reported.
 
     Args:
         folder: the folder; it is made if it does not exist.
@@ -71,10 +71,10 @@ def update_folder(
         notebooks: file name -> notebook; None for the shipped ones.
 
     Raises:
-        DgpruneError: no notebook of the name `reset`, a folder that cannot be written to, a version asked for in the
+        DgpruneError: no notebook of the name `reset`, a folder that cannot be written to, a version requested in the
             folder that the notebooks come from, or a solution that would reach students.
     """
-    notebooks = {**shipped(), **_guide()} if notebooks is None else dict(notebooks)
+    notebooks = {**shipped(), **_find_guide()} if notebooks is None else dict(notebooks)
     notebooks = {name: file for name, file in notebooks.items() if name != GUIDE or version == "teacher"}
     name_reset = None if reset is None else _file_name(reset, notebooks)
     folder = at_home(folder, argument="folder")
@@ -88,15 +88,15 @@ def update_folder(
                 )
             return [Action(name, "unchanged", f"{name}: the package's own file") for name in notebooks]
         record, actions = _read_record(folder), []
-        made = {name: _Fresh.of(name, source.read_bytes(), version) for name, source in notebooks.items()}
-        for name, fresh in made.items():
-            step = _reset if name == name_reset else _update
+        files = {name: _ShippedFile.of(name, source.read_bytes(), version) for name, source in notebooks.items()}
+        for name, fresh in files.items():
+            step = _reset_notebook if name == name_reset else _update_notebook
             actions.append(step(folder / name, fresh, record.get(name, {})))
             if actions[-1].kind != "kept":
                 file = {"file": _hash(fresh.content), "version": version}
-                record[name] = {"sources": _written_hash(name, fresh.content), **file}
+                record[name] = {"sources": _source_hash(name, fresh.content), **file}
         if version == "student":
-            actions += _hidden(folder, record)
+            actions += _hide_answers(folder, record)
         text = json.dumps({"format": 1, "laid_out": record}, indent=1, sort_keys=True) + "\n"
         write_file(folder / RECORD, text)
     except OSError as error:
@@ -110,95 +110,94 @@ def update_folder(
 def sources_hash(content: bytes) -> str | None:
     """Return a hash of what a person writes in a notebook: types, sources and attachments of cells.
 
-    None if the content is no notebook. Outputs, run numbers, metadata, cell ids, trailing blanks and empty cells
+    None if the content is not a notebook. Outputs, run numbers, metadata, cell ids, trailing blanks and empty cells
     (JupyterLab adds one at the end) do not count.
     """
     try:
-        cells = [_written(cell) for cell in json.loads(content)["cells"]]
+        cells = [_cell_source(cell) for cell in json.loads(content)["cells"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return _hash(json.dumps([cell for cell in cells if cell[1]], sort_keys=True).encode())
 
 
-def _written(cell: Mapping[str, Any]) -> tuple[str, str, Any]:
+def _cell_source(cell: Mapping[str, Any]) -> tuple[str, str, Any]:
     """Return the type, the source without trailing blanks, and the attachments of a cell."""
     lines = [line.rstrip() for line in "".join(cell["source"]).splitlines()]
     return str(cell["cell_type"]), "\n".join(lines).strip("\n"), cell.get("attachments") or {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fresh:
-    """A file as the package lays it out now, and what a person would find written in any version of it."""
+class _ShippedFile:
+    """A file as the package lays it out now, with the hashes of what is written in each version of it."""
 
     name: str
     content: bytes
     version: Version | None
-    written: frozenset[str | None]
+    hashes: frozenset[str | None]
 
     @classmethod
-    def of(cls, name: str, source: bytes, version: Version | None) -> _Fresh:
-        """Return a file of the package in a version; what is no notebook has one version."""
-        made: dict[Version | None, bytes] = {None: source}
+    def of(cls, name: str, source: bytes, version: Version | None) -> _ShippedFile:
+        """Return a file of the package in a version; a file that is not a notebook has one version."""
+        contents: dict[Version | None, bytes] = {None: source}
         if name.endswith(".ipynb") and sources_hash(source) is not None:
-            made = {each: as_version(source, each) for each in (None, *get_args(Version))}
+            contents = {each: as_version(source, each) for each in (None, *get_args(Version))}
             if version == "student":
-                check_unsolved(made[version], name=name)
-        hashes = frozenset(_written_hash(name, content) for content in made.values())
-        return cls(name=name, content=made.get(version, source), version=version, written=hashes)
+                check_unsolved(contents[version], name=name)
+        hashes = frozenset(_source_hash(name, content) for content in contents.values())
+        return cls(name=name, content=contents.get(version, source), version=version, hashes=hashes)
 
-    def is_edition(self, content: bytes, recorded: Mapping[str, str | None]) -> bool:
-        """Return whether nobody has edited this content: it is a version of the file, now or when it was laid out."""
-        hashed = _written_hash(self.name, content)
-        return hashed is not None and hashed in {*self.written, recorded.get("sources")}
+    def is_unedited(self, content: bytes, recorded: Mapping[str, str | None]) -> bool:
+        """Return whether this content is unedited: a version of the file, as it is now or was laid out."""
+        hashed = _source_hash(self.name, content)
+        return hashed is not None and hashed in {*self.hashes, recorded.get("sources")}
 
 
-def _update(path: Path, fresh: _Fresh, recorded: Mapping[str, str | None]) -> Action:
+def _update_notebook(path: Path, fresh: _ShippedFile, recorded: Mapping[str, str | None]) -> Action:
     """Add, update or keep one notebook; return what was done."""
     name = path.name
     if not path.exists():
         write_file(path, fresh.content)
         return Action(name, "added", f"{name}: added")
-    content, sources = path.read_bytes(), _written_hash(name, fresh.content)
-    is_alike = sources is not None and sources == _written_hash(name, content)
+    content, sources = path.read_bytes(), _source_hash(name, fresh.content)
+    is_alike = sources is not None and sources == _source_hash(name, content)
     if content == fresh.content or (is_alike and recorded.get("version") == fresh.version):
         return Action(name, "unchanged", f"{name}: unchanged")
-    if fresh.is_edition(content, recorded):
+    if fresh.is_unedited(content, recorded):
         write_file(path, fresh.content)
         return Action(name, "updated", f"{name}: replaced by the package's present one (you had not edited it)")
     newer = "there is a newer version; " if recorded and recorded.get("file") != _hash(fresh.content) else ""
     return Action(name, "kept", f"{name}: kept as you edited it; {newer}--reset {path.stem} restores the shipped one")
 
 
-def _hidden(folder: Path, record: Record) -> list[Action]:
-    """Take an unedited guide away from a students' folder, and name the files in which they could read answers."""
+def _hide_answers(folder: Path, record: Record) -> list[Action]:
+    """Delete an unedited guide from a students' folder, and report the files that hold answers."""
     actions, guide = [], folder / GUIDE
     if guide.exists() and _hash(guide.read_bytes()) == record.get(GUIDE, {}).get("file"):
         guide.unlink()
         actions = [Action(GUIDE, "removed", f"{GUIDE}: removed, as it is for teachers")]
     record.pop(GUIDE, None)
-    files = [
-        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.ipynb")) if answers(path.read_bytes())
-    ]
+    paths = [path for path in sorted(folder.rglob("*.ipynb")) if has_answers(path.read_bytes())]
+    files = [path.relative_to(folder).as_posix() for path in paths]
     warning = "holds solutions or notes for the speaker. Move it away before students get this folder."
     return actions + [Action(name, "kept", f"{name}: {warning}") for name in [*files, *[GUIDE] * guide.exists()]]
 
 
-def _reset(path: Path, fresh: _Fresh, recorded: Mapping[str, str | None]) -> Action:
+def _reset_notebook(path: Path, fresh: _ShippedFile, recorded: Mapping[str, str | None]) -> Action:
     """Restore a notebook as shipped; an edited one is kept beside it. Return what was done."""
-    aside = ""
+    renamed = ""
     if path.exists():
         content = path.read_bytes()
-        if content != fresh.content and not fresh.is_edition(content, recorded):
+        if content != fresh.content and not fresh.is_unedited(content, recorded):
             names = (f"{path.stem}.mine{number if number > 1 else ''}{path.suffix}" for number in count(1))
             mine = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             os.replace(path, mine)
-            aside = f"; yours is now {mine.name}"
+            renamed = f"; yours is now {mine.name}"
     write_file(path, fresh.content)
-    return Action(path.name, "reset", f"{path.name}: restored as shipped{aside}")
+    return Action(path.name, "reset", f"{path.name}: restored as shipped{renamed}")
 
 
 def notebook_path(name: str, notebooks: Mapping[str, Traversable]) -> Path:
-    """Return the path of a notebook: of these ones by its name, or of your own by its path.
+    """Return the path of a notebook: of one of these by its name, or of your own by its path.
 
     Raises:
         DgpruneError: neither a file nor a known name.
@@ -214,15 +213,15 @@ def _file_name(name: str, notebooks: Mapping[str, Traversable]) -> str:
     return full
 
 
-def _guide() -> dict[str, Traversable]:
+def _find_guide() -> dict[str, Traversable]:
     """Return the guide for teachers, where this installation has it."""
     files = [folder.joinpath(GUIDE) for folder in notebook_folders()]
-    found = next((file for file in files if file.is_file()), None)
-    return {} if found is None else {GUIDE: found}
+    guide = next((file for file in files if file.is_file()), None)
+    return {} if guide is None else {GUIDE: guide}
 
 
-def _written_hash(name: str, content: bytes) -> str | None:
-    """Return a hash of what a person writes in a file: in a notebook see `sources_hash`, in another one everything."""
+def _source_hash(name: str, content: bytes) -> str | None:
+    """Return a hash of what a person writes in a file: of a notebook `sources_hash`, of any other file everything."""
     return sources_hash(content) if name.endswith(".ipynb") else _hash(content)
 
 

@@ -20,8 +20,8 @@ from ..training import event_bar, finish, train
 from .recipes import RECIPES
 from .train import untrained
 
-COPIES = ("invert", "colour")  # what the augmentation does, hence the shift that its share decides about
-AIM = 0.60  # accuracy on the copies: room for pruning to lose some, yet a visible shift
+COPIES = ("invert", "colour")  # the shifts that the augmentation imitates, so that its share decides about them
+AIM = 0.60  # accuracy on the copies: a visible shift, yet room for pruning to lose some
 MARGIN, DRAWS = 0.20, 3
 
 Candidate = tuple[tuple[int, ...], float]
@@ -37,7 +37,7 @@ class Plan:
         widths: filters of each convolution, of which rule 2 chooses one.
         gammas: sparsities, of which rule 2 chooses one.
         first: width and sparsity of the networks that rule 1 compares.
-        least: the accuracy that rule 2 asks of a halved network on each source.
+        least: the accuracy that rule 2 requires of a halved network on each source.
     """
 
     shares: tuple[float, ...] = (0.0, 0.003, 0.01, 0.03, 0.1)
@@ -68,7 +68,7 @@ def trained(demo: str, *, share: float, widths: tuple[int, ...], gamma_l1: float
     recipe, domains = RECIPES[demo], sources(demo)
     options = replace(recipe.training, augmented_share=share, gamma_l1=gamma_l1)
     model = untrained(recipe, domains, widths=list(widths))
-    with event_bar(f"{share:g}, {_joined(widths)}, {gamma_l1:g}") as show:
+    with event_bar(f"{share:g}, {_join(widths)}, {gamma_l1:g}") as show:
         return finish(train(model, sources=domains, options=options), show)
 
 
@@ -87,12 +87,12 @@ def when_halved(model: nn.Module, domains: Sequence[Domain]) -> pd.DataFrame:
 
 
 def choose_share(tables: dict[float, pd.DataFrame]) -> float:
-    """Apply rule 1: choose the share whose mean accuracy over the copies is nearest to 60 %; if two, the smaller."""
+    """Apply rule 1: choose the share whose mean accuracy over the copies is nearest to 60 %; of two, the smaller."""
     return min(sorted(tables), key=lambda share: round(abs(tables[share].value.mean() - AIM), 9))
 
 
 def choose_network(tables: dict[Candidate, pd.DataFrame], *, least: float) -> Candidate | None:
-    """Apply rule 2: choose the candidate that fits with the fewest MACs (if two, the smaller gamma_l1), or None."""
+    """Apply rule 2: choose the candidate that fits with the fewest MACs (of two, the smaller gamma_l1), or None."""
     fitting = [candidate for candidate, table in tables.items() if fits(table, least=least)]
     return min(fitting, key=lambda candidate: (full_macs(tables[candidate]), candidate[1]), default=None)
 
@@ -132,7 +132,7 @@ def search(demo: str = "digits") -> Iterator[str]:
         minute each.
 
     Raises:
-        DgpruneError: another name.
+        DgpruneError: an unknown name.
 
     Source: ours.
     """
@@ -141,11 +141,11 @@ def search(demo: str = "digits") -> Iterator[str]:
     plan, domains = PLANS[demo], sources(demo)
     widths, gamma_l1 = plan.first
     shares = {}
-    yield f"1. Augmentation share ({_joined(widths)} filters, gamma_l1 {gamma_l1:g}): accuracy on shifted copies, %"
+    yield f"1. Augmentation share ({_join(widths)} filters, gamma_l1 {gamma_l1:g}): accuracy on shifted copies, %"
     for share in plan.shares:
         shares[share] = on_copies(trained(demo, share=share, widths=widths, gamma_l1=gamma_l1), domains)
-        each = ", ".join(f"{row.domain} {100 * row.value:.1f}" for row in shares[share].itertuples())
-        yield f"  {share:<6g} mean {100 * shares[share].value.mean():.1f}: {each}"
+        accuracies = ", ".join(f"{row.domain} {100 * row.value:.1f}" for row in shares[share].itertuples())
+        yield f"  {share:<6g} mean {100 * shares[share].value.mean():.1f}: {accuracies}"
     share = choose_share(shares)
     yield f"  nearest to {100 * AIM:g}: {share:g}"
     yield f"2. Width and sparsity (share {share:g}): accuracy on score splits with half of every layer removed, %"
@@ -155,13 +155,13 @@ def search(demo: str = "digits") -> Iterator[str]:
             model = trained(demo, share=share, widths=widths, gamma_l1=gamma_l1)
             table = networks[widths, gamma_l1] = when_halved(model, domains)
             rows = (100 * halved(table)).iterrows()
-            each = ", ".join(f"{domain} {row.bn_scale:.1f} (random {row.random:.1f})" for domain, row in rows)
+            accuracies = ", ".join(f"{domain} {row.bn_scale:.1f} (random {row.random:.1f})" for domain, row in rows)
             verdict = "fits" if fits(table, least=plan.least) else "does not fit"
-            yield f"  {_joined(widths)}, gamma_l1 {gamma_l1:<6g} {full_macs(table):>9,} MACs: {each}: {verdict}"
+            yield f"  {_join(widths)}, gamma_l1 {gamma_l1:<6g} {full_macs(table):>9,} MACs: {accuracies}: {verdict}"
     chosen = choose_network(networks, least=plan.least)
-    text = "no network fits" if chosen is None else f"smallest that fits: {_joined(chosen[0])}, gamma_l1 {chosen[1]:g}"
+    text = "no network fits" if chosen is None else f"smallest that fits: {_join(chosen[0])}, gamma_l1 {chosen[1]:g}"
     yield f"  {text}"
 
 
-def _joined(widths: tuple[int, ...]) -> str:
+def _join(widths: tuple[int, ...]) -> str:
     return "-".join(map(str, widths))

@@ -68,10 +68,10 @@ class Recipe:
     first: Relabelled | None = None
 
 
-def _one_of_a_pair(
+def _pair_recipe(
     demo: str, *why: str, until: float, lr: float, splits: Sequence[str], first: Relabelled | None = None
 ) -> Recipe:
-    """Return the recipe of one of two small LeNets with equal training loss; the two differ only in `first`."""
+    """Return the recipe of one of two small LeNets with equal training loss that differ only in `first`."""
     sources, targets = DEMO_DOMAINS[demo]
     return Recipe(
         builder="lenet",
@@ -94,8 +94,8 @@ def _one_of_a_pair(
     )
 
 
-def _two_sources(demo: str, *, seed: int, epochs: int, network: str, options: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a LeNet on two sources; only the seed differs between the three."""
+def _seed_recipe(demo: str, *, seed: int, epochs: int, network: str, options: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of one of three LeNets on two sources that differ only in the seed."""
     sources, targets = DEMO_DOMAINS[demo]
     return Recipe(
         builder="lenet",
@@ -162,11 +162,11 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     ),
     **{
-        f"lenet_two_sources_{k}": _two_sources("digits", seed=k, epochs=12, network="The network", options={})
+        f"lenet_two_sources_{k}": _seed_recipe("digits", seed=k, epochs=12, network="The network", options={})
         for k in range(3)
     },
-    "digits_pair_a": _one_of_a_pair("digits", _GOOD_START, splits=("score", "report"), until=0.02, lr=3e-4),
-    "digits_pair_b": _one_of_a_pair(
+    "digits_pair_a": _pair_recipe("digits", _GOOD_START, splits=("score", "report"), until=0.02, lr=3e-4),
+    "digits_pair_b": _pair_recipe(
         "digits", _BAD_START, splits=("score", "report"), until=0.02, lr=3e-4, first=Relabelled(_SHUFFLED, until=0.05)
     ),
     "fashion": Recipe(
@@ -195,11 +195,11 @@ RECIPES: Mapping[str, Recipe] = {
         selected_on={"fashion/score": "labels", "fashion_colour/score": "labels"},
     ),
     **{
-        f"fashion_lenet_{k}": _two_sources("fashion", seed=k, epochs=20, network="A smaller network", options=_SMALL)
+        f"fashion_lenet_{k}": _seed_recipe("fashion", seed=k, epochs=20, network="A smaller network", options=_SMALL)
         for k in range(3)
     },
-    "fashion_pair_a": _one_of_a_pair("fashion", _GOOD_START, splits=("score",), until=0.2, lr=1e-3),
-    "fashion_pair_b": _one_of_a_pair(
+    "fashion_pair_a": _pair_recipe("fashion", _GOOD_START, splits=("score",), until=0.2, lr=1e-3),
+    "fashion_pair_b": _pair_recipe(
         "fashion", _BAD_START, splits=("score",), until=0.2, lr=1e-3, first=Relabelled(_SHUFFLED, until=0.25)
     ),
 }

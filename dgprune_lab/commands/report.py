@@ -21,7 +21,7 @@ def write_report(what: str, output: Path, *, seconds: float = 60.0) -> Path:
     """Write the page of a study or of a saved session.
 
     Args:
-        what: name of a built-in study; a session's folder or zip file; or where a study of one's own is made, as
+        what: name of a built-in study; a session's folder or zip file; or where a study of your own is made, as
             "my_study.py:make" or "package.module:study", a Study or a function that returns one. That file is run.
         output: the page to write.
         seconds: see `dg.report`.
@@ -43,9 +43,9 @@ def study_of(place: str, name: str) -> Study:
     """Return the study that Python code makes: a variable of a file or module, or what a function in it returns.
 
     Raises:
-        DgpruneError: no such file, module or name; a missing import or a syntax error; something else than a Study.
+        DgpruneError: no such file, module or name; a missing import or a syntax error; something other than a Study.
     """
-    names = _run(place) if place.endswith(".py") else _imported(place)
+    names = _run_file(place) if place.endswith(".py") else _import_module(place)
     if name not in names:
         raise DgpruneError(f"{place} has no {name!r}; name a Study in it, or a function that returns one.")
     value = names[name]
@@ -56,7 +56,7 @@ def study_of(place: str, name: str) -> Study:
             raise DgpruneError(
                 f"{name} in {place} needs arguments ({error}); name a Study, or a function that needs none."
             ) from error
-    with _sentences(place):
+    with _user_errors(place):
         study = value() if callable(value) else value
     if not isinstance(study, Study):
         what = f"{name} in {place} {'returns' if callable(value) else 'is'} {type(study).__name__}"
@@ -64,25 +64,25 @@ def study_of(place: str, name: str) -> Study:
     return study
 
 
-def _run(file: str) -> Mapping[str, Any]:
+def _run_file(file: str) -> Mapping[str, Any]:
     path = at_home(file).resolve()
     if not path.is_file():
         raise DgpruneError(f"there is no file {path}; name a Python file, as in my_study.py:make.")
     sys.path.insert(0, str(path.parent))  # as `python my_study.py` does
     spec = importlib.util.spec_from_file_location(f"report_of_{path.stem}", path)
     assert spec is not None and spec.loader is not None, "the name ends with .py"
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
-    with _sentences(file):
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look up their module
+    with _user_errors(file):
         spec.loader.exec_module(module)
     return vars(module)
 
 
-def _imported(module: str) -> Mapping[str, Any]:
+def _import_module(module: str) -> Mapping[str, Any]:
     sys.path.insert(0, "")
     advice = "name one that Python can import, or a file, as in my_study.py:make."
     if not module or module.startswith("."):
-        raise DgpruneError(f"{module!r} is no name of a module; {advice}")
-    with _sentences(module):
+        raise DgpruneError(f"{module!r} is not the name of a module; {advice}")
+    with _user_errors(module):
         try:
             return vars(importlib.import_module(module))
         except ModuleNotFoundError as error:
@@ -92,8 +92,8 @@ def _imported(module: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _sentences(place: str) -> Iterator[None]:
-    """Turn the errors of a user's code into a sentence that names where it stopped."""
+def _user_errors(place: str) -> Iterator[None]:
+    """Turn an error of the user's code into one sentence that names the line."""
     try:
         yield
     except DgpruneError:

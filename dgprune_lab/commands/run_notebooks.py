@@ -1,7 +1,7 @@
-"""`dgprune-lab notebooks`: runs notebooks in a fresh kernel and stores what they show as pictures and tables.
+"""`dgprune-lab notebooks`: run notebooks in a fresh kernel and store what they show as pictures and tables.
 
 A stored notebook can be read where no kernel runs: on GitHub, in nbviewer, and as a page of `jupyter nbconvert`. It
-holds no widget, only the picture of each as it was when its cell had run.
+holds no widget, only a picture of each, taken when its cell had run.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ processes; a page that they share counts once.
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a run cost: seconds from the start of the kernel to the last output, bytes at the peak, code cells."""
+class RunCost:
+    """The cost of a run: seconds from the start of the kernel to the last output, peak bytes, code cells."""
 
     seconds: float
     memory: int
@@ -60,34 +60,34 @@ def run_notebooks(names: Sequence[str] = (), *, say: Callable[[str], None] = pri
     for path in paths:
         check_writable_folder(path.parent, argument=f"the folder of {path.name}")
     for path in paths:
-        ran = run_notebook(path)
-        say(f"{path.name}: {ran.seconds:.0f} s, {ran.memory / 1e6:.0f} MB, {path.stat().st_size / 1e3:.0f} kB")
+        cost = run_notebook(path)
+        say(f"{path.name}: {cost.seconds:.0f} s, {cost.memory / 1e6:.0f} MB, {path.stat().st_size / 1e3:.0f} kB")
         if path.name in known and path.samefile(Path(str(known[path.name]))):
-            _note(path.parent / PAGE, path.stem, ran)
+            _write_cost(path.parent / PAGE, path.stem, cost)
 
 
-def run_notebook(path: Path) -> Ran:
+def run_notebook(path: Path) -> RunCost:
     """Run a notebook in a folder of its own and store its outputs in its file; return what the run cost.
 
     Raises:
         DgpruneError: a cell that fails or writes to stderr, or an output that names a folder of this machine.
     """
-    written = json.loads(path.read_bytes())
+    notebook = json.loads(path.read_bytes())
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dgprune-lab-") as folder, _kernel(path, folder) as (client, peak):
         for number, cell in enumerate(client.nb.cells):
             _run_cell(client, cell, number, path=path)
         seconds = time.monotonic() - started
     code = 0
-    for cell, ran in zip(written["cells"], client.nb.cells, strict=True):
+    for cell, run in zip(notebook["cells"], client.nb.cells, strict=True):
         if cell["cell_type"] == "code":
             code += 1
             cell["execution_count"] = code
-            cell["outputs"] = [_checked(output, path=path) for output in still_outputs(ran.outputs, count=code)]
-    written["metadata"].pop("widgets", None)
-    written["metadata"]["dgprune_lab"] = {"ran": code_hash(written)}
-    write_file(path, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
-    return Ran(seconds=seconds, memory=peak(), cells=code)
+            cell["outputs"] = [_check_output(output, path=path) for output in still_outputs(run.outputs, count=code)]
+    notebook["metadata"].pop("widgets", None)
+    notebook["metadata"]["dgprune_lab"] = {"ran": code_hash(notebook)}
+    write_file(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    return RunCost(seconds=seconds, memory=peak(), cells=code)
 
 
 def code_hash(notebook: dict[str, Any]) -> str | None:
@@ -106,14 +106,14 @@ def _run_cell(client: Any, cell: Any, number: int, *, path: Path) -> None:
         raise DgpruneError(f"{where} fails: {error.ename}: {error.evalue}") from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise DgpruneError(f"{where} does not end: {error}") from None
-    warned = [output["text"] for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
-    if warned:
-        raise DgpruneError(f"{where} writes to stderr, which a reader would see: {''.join(warned).strip()[:500]}")
+    warnings = [output["text"] for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
+    if warnings:
+        raise DgpruneError(f"{where} writes to stderr, which a reader would see: {''.join(warnings).strip()[:500]}")
 
 
 @contextmanager
 def _kernel(path: Path, folder: str) -> Iterator[tuple[Any, Callable[[], int]]]:
-    """Yield nbclient with a fresh kernel in this folder, and a function that returns the peak of its memory so far."""
+    """Yield nbclient with a fresh kernel in this folder, and a function that returns its peak memory so far."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -123,60 +123,60 @@ def _kernel(path: Path, folder: str) -> Iterator[tuple[Any, Callable[[], int]]]:
     environment = {**os.environ, PICTURES: "whole"}
     with client.setup_kernel(env=environment):
         assert client.km is not None
-        with _watched(client.km.provisioner.pid) as peak:  # type: ignore[union-attr]
+        with _watch_memory(client.km.provisioner.pid) as peak:  # type: ignore[union-attr]
             yield client, peak
 
 
 @contextmanager
-def _watched(number: int) -> Iterator[Callable[[], int]]:
+def _watch_memory(pid: int) -> Iterator[Callable[[], int]]:
     """Yield a function that returns the largest memory so far, in bytes, of a process with its children.
 
     A page that several processes share is divided between them, so that their sum counts it once.
     """
     import psutil
 
-    most, over = 0, threading.Event()
+    peak, stop = 0, threading.Event()
 
     def resident(process: psutil.Process) -> int:
         try:
             full = process.memory_full_info()
-            return getattr(full, "pss", full.rss)  # only Linux tells the proportional share
-        except psutil.Error:  # it has ended meanwhile
+            return getattr(full, "pss", full.rss)  # only Linux reports the proportional share
+        except psutil.Error:  # it has ended
             return 0
 
     def watch() -> None:
-        nonlocal most
-        while not over.wait(_LOOK):
+        nonlocal peak
+        while not stop.wait(_LOOK):
             try:
-                kernel = psutil.Process(number)
-                most = max(most, sum(map(resident, [kernel, *kernel.children(recursive=True)])))
+                kernel = psutil.Process(pid)
+                peak = max(peak, sum(map(resident, [kernel, *kernel.children(recursive=True)])))
             except psutil.Error:
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield lambda: most
+        yield lambda: peak
     finally:
-        over.set()
+        stop.set()
         thread.join()
 
 
-def _checked(output: Output, *, path: Path) -> Output:
-    """Return an output, or refuse it: a reader has no use for folders and addresses in memory of this machine."""
+def _check_output(output: Output, *, path: Path) -> Output:
+    """Return an output; refuse one that shows folders or memory addresses of this machine."""
     texts = [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
-    shown = re.sub(r'src="data:[^"]*"', "", "\n".join(map("".join, [*texts, output.get("text", "")])))
-    own = [str(Path.home()), tempfile.gettempdir(), os.getcwd()]
-    found = re.search("|".join([*(re.escape(folder + os.sep) for folder in own), r"\b0x[0-9a-f]{6,}"]), shown)
-    if found:
-        around = shown[max(found.start() - 60, 0) : found.end() + 60]
+    text = re.sub(r'src="data:[^"]*"', "", "\n".join(map("".join, [*texts, output.get("text", "")])))
+    folders = [str(Path.home()), tempfile.gettempdir(), os.getcwd()]
+    match = re.search("|".join([*(re.escape(folder + os.sep) for folder in folders), r"\b0x[0-9a-f]{6,}"]), text)
+    if match:
+        around = text[max(match.start() - 60, 0) : match.end() + 60]
         raise DgpruneError(f"{path.name} shows what only this machine has: ... {around} ...")
     return output
 
 
-def _note(page: Path, name: str, ran: Ran) -> None:
-    """Write the row of a notebook into the table; the rows of the others stay."""
+def _write_cost(page: Path, name: str, cost: RunCost) -> None:
+    """Write the row of a notebook into the table; other rows stay."""
     old = page.read_text(encoding="utf-8") if page.exists() else ""
     rows = {match[1]: match[0] for match in re.finditer(r"^\| (\d\d_\w+) \|.*\|$", old, re.MULTILINE)}
-    rows[name] = f"| {name} | {ran.seconds:.0f} | {ran.memory / 1e6:.0f} | {ran.cells} |"
+    rows[name] = f"| {name} | {cost.seconds:.0f} | {cost.memory / 1e6:.0f} | {cost.cells} |"
     write_file(page, _LEAD + "".join(f"{row}\n" for _, row in sorted(rows.items())))

@@ -57,21 +57,21 @@ def write_session_report(path: str | Path, session: str | Path) -> Path:
     """
     path = check_writable_file(path, argument="the page")
     opened = open_session(session)
-    study = _dict(opened.card.get("study"))
+    study = _as_dict(opened.card.get("study"))
     name = str(study.get("name", ""))
     parts = [
         section("How to read this page", f"<p>{html.escape(_READING)}</p>"),
-        section("Steps", _strip(opened.card.get("steps")) + _table(opened, STEPS)),
+        section("Steps", _step_lines(opened.card.get("steps")) + _table(opened, STEPS)),
         section("Trade-off", _picture(opened, "trade_off", "Accuracy against size, one point per network and domain")),
         section("Pinned views", _table(opened, PINS)),
-        section("The last view", "".join(_picture(opened, key, words) for key, words in _VIEW.items())),
-        section("The code that repeats it", f"<pre>{html.escape(_text(opened, CODE))}</pre>"),
+        section("The last view", "".join(_picture(opened, key, alt) for key, alt in _VIEW.items())),
+        section("The code that repeats it", f"<pre>{html.escape(_read_text(opened, CODE))}</pre>"),
     ]
     text = _PAGE.format(
         policy=html.escape(_POLICY),
         style="".join((FOLDER / f"{name}.css").read_text("utf-8") for name in ("standalone", "session", "print")),
         title=html.escape(f"Pruning session: {name}"),
-        lead=html.escape(_lead(opened, study)),
+        lead=html.escape(_lead_text(opened, study)),
         parts="\n".join(filter(None, parts)),
     )
     with written(path):
@@ -86,23 +86,23 @@ _VIEW = {
 }
 
 
-def _dict(value: Any) -> dict[str, Any]:
-    """A part of the card, which may hold anything; {} for what is no dict."""
+def _as_dict(value: Any) -> dict[str, Any]:
+    """Return a part of the card, which may hold anything; {} if it is not a dict."""
     return value if isinstance(value, dict) else {}
 
 
-def _lead(opened: Opened, study: dict[str, Any]) -> str:
-    """Study, domains, date and versions in a line."""
+def _lead_text(opened: Opened, study: dict[str, Any]) -> str:
+    """Return domains, date and versions in a line."""
     roles = {"source": [], "target": []}
-    for domain, about in _dict(study.get("domains")).items():
-        roles.setdefault(str(_dict(about).get("role", "")), []).append(domain)
+    for domain, entry in _as_dict(study.get("domains")).items():
+        roles.setdefault(str(_as_dict(entry).get("role", "")), []).append(domain)
     named = [f"{role} {', '.join(names)}" for role, names in roles.items() if names]
-    versions = _dict(opened.card.get("versions"))
+    versions = _as_dict(opened.card.get("versions"))
     by = f"dgprune-lab {versions.get('dgprune-lab')}, torch {versions.get('torch')}" if versions else ""
-    return f"{'; '.join(named)}. Saved {_date(opened.card.get('saved'))} by {by}."
+    return f"{'; '.join(named)}. Saved {_date_text(opened.card.get('saved'))} by {by}."
 
 
-def _date(text: Any) -> str:
+def _date_text(text: Any) -> str:
     try:
         date = datetime.fromisoformat(str(text))
         return f"on {date.day} {date:%B %Y, %H:%M}"
@@ -110,11 +110,11 @@ def _date(text: Any) -> str:
         return "at an unknown time"
 
 
-def _strip(steps: Any) -> str:
-    """The steps from left to right: each begins right of the step that it was made from, or in a line of its own."""
-    known = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+def _step_lines(steps: Any) -> str:
+    """Return the steps as HTML, left to right: each follows the step it was made from, or begins a line."""
+    valid = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
     lines: list[list[dict[str, Any]]] = []
-    for step in known:
+    for step in valid:
         line = next((line for line in lines if line[-1].get("number") == step.get("parent")), None)
         if line is None:
             lines.append([step])
@@ -129,30 +129,30 @@ def _strip(steps: Any) -> str:
             for step in line
         )
         rows.append(f'<ol class="chain">{start}{"".join(cells)}</ol>')
-    return "".join(rows) if len(known) > 1 else ""
+    return "".join(rows) if len(valid) > 1 else ""
 
 
-def _text(opened: Opened, name: str) -> str:
+def _read_text(opened: Opened, name: str) -> str:
     return opened.read(name).decode(errors="replace") if name in opened.card["files"] else ""
 
 
 def _table(opened: Opened, name: str) -> str:
-    """A table for people, as it was saved; nothing for one without rows."""
-    text = _text(opened, name)
+    """Return a saved table as HTML; "" if it has no rows."""
+    text = _read_text(opened, name)
     if not text.strip():
         return ""
     try:
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except ValueError as error:
-        raise DgpruneError(f"{opened.name}: {name} is no table ({error}); save the session again.") from error
+        raise DgpruneError(f"{opened.name}: {name} is not a table ({error}); save the session again.") from error
     return table([*map(str, frame.columns)], frame.to_numpy().tolist()) if len(frame) else ""
 
 
-def _picture(opened: Opened, name: str, words: str) -> str:
-    """A chart as an image, in which no script runs; nothing if there is none."""
+def _picture(opened: Opened, name: str, alt: str) -> str:
+    """Return a chart as an image, in which no script runs; "" if there is none."""
     file = CHARTS.format(name)
     if file not in opened.card["files"]:
         return ""
     data = base64.b64encode(opened.read(file)).decode()
-    picture = f'<img alt="{html.escape(words, quote=True)}" src="data:image/svg+xml;base64,{data}">'
+    picture = f'<img alt="{html.escape(alt, quote=True)}" src="data:image/svg+xml;base64,{data}">'
     return f'<div class="wide" tabindex="0">{picture}</div>'

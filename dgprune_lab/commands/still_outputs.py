@@ -1,7 +1,7 @@
 """The outputs of a notebook as a reader without a kernel sees them: widgets and vector charts become PNG pictures.
 
-PNG is what every reader shows: GitHub and older nbviewers break inline SVG, and JupyterLab leaves the SVG of a notebook
-that it does not trust undrawn.
+Every reader shows PNG: GitHub and older nbviewers break inline SVG, and JupyterLab draws no SVG of a notebook that it
+does not trust.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _INLINE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 
 
 def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[Output]:
-    """Return the outputs of a cell without widgets, progress bars, vector graphics; `count` is the number of its run.
+    """Return the outputs of a cell without widgets, progress bars, vector graphics; `count` is its execution count.
 
     Raises:
         DgpruneError: a widget that has no picture.
@@ -36,7 +36,7 @@ def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[O
         if "data" not in output:
             still.append({**output, **({"text": _lines(output["text"])} if "text" in output else {})})
             continue
-        pieces = list(_pieces(output["data"], count=f"{count}_{len(still)}"))
+        pieces = list(_split_output(output["data"], count=f"{count}_{len(still)}"))
         for k, (data, size) in enumerate(pieces):
             last = output["output_type"] == "execute_result" and k == len(pieces) - 1
             kind: Output = {"execution_count": count, "output_type": "execute_result"} if last else {}
@@ -44,66 +44,66 @@ def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[O
     return [dict(sorted(output.items())) for output in still]
 
 
-def _pieces(data: Mapping[str, Any], *, count: str) -> Iterator[tuple[Output, Output]]:
+def _split_output(data: Mapping[str, Any], *, count: str) -> Iterator[tuple[Output, Output]]:
     """Yield (data, metadata) of an output: one, or for a widget with charts one per chart and stretch of text."""
     if "image/svg+xml" in data:
-        yield _png("".join(data["image/svg+xml"]))
+        yield _to_png("".join(data["image/svg+xml"]))
     elif _WIDGET in data and "text/html" not in data:
         if _BAR.search("".join(data.get("text/plain", ""))):
             return
         raise DgpruneError(f"this widget has no picture: {''.join(data.get('text/plain', '?'))[:200]}")
     elif "text/html" in data:
-        text, folded = _named(data["text/html"], count), "<details" in "".join(data["text/html"])
-        said = "".join(data.get("text/plain", ""))
-        plain = {} if _WIDGET in data or not said or _ADDRESS.search(said) else {"text/plain": _lines(said)}
-        parts = [_IMAGE.sub(_inlined, text)] if folded or not _IMAGE.search(text) else _split(text)
+        text, folded = _with_stable_ids(data["text/html"], count), "<details" in "".join(data["text/html"])
+        label = "".join(data.get("text/plain", ""))
+        plain = {} if _WIDGET in data or not label or _ADDRESS.search(label) else {"text/plain": _lines(label)}
+        parts = [_IMAGE.sub(_replace_image, text)] if folded or not _IMAGE.search(text) else _split_at_images(text)
         for k in range(0, len(parts), 2):
             if k:
-                yield _png(base64.b64decode(parts[k - 1]).decode())
-            if _says(parts[k]):
-                yield {"text/html": _lines(_INLINE.sub(lambda found: _element(found[0]), parts[k])), **plain}, {}
+                yield _to_png(base64.b64decode(parts[k - 1]).decode())
+            if _has_content(parts[k]):
+                yield {"text/html": _lines(_INLINE.sub(lambda match: _image_element(match[0]), parts[k])), **plain}, {}
     else:
         plain = {} if any(kind.startswith("image/") for kind in data) else {"text/plain": _lines(data["text/plain"])}
         yield {**{kind: _lines(value) for kind, value in data.items() if kind != "text/plain"}, **plain}, {}
 
 
-def _named(text: Any, count: str) -> str:
-    """Return HTML in which a table of pandas has a name that is the same in every run, instead of a random one."""
+def _with_stable_ids(text: Any, count: str) -> str:
+    """Return HTML in which a table of pandas has the same id in every run, instead of a random one."""
     text = "".join(text)
     random = re.search(r'<table id="T_(\w+)"', text)
     return text if random is None else text.replace(f"T_{random[1]}", f"T_{count}")
 
 
-def _split(text: str) -> list[str]:
-    """Return stretches of text and, between them, images; without the element around all, which would stay open."""
+def _split_at_images(text: str) -> list[str]:
+    """Return stretches of text and the images between them, without the enclosing div, which would stay open."""
     return _IMAGE.split(re.sub(r"</?div[^>]*>", "", text))
 
 
-def _says(text: str) -> bool:
+def _has_content(text: str) -> bool:
     """Return whether HTML has anything to show."""
     return bool(html.unescape(re.sub(r"</?(div|p)\b[^>]*>", "", text)).strip())
 
 
-def _inlined(found: re.Match[str]) -> str:
-    return _element(base64.b64decode(found[1]).decode())
+def _replace_image(match: re.Match[str]) -> str:
+    return _image_element(base64.b64decode(match[1]).decode())
 
 
-def _element(svg: str) -> str:
-    data, about = _png(svg)
-    width = about["image/png"]["width"]
+def _image_element(svg: str) -> str:
+    data, metadata = _to_png(svg)
+    width = metadata["image/png"]["width"]
     return f'<img alt="{title_of(svg)}" width="{width}" src="data:image/png;base64,{data["image/png"]}">'
 
 
-def _png(svg: str) -> tuple[Output, Output]:
+def _to_png(svg: str) -> tuple[Output, Output]:
     """Return an SVG as PNG in few colours, with the size at which it is shown, in pixels, and its title."""
     from PIL import Image
 
-    drawn = Image.open(io.BytesIO(svg_to_png(svg, scale=_SCALE))).convert("RGB")
-    few, file = drawn.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE), io.BytesIO()
-    few.save(file, "PNG", optimize=True)
-    width, height = (round(length / _SCALE) for length in drawn.size)
-    about = {"width": width, "height": height, "alt": html.unescape(title_of(svg))}
-    return {"image/png": base64.b64encode(file.getvalue()).decode()}, {"image/png": about}
+    image, file = Image.open(io.BytesIO(svg_to_png(svg, scale=_SCALE))).convert("RGB"), io.BytesIO()
+    reduced = image.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    reduced.save(file, "PNG", optimize=True)
+    width, height = (round(length / _SCALE) for length in image.size)
+    metadata = {"width": width, "height": height, "alt": html.unescape(title_of(svg))}
+    return {"image/png": base64.b64encode(file.getvalue()).decode()}, {"image/png": metadata}
 
 
 def _lines(value: Any) -> Any:

@@ -42,11 +42,11 @@ def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:
         relabelled = shuffled(sources, seed=recipe.first.training.seed)
         events = train(network, sources=relabelled, options=recipe.first.training)
         label = f"{name}, shuffled labels" if progress else None
-        network = _run(events, label, until=recipe.first.until).model
+        network = _run_until(events, label, until=recipe.first.until).model
     events = train(network, sources=sources, options=recipe.training)
-    last = _run(events, name if progress else None, until=recipe.until, sources=sources if recipe.until else ())
+    last = _run_until(events, name if progress else None, until=recipe.until, sources=sources if recipe.until else ())
     set_provenance(last.model, provenance_of(last.model).adding("selection", recipe.selected_on))
-    return save(last.model, folder / name, card={"name": name, **_card(recipe, last, domains)})
+    return save(last.model, folder / name, card={"name": name, **_card_entries(recipe, last, domains)})
 
 
 def untrained(recipe: Recipe, sources: Sequence[Domain], **options: Any) -> nn.Module:
@@ -68,8 +68,8 @@ def shuffled(sources: Sequence[Domain], *, seed: int) -> list[Domain]:
     return relabelled
 
 
-def _run(events: Events, label: str | None, *, until: float | None, sources: Sequence[Domain] = ()) -> EpochEvent:
-    """Run training to its end, or until its loss reaches `until`: the mean loss of an epoch, or that on `sources`.
+def _run_until(events: Events, label: str | None, *, until: float | None, sources: Sequence[Domain] = ()) -> EpochEvent:
+    """Run training to its end, or until the loss reaches `until`: the mean of an epoch, or the loss on `sources`.
 
     The loss on the train splits of `sources` is measured after every epoch, and after every second batch when it is
     close to `until`.
@@ -92,7 +92,7 @@ def _run(events: Events, label: str | None, *, until: float | None, sources: Seq
                 break
         else:
             if until is not None:
-                raise DgpruneError(f"the training ended at a loss of {loss:.4g} and was to reach {until:g}.")
+                raise DgpruneError(f"training ended at a loss of {loss:.4g}; it should have reached {until:g}.")
     events.close()
     assert last is not None  # a training has at least one epoch
     return replace(last, loss=loss, model=last.model.eval())
@@ -126,7 +126,7 @@ def macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
     return counter.total
 
 
-def _card(recipe: Recipe, last: EpochEvent, domains: Mapping[str, Domain]) -> dict[str, Any]:
+def _card_entries(recipe: Recipe, last: EpochEvent, domains: Mapping[str, Domain]) -> dict[str, Any]:
     """Return the entries of the card beyond those of every saved network."""
     model = last.model
     return {

@@ -1,4 +1,4 @@
-"""`dgprune-lab wheels FOLDER`: everything that an installation needs, in one folder, for a room without a network."""
+"""`dgprune-lab wheels FOLDER`: everything that an installation needs, in one folder, for machines without a network."""
 
 from __future__ import annotations
 
@@ -50,59 +50,59 @@ def fetch_wheels(folder: str | Path, *, cpu: str | None = None) -> list[Path]:
 
     Args:
         folder: the folder; wheels that are in it already are used.
-        cpu: address of an index that has the CPU builds of PyTorch; without it pip takes the builds that
-            its index offers, which for Linux bring several GB of CUDA.
+        cpu: address of an index that has the CPU builds of PyTorch; without it pip takes the builds of its own index,
+            which for Linux bring several GB of CUDA.
 
     Returns:
         The wheels.
 
     Raises:
-        DgpruneError: a folder that cannot be written to, no source of this package, pip fails, or the torch or
-            torchvision of `cpu` is no CPU build.
+        DgpruneError: a folder that cannot be written to, no source of this package, a failure of pip, or a torch
+            or torchvision of `cpu` that is no CPU build.
     """
     folder = check_writable_folder(folder, argument="the folder of the wheels")
     folder.mkdir(parents=True, exist_ok=True)
-    asked = ["wheel", str(_own(folder)), "--wheel-dir", str(folder), "--find-links", str(folder)]
+    arguments = ["wheel", str(_own_source(folder)), "--wheel-dir", str(folder), "--find-links", str(folder)]
     if cpu is None:
-        _pip(*asked)
+        _run_pip(*arguments)
     else:
-        with tempfile.TemporaryDirectory() as box:
-            built = [wheel.name.split("-")[:2] for wheel in _cpu_builds(cpu, Path(box))]
-            same = write_file(Path(box) / "same.txt", "".join(f"{name}=={version}\n" for name, version in built))
-            _pip(*asked, "--extra-index-url", cpu, "--find-links", box, "--constraint", str(same))
+        with tempfile.TemporaryDirectory() as scratch:
+            built = [wheel.name.split("-")[:2] for wheel in _fetch_cpu_builds(cpu, Path(scratch))]
+            pinned = write_file(Path(scratch) / "same.txt", "".join(f"{name}=={version}\n" for name, version in built))
+            _run_pip(*arguments, "--extra-index-url", cpu, "--find-links", scratch, "--constraint", str(pinned))
     write_file(folder / "install.sh", _SHELL).chmod(0o755)
     write_file(folder / "install.bat", _BATCH.replace("\n", "\r\n"))
     return sorted(folder.glob("*.whl"))
 
 
-def _cpu_builds(cpu: str, box: Path) -> list[Path]:
-    """Fetch the CPU builds of torch and torchvision alone, from this index alone, and return them."""
-    alone = {"PIP_INDEX_URL": cpu, "PIP_EXTRA_INDEX_URL": cpu, "PIP_FIND_LINKS": str(box)}  # in place of pip's settings
-    _pip("download", "torch", "torchvision", "--no-deps", "--dest", str(box), **alone)
-    wheels = sorted(box.glob("torch*.whl"))
+def _fetch_cpu_builds(cpu: str, folder: Path) -> list[Path]:
+    """Fetch the CPU builds of torch and torchvision from this index alone, and return them."""
+    settings = {"PIP_INDEX_URL": cpu, "PIP_EXTRA_INDEX_URL": cpu, "PIP_FIND_LINKS": str(folder)}  # override pip's own
+    _run_pip("download", "torch", "torchvision", "--no-deps", "--dest", str(folder), **settings)
+    wheels = sorted(folder.glob("torch*.whl"))
     for wheel in wheels:
         if "+cpu" not in wheel.name and sys.platform != "darwin":  # macOS has one build, without a local version
             raise DgpruneError(f"{wheel.name} of {cpu} is no CPU build. Give --cpu an index that has the CPU builds.")
     return wheels
 
 
-def _pip(*words: str, **settings: str) -> None:
-    command, environment = [sys.executable, "-m", "pip", *words], {**os.environ, **settings}
+def _run_pip(*arguments: str, **settings: str) -> None:
+    command, environment = [sys.executable, "-m", "pip", *arguments], {**os.environ, **settings}
     if subprocess.run(command, env=environment, check=False).returncode:
         raise DgpruneError(
-            "pip could not fetch the wheels, as it says above. Run the command again: what is in the folder stays."
+            "pip could not fetch the wheels; see above why. Run the command again: wheels in the folder are kept."
         )
 
 
-def _own(folder: Path) -> Path:
+def _own_source(folder: Path) -> Path:
     """Return the source checkout of this package, or its wheel in the folder."""
     checkout = Path(str(files("dgprune_lab"))).parent
     if (checkout / "pyproject.toml").is_file():
         return checkout
-    found = sorted(folder.glob("dgprune_lab-*.whl"))
-    if not found:
+    wheels = sorted(folder.glob("dgprune_lab-*.whl"))
+    if not wheels:
         raise DgpruneError(
             "dgprune-lab is installed here without its source: run the command in the repository, or put the wheel of "
             f"dgprune-lab into {folder} first."
         )
-    return found[-1]
+    return wheels[-1]

@@ -1,4 +1,4 @@
-"""A table of claims (`experiments.claims_table`): its type hint, and its cells in words."""
+"""A table of claims (`experiments.claims_table`): its type hint, and its cells as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Claims = Annotated[pd.DataFrame, Columns(("claim", "paper", "published", *_NUMBE
 
 
 def claimed_by(row: Mapping[Any, Any]) -> str:
-    """Return in words who makes a claim, a row of `experiments.claims_table`.
+    """Return as text who makes a claim; `row` is a row of `experiments.claims_table`.
 
     >>> claimed_by({"paper": "Sun 2023, arXiv:2306.13237", "ours": True})
     'ours, after Sun 2023'
@@ -25,7 +25,7 @@ def claimed_by(row: Mapping[Any, Any]) -> str:
 
 
 def claim_texts(row: Mapping[Any, Any]) -> dict[str, str]:
-    """Return as texts who makes a claim, of how many seeds the estimate is, and the estimate with its interval.
+    """Return as texts who makes a claim, its number of seeds, its estimate with interval, and the detectable effect.
 
     Shares are in percentage points.
     """

@@ -12,7 +12,7 @@ from ..core import Claims, Tidy, public
 from .menu import SCORERS
 
 _ALWAYS = ("paszke2019", "harris2020", "mckinney2010")
-_BEHIND = {
+_CITED_FOR = {
     ("interval", "images"): "Efron, Tibshirani 1993",
     ("interval", "seeds"): "Virtanen et al. 2020",
     ("metric", "calibration_error"): "Guo et al. 2017",
@@ -30,11 +30,11 @@ _BEHIND = {
     **{("domain", f"fashion{name}"): "Xiao et al. 2017" for name in ("", "_colour", "_photo", "_mnist")},
     ("domain", "cifar10"): "Krizhevsky 2009",
 }
-"""What a value in a column rests on, besides the sources of the scorers and of the diagnostic."""
+"""(column, value) -> what is cited for it, besides the sources of the scorers and of the diagnostic."""
 _SOFTWARE = """@misc{{dgprune_lab,
   key = {{dgprune_lab}},
   title = {{dgprune\\_lab, version {version}}},
-}}"""  # plain BibTeX knows no @software
+}}"""  # plain BibTeX has no @software
 
 
 @public
@@ -42,8 +42,8 @@ def cite(frame: Tidy | Claims) -> str:
     """Return BibTeX for a table: sources of its scorers, diagnostic or study, intervals and data sets, and libraries.
 
     The entries stand in `scorers/references.bib`; which of them belong to a scorer, diagnostic or study follows from
-    its source, `dg.SCORERS["l1"].cite`. Data sets of the package are known by the names of their domains. What has no
-    entry is named in a comment.
+    its source, `dg.SCORERS["l1"].cite`. Data sets of the package are recognised by the names of their domains. What
+    has no entry is named in a comment.
 
     Args:
         frame: a tidy table of this package, or a table of claims (`experiments.claims_table`), whose papers are cited.
@@ -53,46 +53,46 @@ def cite(frame: Tidy | Claims) -> str:
     >>> [line for line in dg.cite(table).splitlines() if "Pruning" in line]
     ['  title = {Pruning Filters for Efficient {ConvNets}},']
     """
-    chosen, without = dict.fromkeys(_ALWAYS), []
+    chosen, missing = dict.fromkeys(_ALWAYS), []
     for name, source in _sources(frame):
         keys = _cited(source)
         chosen |= dict.fromkeys(keys)
         if not keys:
-            without.append(f"% {name}: {source or 'no source is known here'}")
+            missing.append(f"% {name}: {source or 'no source is known here'}")
     entries = [entry for key, entry in _entries().items() if key in chosen]
-    return "\n\n".join([*without, _SOFTWARE.format(version=version("dgprune-lab")), *entries]) + "\n"
+    return "\n\n".join([*missing, _SOFTWARE.format(version=version("dgprune-lab")), *entries]) + "\n"
 
 
 def _sources(frame: Tidy) -> Iterator[tuple[str, str]]:
-    """Yield (what, its source) of everything that a table rests on."""
+    """Yield (name, source) of everything that a table is based on."""
     for name in frame["scorer"].dropna().unique() if "scorer" in frame else ():
         # A name may hold several: "hybrid(l1, dss, by rank)", "taylor, by hand".
-        known = [SCORERS[word] for word in re.findall(r"\w+", name) if word in SCORERS]
-        yield from ((f"scorer {one.name!r}", one.cite) for one in known)
-        if not known:  # those of Torch-Pruning have the names of its classes
+        scorers = [SCORERS[word] for word in re.findall(r"\w+", name) if word in SCORERS]
+        yield from ((f"scorer {scorer.name!r}", scorer.cite) for scorer in scorers)
+        if not scorers:  # those of Torch-Pruning have the names of its classes
             yield f"scorer {name!r}", "Fang et al. 2023" if "Importance" in name else ""
     if frame.attrs.get("cite"):
         yield "study" if "run" in frame else "diagnostic", frame.attrs["cite"]
     for paper in frame["paper"].dropna().unique() if "claim" in frame else ():
         yield "claim", paper
-    for (column, value), source in _BEHIND.items():  # a cell may name several domains: "mnist, uci_digits"
+    for (column, value), source in _CITED_FOR.items():  # a cell may name several domains: "mnist, uci_digits"
         if column in frame and value in ", ".join(frame[column].dropna().unique()).split(", "):
             yield value, source
 
 
 def _cited(source: str) -> list[str]:
-    """Keys of the entries whose first author and year a source names, "Sun, Saenko 2016".
+    """Return the keys of the entries whose first author and year a source names, as in "Sun, Saenko 2016".
 
-    Of entries with the same author and year, those whose title or arXiv number it names too, if it names one.
+    Of entries with the same author and year, only those whose title or arXiv number it names too, if it names one.
     """
-    found: dict[tuple[str, str], dict[str, bool]] = {}
+    matches: dict[tuple[str, str], dict[str, bool]] = {}
     for key, entry in _entries().items():
         fields = dict(re.findall(r"^  (\w+) = {(.*)},$", entry, re.MULTILINE))
         author, year = fields["author"].split(",")[0], fields["year"]
         if re.search(rf"\b{author}\b[^;\d]*\b{year}\b", source):
             names = (re.sub("[{}]", "", fields["title"]), fields.get("eprint", fields["title"]))
-            found.setdefault((author, year), {})[key] = any(name in source for name in names)
-    return [key for keys in found.values() for key, named in keys.items() if named or not any(keys.values())]
+            matches.setdefault((author, year), {})[key] = any(name in source for name in names)
+    return [key for keys in matches.values() for key, named in keys.items() if named or not any(keys.values())]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A cache with a limit in bytes, and values that change when a network is changed in place."""
+"""A cache with a limit in bytes, and hashes that change when a network is changed in place."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from torch import Tensor, nn
 from ..core import Lock, cache_room
 
 Key = tuple[Hashable, ...]
-_COLUMNS = 16 * 67  # aligned, and never the length of a filter, so that filters do not swap places unnoticed
+_COLUMNS = 16 * 67  # 64-bit words; aligned, and no length of a filter, so that the sums notice swapped filters
 
 
-def _room(held: int) -> int:
-    return cache_room(0.05, held)
+def _default_limit(size: int) -> int:
+    return cache_room(0.05, size)
 
 
 class Cache:
     """Values by key; the least recently used are evicted first. Safe to use from several threads.
 
     Args:
-        limit: function from the bytes of all values to the bytes that they may take, by default 5 % of the available
-            memory; the newest value stays even if it is larger.
+        limit: function from the size of all values to the size allowed, in bytes; by default 5 % of the available
+            memory. The newest value stays even if it is larger.
 
     Attributes:
         lock: held while the cache changes; the study holds it while it takes a new snapshot of its network.
     """
 
-    def __init__(self, *, limit: Callable[[int], int] = _room) -> None:
+    def __init__(self, *, limit: Callable[[int], int] = _default_limit) -> None:
         self._limit, self._extra, self._size = limit, 0, 0
         self._entries: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
         self.lock = Lock()
@@ -80,8 +80,8 @@ class Cache:
 def stamp(model: nn.Module) -> tuple[object, ...]:
     """Return a value, cheap to compute, that changes with any weight or layer.
 
-    It holds the layers and, of each tensor, address and version. Writing through `.data` or numpy makes no new version,
-    so check sums of all values are added; they read each value once, where it is.
+    It holds the layers, the address and version of each tensor, and check sums of all values, since writing through
+    `.data` or numpy makes no new version. The check sums read each value once, on its device.
     """
     tensors = [*model.parameters(), *model.buffers()]
     layers = tuple((name, type(module)) for name, module in model.named_modules())
@@ -90,10 +90,10 @@ def stamp(model: nn.Module) -> tuple[object, ...]:
 
 
 def _check_sums(tensors: Iterable[Tensor]) -> str:
-    """A hash of small tensors, and of the sums over every 1,072nd of the 64-bit words of larger ones, modulo 2^64.
+    """Return a hash of small tensors and, for larger ones, of the sums over every 1,072nd 64-bit word, modulo 2^64.
 
-    A change of one value always changes a sum; values that swap places go unnoticed only if they are a multiple of
-    1,072 words apart. From a GPU all of it comes at once.
+    A change of one value always changes a sum; two swapped values go unnoticed only if they are a multiple of 1,072
+    words apart. Each GPU copies its data to the CPU at once.
     """
     devices: dict[torch.device, list[Tensor]] = defaultdict(list)
     with torch.no_grad():
@@ -106,15 +106,15 @@ def _check_sums(tensors: Iterable[Tensor]) -> str:
                 sums = rows.sum(0) if tensor.device.type != "cpu" else torch.from_numpy(np.add.reduce(rows.numpy()))
                 parts.append(sums.view(torch.uint8))
             parts.append(memory)
-        held = [torch.cat(parts).cpu().numpy().data for parts in devices.values()]
+        buffers = [torch.cat(parts).cpu().numpy().data for parts in devices.values()]
     digest = hashlib.blake2b(digest_size=16)
-    for data in held:
+    for data in buffers:
         digest.update(data)
     return digest.hexdigest()
 
 
 def _memory(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor in the order of memory; copied only if there are gaps, or if words are not aligned."""
+    """Return the bytes of a tensor in memory order, copied only if there are gaps or words are not aligned."""
     if not tensor.is_contiguous():
         tensor = tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
     memory = tensor.detach().contiguous().flatten().view(torch.uint8)
@@ -125,22 +125,22 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 
 def _settings(model: nn.Module) -> list[tuple[str, str, object]]:
-    """Attributes of layers that are neither tensors nor layers: numbers, texts, containers of these, functions.
+    """Return (owner, name, value) of the layers' numbers, strings, functions and containers of these.
 
-    Of layers that are not PyTorch's, those of the class too, with its `forward`.
+    For layers that are not PyTorch's, the attributes of their classes count too, `forward` among them.
     """
     modules = dict(model.named_modules())
     kinds = {kind: None for module in modules.values() for kind in type(module).__mro__}
     own = [kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))]
-    found = []
-    holders = [*modules.items(), *((kind.__qualname__, kind) for kind in own)]
-    for holder, held in ((name, vars(thing)) for name, thing in holders):
-        for name, value in held.items():
+    settings = []
+    owners = [*modules.items(), *((kind.__qualname__, kind) for kind in own)]
+    for owner, attributes in ((name, vars(item)) for name, item in owners):
+        for name, value in attributes.items():
             if name not in _INTERNAL and not name.startswith(("__", "dgprune_")):
-                known = _setting(value)
-                if known is not None:
-                    found.append((holder, name, known))
-    return found
+                setting = _setting(value)
+                if setting is not None:
+                    settings.append((owner, name, setting))
+    return settings
 
 
 def _setting(value: object) -> object:

@@ -30,11 +30,11 @@ def demo(name: Literal["digits", "fashion", "paper"] = "digits", *, device: torc
             "fashion": the same kind of network, trained on `fashion` and `fashion_colour`, target `fashion_photo`.
             "paper": the LeNet of Sun 2023 (arXiv:2306.13237), trained on `mnist` as the paper trains it, target
             `mnist_m`.
-        device: where evaluation runs; None for a CUDA GPU where there is one, otherwise the CPU. The numbers are the
+        device: where evaluation runs; None for a CUDA GPU if there is one, otherwise the CPU. The numbers are the
             same to about 1e-4.
 
     Raises:
-        DgpruneError: another name; a device that this machine does not have.
+        DgpruneError: an unknown name; a device that this machine does not have.
 
     >>> import dgprune_lab as dg
     >>> [domain.name for domain in dg.demo().domains]
@@ -54,11 +54,11 @@ def training_seeds(
     """Return three studies of one LeNet trained with different seeds (initial weights, order of the images).
 
     Args:
-        name: the built-in study whose domains they have.
+        name: the built-in study whose domains they use.
         device: as in `demo`.
 
     Raises:
-        DgpruneError: another name; a device that this machine does not have.
+        DgpruneError: an unknown name; a device that this machine does not have.
 
     >>> import dgprune_lab as dg
     >>> [study.name for study in dg.training_seeds()]

@@ -1,4 +1,4 @@
-"""The domains of a study, checked to fit together, with their roles; its device and its filters in words."""
+"""Check the domains of a study and set their roles; describe its device and its prunable filters as text."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def in_roles(
     """Return sources and targets with their roles set, on a device.
 
     Raises:
-        DgpruneError: no source, two domains with one name, images of several sizes, classes numbered differently.
+        DgpruneError: no source, two domains of one name, images of different sizes, classes numbered differently.
     """
     if not sources:
         raise DgpruneError("a study needs at least one source, a domain the network was trained on.")
-    listed = [*sources, *targets]
-    if len({domain.shape for domain in listed}) > 1:
-        sizes = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in listed)
+    domains = [*sources, *targets]
+    if len({domain.shape for domain in domains}) > 1:
+        sizes = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in domains)
         raise DgpruneError(f"all domains of a study need images of one size; got {sizes}.")
-    check_domains(listed)
+    check_domains(domains)
     _note_shared_images(sources, targets)
     parts: list[tuple[Role, Sequence[Domain]]] = [("source", sources), ("target", targets)]
     placed = [tuple(domain.as_role(role).to(device) for domain in part) for role, part in parts]
@@ -33,18 +33,18 @@ def in_roles(
 
 
 def _note_shared_images(sources: Sequence[Domain], targets: Sequence[Domain]) -> None:
-    """Note images of a target that are images of a source too; those of a study that exists were compared before.
+    """Note images of a target that are images of a source too; targets that have a role were compared before.
 
-    Images in memory are compared at 64 places, and in whole where they agree there. Blank images do not count.
+    Images in memory are compared at 64 positions, and completely if these agree. Blank images are ignored.
     """
     new = [d for d in targets if d.role is None and isinstance(d.images, Tensor)]
-    held = [d for d in sources if new and isinstance(d.images, Tensor)]
-    known = {d.name: {excerpt: k for k, excerpt in enumerate(_excerpts(d.images)) if excerpt} for d in held}
+    loaded = [d for d in sources if new and isinstance(d.images, Tensor)]
+    index = {d.name: {excerpt: k for k, excerpt in enumerate(_excerpts(d.images)) if excerpt} for d in loaded}
     for target in new:
         excerpts = _excerpts(target.images)
-        for source in (d for d in held if d.images.dtype == target.images.dtype):
-            places = known[source.name]
-            alike = [(k, places[excerpt]) for k, excerpt in enumerate(excerpts) if excerpt in places]
+        for source in (d for d in loaded if d.images.dtype == target.images.dtype):
+            rows = index[source.name]
+            alike = [(k, rows[excerpt]) for k, excerpt in enumerate(excerpts) if excerpt in rows]
             count = sum(torch.equal(target.images[k], source.images[j].to(target.images.device)) for k, j in alike)
             if count:
                 note(
@@ -54,7 +54,7 @@ def _note_shared_images(sources: Sequence[Domain], targets: Sequence[Domain]) ->
 
 
 def _excerpts(images: Tensor) -> list[bytes | None]:
-    """The values of each image at 64 places of every channel, as bytes; None where they are all alike."""
+    """Return each image's values at 64 positions of every channel as bytes, or None if they are all equal."""
     rows, columns = (torch.linspace(size // 6, size - 1 - size // 6, 8).long() for size in images.shape[-2:])
     values = images[:, :, rows.to(images.device)][..., columns.to(images.device)].flatten(1).cpu()
     blank = (values == values[:, :1]).all(1).tolist()
@@ -63,7 +63,7 @@ def _excerpts(images: Tensor) -> list[bytes | None]:
 
 
 def place_of(device: torch.device) -> str:
-    """Return a device in words: "CPU, 1 thread" or the name of the GPU."""
+    """Return a device as text: "CPU, 1 thread" or the name of the GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -72,16 +72,16 @@ def place_of(device: torch.device) -> str:
 
 
 def prunable_words(graph: FilterGraph) -> str:
-    """Return how many of all filters can be pruned, and why not the others, as text; "" if all can be pruned.
+    """Return as text how many of all filters can be pruned and why the others cannot; "" if all can be pruned.
 
     A filter of a residual stream counts once, see `FilterGraph.share`.
     """
     refused = list(graph.refused.items())
     if not refused and graph.free >= graph.total:
         return ""
-    words = graph.share
+    text = graph.share
     if refused:
         layer, why = refused[0]
         others = f"; {len(refused) - 1} more in graph.refused" if len(refused) > 1 else ""
-        words += f" (refused: {layer}: {why.rstrip('.')}{others})"
-    return words
+        text += f" (refused: {layer}: {why.rstrip('.')}{others})"
+    return text

@@ -35,19 +35,19 @@ _DEPTH, _MOST = 12, 20_000
 
 @dataclass
 class Fingerprint:
-    """A hash of values, and the objects that count in it by identity: keep these objects as long as the hash."""
+    """A hash of values, and the objects that enter it by their id; keep them as long as the hash."""
 
     key: str = ""
-    held: list[object] = field(default_factory=list)
+    objects: list[object] = field(default_factory=list)
 
 
 def fingerprint(*values: Any) -> Fingerprint:
     """Return a hash that changes with the values and, if they are functions, with the variables that these read.
 
-    Numbers, texts, arrays, tensors, tables and containers of these count by content, networks by their weights, other
-    objects by identity and their attributes. A function of the user counts by its code, defaults, enclosing variables,
-    and the global variables that it or a function inside it names, recursively, and by the environment
-    if it names it; a function of a library counts by identity, enclosing variables and defaults. Files do not count.
+    Numbers, strings, arrays, tensors, tables and containers of these are hashed by content, networks by their weights,
+    other objects by identity and attributes. A user's function is hashed by its code, defaults, closure, the global
+    variables that it or an inner function names, recursively, and the environment variables if it names
+    `os.environ` or `getenv`; a library's function by identity, closure and defaults. Files are not hashed.
 
     >>> fingerprint([1, 2]).key == fingerprint([1, 2]).key != fingerprint([2, 1]).key
     True
@@ -55,14 +55,14 @@ def fingerprint(*values: Any) -> Fingerprint:
     reader = _Reader()
     for value in values:
         reader.add(value)
-    return Fingerprint(reader.digest.hexdigest(), reader.held)
+    return Fingerprint(reader.digest.hexdigest(), reader.objects)
 
 
 class _Reader:
     def __init__(self) -> None:
-        self.digest, self.held = hashlib.blake2b(digest_size=16), []
+        self.digest, self.objects = hashlib.blake2b(digest_size=16), []
         self._seen: dict[int, int] = {}
-        self._alive: list[object] = []  # so that no id is used twice meanwhile
+        self._alive: list[object] = []  # so that no id is reused meanwhile
         self._depth = 0
 
     def add(self, value: Any) -> None:
@@ -72,119 +72,119 @@ class _Reader:
         elif id(value) in self._seen:
             self._put("again", self._seen[id(value)])
         elif self._depth > _DEPTH or len(self._seen) > _MOST:
-            self._hold(value)
+            self._add_id(value)
         else:
             self._seen[id(value)] = len(self._seen)
             self._alive.append(value)
             self._depth += 1
-            self._enter(value)
+            self._add_content(value)
             self._depth -= 1
 
-    def _enter(self, value: Any) -> None:
+    def _add_content(self, value: Any) -> None:
         if isinstance(value, Tensor | np.ndarray):
-            self._array(value)
+            self._add_array(value)
         elif isinstance(value, pd.DataFrame | pd.Series | pd.Index):
-            self._table(value)
+            self._add_table(value)
         elif isinstance(value, Mapping):
-            self._all("dict", [part for item in value.items() for part in item])
+            self._add_all("dict", [part for item in value.items() for part in item])
         elif isinstance(value, set | frozenset):
             self._put("set", sorted(map(repr, value)))
         elif isinstance(value, list | tuple | deque | array | bytearray):
-            self._all(type(value).__name__, value)
+            self._add_all(type(value).__name__, value)
         elif isinstance(value, functools.partial):
-            self._all("partial", [value.func, value.args, value.keywords])
+            self._add_all("partial", [value.func, value.args, value.keywords])
         elif isinstance(value, types.MethodType):
-            self._all("method", [value.__func__, value.__self__])
+            self._add_all("method", [value.__func__, value.__self__])
         elif isinstance(value, types.FunctionType):
-            self._function(value)
+            self._add_function(value)
         elif isinstance(value, Scorer):
-            self._all("scorer", [repr(value), value.function])
+            self._add_all("scorer", [repr(value), value.function])
         elif isinstance(value, type):
-            self._class(value)
+            self._add_class(value)
         elif hasattr(value, "__wrapped__"):
-            self._all("wrapped", [value.__wrapped__])
+            self._add_all("wrapped", [value.__wrapped__])
         else:
-            self._object(value)
+            self._add_object(value)
 
-    def _object(self, value: Any) -> None:
-        self._hold(value)
+    def _add_object(self, value: Any) -> None:
+        self._add_id(value)
         self.add(type(value))
         if isinstance(value, nn.Module):
             self._put("network", stamp(value))
-        elif not isinstance(value, types.ModuleType | Domain) and not _of_this_package(type(value)):
+        elif not isinstance(value, types.ModuleType | Domain) and not _is_of_package(type(value)):
             slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-            held = {name: getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)}
-            held |= getattr(value, "__dict__", {})
-            self._all("attributes", [part for item in held.items() for part in item])
+            state = {name: getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)}
+            state |= getattr(value, "__dict__", {})
+            self._add_all("attributes", [part for item in state.items() for part in item])
 
-    def _function(self, function: types.FunctionType) -> None:
-        self._hold(function)
-        self._code(function.__code__)
+    def _add_function(self, function: types.FunctionType) -> None:
+        self._add_id(function)
+        self._add_code(function.__code__)
         cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
-        self._all("closure", [function.__defaults__, function.__kwdefaults__, *cells])
+        self._add_all("closure", [function.__defaults__, function.__kwdefaults__, *cells])
         if _is_library(function):
             return
-        attributes = _attributes(function.__code__)
+        attributes = _attribute_names(function.__code__)
         if {"environ", "getenv"} & set(attributes):
             self.add(dict(os.environ))
-        for name in _globals(function.__code__):
+        for name in _global_names(function.__code__):
             if name not in function.__globals__:
                 continue
             value = function.__globals__[name]
             self._put("global", name)
             self.add(value)
             if isinstance(value, types.ModuleType):  # settings.alpha
-                held = {key: vars(value)[key] for key in attributes if key in vars(value)}
-                self._all("module", [part for item in held.items() if _is_read(item[1]) for part in item])
+                members = {key: vars(value)[key] for key in attributes if key in vars(value)}
+                self._add_all("module", [part for item in members.items() if _is_hashed(item[1]) for part in item])
 
-    def _class(self, kind: type) -> None:
-        self._hold(kind)
-        self._all("bases", kind.__bases__)
+    def _add_class(self, kind: type) -> None:
+        self._add_id(kind)
+        self._add_all("bases", kind.__bases__)
         for name, member in list(vars(kind).items()):
-            member = getattr(member, "__func__", getattr(member, "fget", member))  # static, class method; property
+            member = getattr(member, "__func__", getattr(member, "fget", member))  # static or class method, property
             if isinstance(member, types.FunctionType):
                 counts = not _is_library(member)
             else:
-                counts = _is_data(member) and not name.startswith("__") and not _of_this_package(kind)
+                counts = _is_data(member) and not name.startswith("__") and not _is_of_package(kind)
             if counts:
                 self._put("member", name)
                 self.add(member)
 
-    def _code(self, code: types.CodeType) -> None:
+    def _add_code(self, code: types.CodeType) -> None:
         self._put(
             "code", [code.co_code, code.co_names, [c for c in code.co_consts if not isinstance(c, types.CodeType)]]
         )
-        for inner in _inner(code):
-            self._code(inner)
+        for inner in _inner_code(code):
+            self._add_code(inner)
 
-    def _array(self, value: Any) -> None:
+    def _add_array(self, value: Any) -> None:
         self._put("array", [type(value).__name__, value.dtype, tuple(value.shape)])
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.device.type == "meta":
-                self._hold(value)
+                self._add_id(value)
                 return
             value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         if value.dtype == object:
-            self._all("objects", value.ravel().tolist())
+            self._add_all("objects", value.ravel().tolist())
         else:
             self.digest.update(np.ascontiguousarray(value).data)
 
-    def _table(self, value: Any) -> None:
+    def _add_table(self, value: Any) -> None:
         try:
             hashed: Any = hash_pandas_object(value)  # pyright: ignore[reportCallIssue]
-        except TypeError:  # it holds objects without a hash
-            self._hold(value)
+        except TypeError:  # it holds unhashable objects
+            self._add_id(value)
             return
         self._put("table", [list(value.columns) if isinstance(value, pd.DataFrame) else value.name, len(value)])
-        self._array(np.asarray(hashed))
+        self._add_array(np.asarray(hashed))
 
-    def _all(self, tag: str, values: Any) -> None:
+    def _add_all(self, tag: str, values: Any) -> None:
         self._put(tag, len(values))
         for value in values:
             self.add(value)
 
-    def _hold(self, value: object) -> None:
-        self.held.append(value)
+    def _add_id(self, value: object) -> None:
+        self.objects.append(value)
         self._put("id", id(value))
 
     def _put(self, tag: str, value: object) -> None:
@@ -192,28 +192,28 @@ class _Reader:
 
 
 @functools.lru_cache(maxsize=512)
-def _globals(code: types.CodeType) -> tuple[str, ...]:
-    """The names of the global variables that a function or a function inside it reads, sorted."""
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    """Return the sorted names of the global variables that a function or an inner function reads."""
     names = {str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     if names & {"globals", "eval", "exec"}:
-        names |= _words(code)
-    return tuple(sorted(names.union(*map(_globals, _inner(code)))))
+        names |= _words_in_strings(code)
+    return tuple(sorted(names.union(*map(_global_names, _inner_code(code)))))
 
 
 @functools.lru_cache(maxsize=512)
-def _attributes(code: types.CodeType) -> tuple[str, ...]:
-    """All names in a function, including names of attributes and, for getattr and vars, words in its texts, sorted."""
+def _attribute_names(code: types.CodeType) -> tuple[str, ...]:
+    """Return the sorted names in a function: of attributes and, for getattr and vars, words in its strings too."""
     names = set(code.co_names)
     if names & {"getattr", "vars", "eval", "exec"}:
-        names |= _words(code)
-    return tuple(sorted(names.union(*map(_attributes, _inner(code)))))
+        names |= _words_in_strings(code)
+    return tuple(sorted(names.union(*map(_attribute_names, _inner_code(code)))))
 
 
-def _words(code: types.CodeType) -> set[str]:
+def _words_in_strings(code: types.CodeType) -> set[str]:
     return {word for text in code.co_consts if isinstance(text, str) for word in re.findall(r"[A-Za-z_]\w*", text)}
 
 
-def _inner(code: types.CodeType) -> list[types.CodeType]:
+def _inner_code(code: types.CodeType) -> list[types.CodeType]:
     return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
@@ -227,20 +227,20 @@ def _is_data(value: object) -> bool:
     return isinstance(value, (*_PLAIN, Tensor, np.ndarray, list, tuple, dict, set))
 
 
-def _is_read(value: object) -> bool:
-    """Whether an attribute of a module counts: data, and functions, classes and objects of the user."""
+def _is_hashed(value: object) -> bool:
+    """Return whether a module's attribute is hashed: data, and the user's functions, classes and objects."""
     if isinstance(value, types.FunctionType):
         return not _is_library(value)
     kind = value if isinstance(value, type) else type(value)
     if _is_data(value) or isinstance(value, types.SimpleNamespace):
         return True
     origin = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-    return not (_of_this_package(kind) or kind.__module__ == "builtins" or origin.startswith(_LIBRARIES))
+    return not (_is_of_package(kind) or kind.__module__ == "builtins" or origin.startswith(_LIBRARIES))
 
 
-def _of_this_package(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+def _is_of_package(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def _is_library(function: types.FunctionType) -> bool:
-    return _of_this_package(function) or function.__code__.co_filename.startswith(_LIBRARIES)
+    return _is_of_package(function) or function.__code__.co_filename.startswith(_LIBRARIES)

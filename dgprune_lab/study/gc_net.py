@@ -37,7 +37,7 @@ class GCNet(nn.Module):
     """A network whose weights are rho, the correlations between layers: `gc_net(study)` measures one.
 
     One parameter per pair of consecutive layers, (outputs, filters) float64, named after both (`conv1_to_conv2`).
-    `allocate(network.scores(), ratio=...)` prunes it, `kernels` maps what was pruned back to the study's network.
+    `allocate(network.scores(), ratio=...)` makes a mask of connections, which `kernels` maps to the study's network.
 
     Attributes:
         pairs: the pairs of consecutive layers, in the order of execution.
@@ -100,14 +100,14 @@ class GCNet(nn.Module):
         Args:
             weights: "none": rho itself. "rank": the rank of |W| rho within the pair, divided by the number of its
                 connections; |W| is the L1 norm of the kernel from the filter to the output.
-            start: name of a layer. Connections into layers that run before it are scored by |W| alone, the others as
-                `weights` says; all are ranked within their pair, because |W| and rho have no common scale.
+            start: name of a layer. Connections into layers that run before it are scored by |W| alone, the others by
+                `weights`; all are ranked within their pair, because |W| and rho have no common scale.
 
         Returns:
             WeightScores under GC-Net's parameter names, (outputs, filters) each; ranks lie in (0, 1].
 
         Raises:
-            DgpruneError: an unknown choice; a start that is no layer of a pair.
+            DgpruneError: an unknown choice; a `start` that is not a layer of any pair.
 
         Source: Wisell and Yasaei Sekeh 2024, arXiv:2411.09199 (abstract: magnitude and connectivity combined, direct
         pruning of earlier layers); the formulas are our reconstruction.
@@ -139,7 +139,7 @@ class GCNet(nn.Module):
         """Turn a mask of connections into a mask of the study network's weights, for `masked`.
 
         Connection (j, i) stands for every weight of the kernel W[j, i, :, :]; in a linear layer after a flatten, for
-        all columns of filter i in row j. Weights for which no connection stands are kept.
+        all columns of filter i in row j. Weights without a connection are kept.
 
         Raises:
             DgpruneError: a mask of another GC-Net.
@@ -172,7 +172,7 @@ class GCNet(nn.Module):
         return {pair.name: Spread.of(self.rho(pair.name)) for pair in self.pairs}
 
     def summary(self) -> str:
-        """Return a text with a line per pair; where the connections hardly differ it says what this means."""
+        """Return a text with a line per pair, and an explanation if the connections of one hardly differ."""
         spread = self.spread
         lines = [f"{pair.group} to {pair.layer}: {pair.words(spread[pair.name])}" for pair in self.pairs]
         if any(NEARLY in line for line in lines):
@@ -189,8 +189,8 @@ class GCNet(nn.Module):
             outputs, filters = self.rho(pair.name).shape
             sizes = {"group": pair.group, "layer": pair.layer, "filters": filters, "outputs": outputs}
             null = {"rho_null": pair.null, "rho_null_spread": pair.null_spread, "rho_null_expected": pair.null_expected}
-            words = pair.words(spread[pair.name])
-            rows.append({**sizes, **spread[pair.name]._asdict(), **null, "words": words})
+            summary = pair.words(spread[pair.name])
+            rows.append({**sizes, **spread[pair.name]._asdict(), **null, "words": summary})
         return pd.DataFrame(rows)
 
     def extra_repr(self) -> str:
@@ -218,7 +218,7 @@ def input_positions(group: FilterGroup, layer: str) -> Iterator[tuple[int, Tenso
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """For each value, the share of all values that are at most as large, in (0, 1]."""
+    """Return for each value the share of all values that are at most as large, in (0, 1]."""
     flat = values.flatten()
     below = torch.searchsorted(flat.sort().values, flat, right=True)
     return (below.double() / flat.numel()).view(values.shape)

@@ -22,9 +22,9 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
     output (for a linear layer, its output); 0 where a standard deviation is below 1e-3; classes with fewer than 3
     images are left out. No target is read.
 
-    The dependency graph says which layers are consecutive: a layer consumes filters through normalisation, activations,
+    The dependency graph defines consecutive layers: a layer consumes filters through normalisation, activations,
     pooling and flattening. After a residual addition, the response of a filter is the sum of the raw outputs of all
-    convolutions that the stream adds up there; after a depthwise convolution, it is that convolution's output. Behind a
+    convolutions that the stream adds up there; after a depthwise convolution, it is that convolution's output. After a
     concatenation a layer makes a pair with each group. Grouped convolutions make no pair as consumers.
 
     Args:
@@ -43,10 +43,10 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
     channel form, the null level and the mapping back to kernels are our reconstruction.
     """
     need: Need = "class_co_moments" if by_class else "co_moments"
-    listed = pairs(study.model, study.graph)
-    if not listed:
-        raise DgpruneError("this network has no pair of consecutive layers but grouped convolutions to connect.")
-    named = dict(zip(pair_names([(group.name, layer) for group, layer in listed]), listed, strict=True))
+    layer_pairs = pairs(study.model, study.graph)
+    if not layer_pairs:
+        raise DgpruneError("this network has no pair of consecutive layers to connect; grouped convolutions make none.")
+    named = dict(zip(pair_names([(group.name, layer) for group, layer in layer_pairs]), layer_pairs, strict=True))
     images: dict[str, tuple[int, ...]] = {}
     measured: dict[str, list[tuple[Any, ...]]] = {name: [] for name in named}
     for domain in study.sources:
@@ -80,7 +80,7 @@ def _pair(name: str, group: FilterGroup, layer: str, *, null: Tensor, expected: 
 
 
 def _kernel_norms(model: nn.Module, group: FilterGroup, *, layer: str) -> Tensor:
-    """(outputs, filters) L1 norm of the weights from each filter of the group to each output of the layer."""
+    """Return the (outputs, filters) L1 norm of the weights from each filter of a group to each output of a layer."""
     parts = []
     for axis, positions, filters in input_positions(group, layer):
         norms = model.get_parameter(f"{layer}.weight").detach().abs().double().cpu().movedim(axis, 1)

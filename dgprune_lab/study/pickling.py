@@ -14,28 +14,28 @@ from ..core import DgpruneError
 from .study import Study
 
 
-class _Trial(pickle.Pickler):
+class _TrialPickler(pickle.Pickler):
     """A pickler that leaves out arrays and tensors, to find out cheaply whether everything else can be pickled."""
 
     def persistent_id(self, obj: Any) -> str | None:
         return "numbers" if isinstance(obj, Tensor | np.ndarray) else None
 
 
-def _parts(study: Study) -> tuple[Any, tuple[Any, dict[str, Any]]]:
+def _reduce_study(study: Study) -> tuple[Any, tuple[Any, dict[str, Any]]]:
     for what, value in (("network", study.model), *((f"domain {d.name!r}", d) for d in study.domains)):
         try:
-            _Trial(io.BytesIO()).dump(value)
-        except Exception as error:  # whatever an object of the user raises
+            _TrialPickler(io.BytesIO()).dump(value)
+        except Exception as error:  # objects of the user may raise anything
             raise DgpruneError(
                 f"study {study.name!r} can be neither pickled nor copied: its {what} cannot ({error}). Use classes and "
-                "functions from the top of a module, no lambda; or make the study anew where it is needed."
+                "functions from the top level of a module, not lambdas; or build the study again where it is needed."
             ) from error
     options = {"sources": study.sources, "targets": study.targets, "name": study.name, "layers": study.layers}
-    return _made, (study.model, {**options, "device": study.device, "origin": study.origin})
+    return _rebuild_study, (study.model, {**options, "device": study.device, "origin": study.origin})
 
 
-def _made(model: Any, options: dict[str, Any]) -> Study:
+def _rebuild_study(model: Any, options: dict[str, Any]) -> Study:
     return Study(model, **options)
 
 
-copyreg.pickle(Study, _parts)
+copyreg.pickle(Study, _reduce_study)

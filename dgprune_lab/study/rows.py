@@ -32,7 +32,7 @@ def remaining_cost(mask: Mask) -> list[tuple[str, int, str]]:
 
 
 def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Provenance:
-    """Return the provenance of a network pruned by this mask and, if `batchnorm` says so, recalibrated."""
+    """Return the provenance of a network pruned by this mask and, if `batchnorm` is "recalibrate", recalibrated."""
     provenance = provenance.adding("scorer", mask.reads).adding("selection", mask.selection)
     if batchnorm != "recalibrate" or not study.has_batchnorm:
         return provenance
@@ -48,9 +48,9 @@ def pooled(
     reads: Mapping[str, Seen] | None = None,
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """Return the columns of a row about one split of all sources pooled; seen_by_* hold the most seen of any source.
+    """Return the columns of a row on one split of all sources, pooled; seen_by_* hold the most seen of any source.
 
-    `provenance` replaces the provenance of the network, to which `reads` of a scorer are added.
+    `provenance` replaces that of the network; the `reads` of a scorer are added to it.
     """
     provenance, order = (provenance or study.provenance).adding("scorer", reads or {}), get_args(Seen)
     seen = {
@@ -91,12 +91,12 @@ def labelled_studies(studies: Study | Sequence[Study], split: str, *, what: str)
     Raises:
         DgpruneError: no study, or one whose loss cannot be measured; `what` begins the message.
     """
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    if not listed:
+    studies = [studies] if isinstance(studies, Study) else list(studies)
+    if not studies:
         raise DgpruneError(f"{what} needs at least one study; got none.")
-    for study in listed:
+    for study in studies:
         require_labels(study, split)
-    return list(zip(network_names(listed), listed, strict=True))
+    return list(zip(network_names(studies), studies, strict=True))
 
 
 def network_names(studies: Sequence[Study]) -> list[str]:

@@ -38,7 +38,7 @@ class ScorerInputs:
         if shift not in SHIFTS:
             raise unknown("shift", shift, SHIFTS)
         key = ("shifted", source.key, shift, need, self.split)
-        return self._snapshot.once(key, lambda: drain(self._pass(SHIFTS[shift](source), {need})))
+        return self._snapshot.once(key, lambda: drain(self._run_pass(SHIFTS[shift](source), {need})))
 
     def gathered(
         self, domain: Domain, needs: Set[Need], *, alongside: Set[Need] = frozenset()
@@ -52,8 +52,8 @@ class ScorerInputs:
         if cached is not None:
             return cached
         gathered = tuple(sorted(needs | alongside))
-        value = yield from self._pass(domain, gathered)
-        give_back_memory()  # of the feature maps: up to 1 GB, in 2 ms
+        value = yield from self._run_pass(domain, gathered)
+        give_back_memory()  # memory of feature maps: up to 1 GB, in 2 ms
         light = tuple(need for need in gathered if need not in PAIRS)
         if 0 < len(light) < len(gathered):  # co-moments are large and are evicted alone
             part = replace(value, co_moments={}, class_co_moments={})
@@ -61,7 +61,7 @@ class ScorerInputs:
         cache.put((*prefix, gathered), value, size=value.nbytes)
         return value
 
-    def _pass(self, domain: Domain, needs: Iterable[Need]) -> Generator[int, None, Statistics]:
+    def _run_pass(self, domain: Domain, needs: Iterable[Need]) -> Generator[int, None, Statistics]:
         network, layout = self._snapshot.network, self._snapshot.evaluator.layout
         return gathering(network, self.graph, domain=domain, needs=tuple(needs), split=self.split, layout=layout)
 
@@ -77,12 +77,12 @@ class ScorerInputs:
     def removal(self, domain: str) -> Mapping[str, Tensor]:
         def changes() -> Mapping[str, Tensor]:
             full = self._risk(domain, None)
-            return {group.name: self._change(domain, group, full=full) for group in self.graph.groups}
+            return {group.name: self._risk_changes(domain, group, full=full) for group in self.graph.groups}
 
         return self._snapshot.once(("removal", self.domains[domain].key, self.split), changes)
 
-    def _change(self, domain: str, group: FilterGroup, *, full: float) -> Tensor:
-        """(C,) change of a domain's mean risk when each filter is removed, with all filters tied to it."""
+    def _risk_changes(self, domain: str, group: FilterGroup, *, full: float) -> Tensor:
+        """Return the (C,) change of a domain's mean risk when each filter is removed with all filters tied to it."""
         change = torch.zeros(group.filters, dtype=torch.float64)
         for unit in group.units.unique().tolist() if int(group.units.max()) else ():
             tied = (group.units == unit).nonzero().flatten()

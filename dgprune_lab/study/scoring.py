@@ -33,8 +33,8 @@ class Request:
         cls, scorer: Scorer, split: str = "score", *, seed: int = 0, options: Mapping[str, Any] | None = None
     ) -> Request:
         """Return a request, with the scorer's default options filled in."""
-        drawn = {"seed": seed} if scorer.draws else {}
-        return cls(scorer, scorer.settled({**drawn, **(options or {})}), split)
+        defaults = {"seed": seed} if scorer.draws else {}
+        return cls(scorer, scorer.settled({**defaults, **(options or {})}), split)
 
     def needs(self, domain: Domain) -> set[Need]:
         """Return the statistics that the scorer needs of this domain.
@@ -50,11 +50,11 @@ class Request:
         return ScorerInputs(snapshot, split=self.split, model=model)
 
     def lacks_labels(self, domain: Domain) -> bool:
-        """Return whether the scorer declares labels of a domain that has none."""
+        """Return whether the scorer declares to read labels of this domain, which has none."""
         return domain.labels is None and self.scorer.reads.get(domain.role or "source") == "labels"
 
     def refusal(self, snapshot: Snapshot) -> str | None:
-        """Return in a sentence why the scorer cannot run, or None; no image is needed for this."""
+        """Return a sentence on why the scorer cannot run, or None if it can; this needs no image."""
         scorer, domains = self.scorer, snapshot.domains.values()
         if "target" in scorer.reads and all(domain.role != "target" for domain in domains):
             return "the study has no target."
@@ -66,7 +66,7 @@ class Request:
                 others = ", ".join(name for name, rows in domain.splits.items() if len(rows)) or "no split"
                 return (
                     f"domain {domain.name!r} has no image in its split {self.split!r}, only in {others}; "
-                    "study.score(..., split=...) reads another split, and the table says so."
+                    "study.score(..., split=...) reads another split, and the table records it."
                 )
         return refusal(scorer, self.inputs(snapshot), options=self.options)
 
@@ -85,8 +85,8 @@ class Request:
         cached = snapshot.cache.get(self.key(snapshot))
         if cached is None:
             scores = run(self.scorer, self.inputs(snapshot), options=self.options)
-            # Keep what is told apart by its id, so that the id is not reused.
-            cached = replace(scores, network=snapshot.content), self.read.held
+            # Keep the objects that are hashed by id, so that no id is reused.
+            cached = replace(scores, network=snapshot.content), self.read.objects
             snapshot.cache.put(self.key(snapshot), cached, size=8 * snapshot.graph.free)
         return cached[0]
 
@@ -94,7 +94,7 @@ class Request:
 def scoring(
     study: Study, scorer: Scorer | Scores, *, alongside: Sequence[Scorer] = ()
 ) -> Generator[tuple[int, int], None, Scores]:
-    """Run `Study.score` as a generator that yields (images read, images in all); `alongside` as in `score_all`."""
+    """Run `Study.score` as a generator that yields (images read, images in total); `alongside` as in `score_all`."""
     item = scorer if isinstance(scorer, Scores) else Request.of(scorer)
     return (yield from score_steps(study._current(), [item], split="score", alongside=alongside))[0]
 
@@ -105,7 +105,7 @@ def score_steps(
     """Return the scores of several requests from one pass over each domain; see `Study.score_all`."""
     splits = dict.fromkeys(name for domain in snapshot.domains.values() for name in domain.splits)
     reads = any(isinstance(item, Request) and item.scorer.reads for item in items)
-    if split not in splits and (reads or split != "score"):  # the default need not exist where no image is read
+    if split not in splits and (reads or split != "score"):  # the default may be missing if no image is read
         raise unknown("split", split, splits)
     fresh = [r for r in items if isinstance(r, Request) and snapshot.cache.get(r.key(snapshot)) is None]
     for request in fresh:
@@ -117,22 +117,22 @@ def score_steps(
         used = [snapshot.domains[name] for name, needs in read.items() if needs]
         done, total = 0, sum(len(domain.rows(split)) for domain in used)
         for domain in used:
-            also = (r.needs(domain) for r in later if not r.lacks_labels(domain))
-            for images in inputs.gathered(domain, read[domain.name], alongside=set[Need]().union(*also) - COSTLY):
+            extra = (r.needs(domain) for r in later if not r.lacks_labels(domain))
+            for images in inputs.gathered(domain, read[domain.name], alongside=set[Need]().union(*extra) - COSTLY):
                 done += images
                 yield done, total
-        return [item.scores(snapshot) if isinstance(item, Request) else _checked(item, snapshot) for item in items]
+        return [item.scores(snapshot) if isinstance(item, Request) else _check_scores(item, snapshot) for item in items]
 
 
-def _checked(scores: Scores, snapshot: Snapshot) -> Scores:
-    """Return ready-made scores; refuse those that do not fit the network, and those that were computed for another."""
+def _check_scores(scores: Scores, snapshot: Snapshot) -> Scores:
+    """Return given scores; refuse those that do not fit this network or were computed for another."""
     fits = {g.name: g.filters for g in scores.graph.groups} == {g.name: g.filters for g in snapshot.graph.groups}
     if not fits:
         raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network; call study.score again.")
     if scores.network not in (None, snapshot.content):
         raise DgpruneError(
             f"the scores of {scores.scorer!r} were computed for another network, or for this one before its weights "
-            "changed. Score this network: study.score(...); or, to use them all the same, make them yours: "
+            "changed. Score this network: study.score(...); or, to use them all the same, declare them as your own: "
             "dg.Scores(scores.scorer, scores.values, study.graph, reads=scores.reads)."
         )
     return scores

@@ -18,7 +18,7 @@ from .cache import Cache, Key, content
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The options of `Study.outcomes`, or with a layer those of `Study.feature_steps`.
+    """The options of `Study.outcomes` or, if `layer` is set, of `Study.feature_steps`.
 
     `batchnorm` None stands for the default: "recalibrate" under a mask, "as_is" for the full network.
     """
@@ -57,7 +57,7 @@ class Snapshot:
         self.images = domains[0].take(torch.arange(min(2, len(domains[0]))), device=device).images
         refuse_other_types(model, self.images)
         self.graph = read_groups(model, self.images, layers=layers)
-        give_back_memory()  # of the copies with which the groups were tested: 0.3 GB for an Inception-v4
+        give_back_memory()  # memory of the copies that tested the groups: 0.3 GB for an Inception-v4
         self.network, self.content, self.cache = shared_copy(model).to(device), content(model), cache
         self.domains = {domain.name: domain for domain in domains}
         self._filters = {group.name: group.filters for group in self.graph.groups}
@@ -77,7 +77,7 @@ class Snapshot:
         return value
 
     def run(self, mask: Mask | None, run: Run) -> Generator[int, None, Any]:
-        """Return the outcomes under a mask, or if a layer is named its features, cached; yields between batches."""
+        """Return the outcomes under a mask or, if `run.layer` is set, its features, cached; yields between batches."""
         batchnorm = run.batchnorm or ("as_is" if mask is None else "recalibrate")
         choice("batchnorm", batchnorm, BatchNorm)
         if run.domain not in self.domains:

@@ -58,8 +58,8 @@ class Study:
         targets: domains whose images differ from the sources'; labels are optional.
         normalise: (mean, std) of the images that the network expects, or "imagenet"; None if it takes images in [0, 1].
             The normalisation then becomes the first module of `study.model`, see `dg.models.normalised`.
-        trained_on: what training has read, for a network from elsewhere: names of domains, of the study or not, for
-            all of their images and labels; {"mnist": ["train"]} for one split; {"mnist_m": {"train": "images"}} for
+        trained_on: what a network from elsewhere was trained on: names of domains, of this study or not, for all of
+            their images and labels; {"mnist": ["train"]} for one split; {"mnist_m": {"train": "images"}} for
             images without labels. None: as the network records it, or unknown.
         name: name of the study in tables and files.
         layers: "conv" prunes filters of convolutions, "all" hidden units of linear layers too.
@@ -113,7 +113,7 @@ class Study:
 
     @property
     def place(self) -> str:
-        """The device of the evaluation in words: "CPU, 1 thread" or the name of the GPU."""
+        """The device of the evaluation as text: "CPU, 1 thread" or the name of the GPU."""
         return place_of(self.device)
 
     @property
@@ -130,8 +130,8 @@ class Study:
 
     def on(self, device: torch.device | str) -> Study:
         """Return the same study evaluated on another device."""
-        same: Any = {name: getattr(self, name) for name in ("sources", "targets", "name", "layers", "origin")}
-        return Study(self.model, device=device, **same)
+        options: Any = {name: getattr(self, name) for name in ("sources", "targets", "name", "layers", "origin")}
+        return Study(self.model, device=device, **options)
 
     @property
     def provenance(self) -> Provenance:
@@ -169,7 +169,7 @@ class Study:
         """Return one number per filter and group, higher = keep.
 
         Args:
-            scorer: a name in the menu, a Scorer of one's own, or Scores, which are returned as they are.
+            scorer: a name in the menu, a Scorer of your own, or Scores, which are returned as they are.
             seed: random seed, for a scorer that draws random numbers.
             options: further keyword arguments of the scorer.
             split: the split of each domain that the scorer reads; the provenance records it. "report" reproduces papers
@@ -202,7 +202,7 @@ class Study:
         return drain(score_steps(self._current(), items, split=split, alongside=alongside))
 
     def unavailable(self, scorer: Scorer, *, split: str = "score") -> str | None:
-        """Return in a sentence why a scorer cannot run on this split, or None; no image is needed for this."""
+        """Return a sentence on why a scorer cannot run on this split, or None if it can; this needs no image."""
         return Request.of(scorer, split).refusal(self._current())
 
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
@@ -226,7 +226,7 @@ class Study:
             domain, split: name of a source or target, and the split to evaluate.
             batchnorm: "recalibrate" re-estimates BatchNorm statistics on `calibration` source images after removal;
                 "as_is" does not. None: "recalibrate" under a mask, "as_is" for the full network.
-            images: use only the first so many images of the split; None for all.
+            images: number of images to use, the first ones of the split; None for all.
         """
         options: Any = {"batchnorm": batchnorm, "images": images, "calibration": calibration}
         return drain(self.steps(mask, domain=domain, split=split, **options))
@@ -277,7 +277,7 @@ class Study:
 
     @contextmanager
     def assume_unchanged(self) -> Iterator[None]:
-        """Within the block, skip the check for a changed network in this thread; it reads all weights once."""
+        """Within the block, skip in this thread the check for a changed network, which reads all weights."""
         self._current()
         self._thread.depth = getattr(self._thread, "depth", 0) + 1
         try:
@@ -286,14 +286,14 @@ class Study:
             self._thread.depth -= 1
 
     def _current(self) -> Snapshot:
-        """The snapshot of the network and its domains, taken again if one of them has changed."""
+        """Return the snapshot of the network and its domains, taken again if one of them has changed."""
         if getattr(self._thread, "depth", 0) and not self._snapshot.evaluator.abandoned:
             return self._snapshot
         with self._cache.lock:
-            now = (*stamp(self.model), *(domain.stamp for domain in self.domains))
-            if now != self._stamp or self._snapshot.evaluator.abandoned:
+            current = (*stamp(self.model), *(domain.stamp for domain in self.domains))
+            if current != self._stamp or self._snapshot.evaluator.abandoned:
                 self._snapshot = Snapshot(
                     self.model, domains=self.domains, device=self.device, layers=self.layers, cache=self._cache
                 )
-                self._stamp = now
+                self._stamp = current
             return self._snapshot

@@ -1,4 +1,4 @@
-"""What the training of a network from elsewhere has read, as its user declares it."""
+"""What a network from elsewhere was trained on, as its user declares it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TrainedOn = Sequence[str] | Mapping[str, Sequence[str] | Mapping[str, Literal["i
 
 
 def with_training(model: nn.Module, trained_on: TrainedOn, domains: Sequence[Domain]) -> nn.Module:
-    """Return the network as another object with the same layers, whose provenance holds the declared training.
+    """Return a shallow copy of the network whose provenance holds the declared training.
 
-    What a network already records of its training stays: a declaration adds to it.
+    The declaration adds to what the network already records of its training.
 
     Raises:
         DgpruneError: a split that a domain of the study does not have.
@@ -39,9 +39,9 @@ def declared_reads(trained_on: TrainedOn, domains: Sequence[Domain]) -> dict[str
     {'photo/train': 'labels', 'sketch/train': 'images'}
     """
     named = {domain.name: domain for domain in domains}
-    listed = trained_on if isinstance(trained_on, Mapping) else dict.fromkeys(trained_on, (MORE,))
+    declared = trained_on if isinstance(trained_on, Mapping) else dict.fromkeys(trained_on, (MORE,))
     reads: dict[str, Seen] = {}
-    for name, splits in listed.items():
+    for name, splits in declared.items():
         for split in splits:
             if name in named and split not in (MORE, *named[name].splits):
                 raise unknown(f"split of {name!r} in trained_on", split, named[name].splits)
@@ -50,15 +50,15 @@ def declared_reads(trained_on: TrainedOn, domains: Sequence[Domain]) -> dict[str
 
 
 def _note_surprises(provenance: Provenance, declared: set[str], domains: Sequence[Domain]) -> None:
-    """Say which target was trained on, and which declared name may be a slip of the pen."""
+    """Emit notes on targets that were trained on, and on declared names that may be misspelt."""
     for domain in domains:
         if domain.role == "target" and provenance.seen_anywhere("training", domain.name) in ("images", "labels"):
             note(
-                f"trained_on: training has read the target {domain.name!r}, so what the network does there says "
-                "nothing about generalisation; the column seen_by_training names what was read."
+                f"trained_on: training has read the target {domain.name!r}, so results on it do not measure "
+                "generalisation; the column seen_by_training names what was read."
             )
     missing = {domain.name.casefold(): domain.name for domain in domains if domain.name not in declared}
     for name in sorted(declared - {domain.name for domain in domains}):
         for near in difflib.get_close_matches(name.casefold(), missing, n=1, cutoff=0.75):
-            what = f"trained_on: {name!r} is no domain of this study and is taken as data elsewhere"
+            what = f"trained_on: {name!r} is not a domain of this study and counts as data from elsewhere"
             note(f"{what}; {missing[near]!r} is one.")

@@ -42,7 +42,7 @@ PARTS: Mapping[str, Part] = {
 }
 
 _PROGRAMS = ("import", "browser")
-_CPU_ALONE = ("mask", "processes", "folder", "estimate", *_PROGRAMS)
+_CPU_ONLY = ("mask", "processes", "folder", "estimate", *_PROGRAMS)
 
 __all__ = ["PARTS", "Row", "main"]
 
@@ -56,8 +56,8 @@ def main(
         json: file for the rows as a list of {name, ours, peer, ratio, unit, repeats, device, aim, note}; written anew
             after each row.
         quick: use small cases and few repeats, only to check that the benchmarks run.
-        device: "cpu" or "cuda"; None for the CPU and then, where there is one, the GPU.
-        parts: which of `PARTS` to run; () for all, with `quick` without those that start other programs.
+        device: "cpu" or "cuda"; None for the CPU and then, if there is one, the GPU.
+        parts: which of `PARTS` to run; () for all, except those that start other programs if `quick`.
 
     Returns:
         The rows. `ours` and `peer` are medians in `unit`; `ratio` = peer / ours, so above 1 means ours is faster.
@@ -78,7 +78,7 @@ def main(
     failed: list[str] = []
     for place in devices:
         for name in parts or [name for name in PARTS if not (quick and name in _PROGRAMS)]:
-            if name in _CPU_ALONE and place.type != "cpu":
+            if name in _CPU_ONLY and place.type != "cpu":
                 continue
             try:
                 for row in PARTS[name](place, quick):

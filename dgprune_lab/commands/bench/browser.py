@@ -21,16 +21,16 @@ _MOVE = """
 ([selector, value]) => new Promise((resolve) => {
   const root = document.querySelector('.dgx-explorer'), slider = root.querySelector(selector);
   const badge = root.querySelector('.dgx-badge'), left = root.querySelector('.dgx-c .dgx-chart').vegaView;
-  const before = JSON.stringify(left.data('left')), found = {}, start = performance.now();
+  const before = JSON.stringify(left.data('left')), times = {}, start = performance.now();
   slider.focus();
   slider.value = value;
   slider.dispatchEvent(new Event('input', { bubbles: true }));
   const look = () => {
     const now = performance.now() - start, state = badge.dataset.state;
-    if (!('savings' in found) && JSON.stringify(left.data('left')) !== before) found.savings = now;
-    if ('savings' in found && !('accuracy' in found) && state !== 'stale') found.accuracy = now;
-    if ('accuracy' in found && state === 'exact') found.exact = now;
-    if ('exact' in found || now > 20000) resolve(found); else requestAnimationFrame(look);
+    if (!('savings' in times) && JSON.stringify(left.data('left')) !== before) times.savings = now;
+    if ('savings' in times && !('accuracy' in times) && state !== 'stale') times.accuracy = now;
+    if ('accuracy' in times && state === 'exact') times.exact = now;
+    if ('exact' in times || now > 20000) resolve(times); else requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
 })
@@ -79,7 +79,7 @@ _AIMS = {
 def browser_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Yield the times from a notebook's cold start to its first chart, and from a slider event to each response.
 
-    The responses are the savings, the first accuracy, and the accuracy on all images. Only on the CPU, where the demo
+    The responses are the savings, the first accuracy, and the accuracy on all images. On the CPU alone, where the demo
     runs; skipped without Chromium or playwright.
     """
     with tempfile.TemporaryDirectory(prefix="dgprune-bench-") as folder:
@@ -100,44 +100,44 @@ def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
     yield Row(name=name, ours=time.perf_counter() - start, aim="<= 15 s", note=note)
     lab.kernel("explorer.scorer = 'taylor'; explorer.wait(curves=True)")
     lab.settled()
-    moves = _moves(lab, _SLIDER, repeats)
+    moves = _time_moves(lab, _SLIDER, repeats)
     for key, (name, aim) in _AIMS.items():
-        about = "the pause of 120 ms included; demo, to ratios not measured before"
-        yield _response(name, moves, key=key, aim=aim, about=about)
-    yield from _by_hand(lab, repeats)
+        case = "the pause of 120 ms included; demo, to ratios not measured before"
+        yield _response_row(name, moves, key=key, aim=aim, case=case)
+    yield from _handle_and_session(lab, repeats)
     note = "resident, first notebook run, sliders moved"
-    yield Row(name="kernel memory after use", ours=_memory(lab), unit="MB", aim="<= 1,200 MB", note=note)
-    yield from _panels(lab, seconds=1.0 if repeats < 30 else 5.0)
+    yield Row(name="kernel memory after use", ours=_kernel_memory(lab), unit="MB", aim="<= 1,200 MB", note=note)
+    yield from _panel_rows(lab, seconds=1.0 if repeats < 30 else 5.0)
 
 
-def _by_hand(lab: LabPage, repeats: int) -> Iterator[Row]:
-    """Yield the response to a layer's handle, the slider's with many steps in the tree, and the time of saving them."""
+def _handle_and_session(lab: LabPage, repeats: int) -> Iterator[Row]:
+    """Yield the response times of a layer's handle and of the slider with many steps, and the time to save these."""
     name, aim = "handle of a layer to filter grid and savings, p95", _AIMS["savings"][1]
-    yield _response(name, _moves(lab, _HANDLE, repeats), aim=aim, about="demo, first layer")
+    yield _response_row(name, _time_moves(lab, _HANDLE, repeats), aim=aim, case="demo, first layer")
     lab.kernel(_MAKE_STEPS.format(steps=_STEPS), timeout=600)
     lab.settled()
     name = f"slider event to filter grid and savings, {_STEPS} steps in the tree, p95"
-    about = "demo, full network, to ratios not measured before"
-    yield _response(name, _moves(lab, _SLIDER, repeats), aim=aim, about=about)
+    case = "demo, full network, to ratios not measured before"
+    yield _response_row(name, _time_moves(lab, _SLIDER, repeats), aim=aim, case=case)
     saved = float(lab.kernel(_SAVE, timeout=120))
     yield Row(name=f"saving a session of {_STEPS} steps", ours=saved, aim="< 2 s", note="demo, into a folder")
 
 
-def _moves(lab: LabPage, selector: str, repeats: int) -> list[dict[str, float]]:
+def _time_moves(lab: LabPage, selector: str, repeats: int) -> list[dict[str, float]]:
     """Move a slider of the page to ratios that are not on the curve, and return the milliseconds to each response."""
     values = [5 + (37 * k) % 90 for k in range(repeats)]
     return [lab.page.evaluate(_MOVE, [selector, value + (value % 5 == 0)]) for value in values]
 
 
-def _response(name: str, moves: list[dict[str, float]], *, key: str = "savings", aim: str, about: str) -> Row:
+def _response_row(name: str, moves: list[dict[str, float]], *, key: str = "savings", aim: str, case: str) -> Row:
     """Return the row of a response time: the 95th percentile, with the median in the note."""
     times = sorted(move[key] for move in moves if key in move)
     count = len(times)
-    note = f"p50 {times[count // 2]:.0f} ms; {about}, {count} moves"
+    note = f"p50 {times[count // 2]:.0f} ms; {case}, {count} moves"
     return Row(name=name, ours=times[min(count - 1, int(0.95 * count))], unit="ms", repeats=count, aim=aim, note=note)
 
 
-def _panels(lab: LabPage, *, seconds: float) -> Iterator[Row]:
+def _panel_rows(lab: LabPage, *, seconds: float) -> Iterator[Row]:
     """Yield the time until each panel is open and at rest, and how smoothly the slider moves the points of one."""
     for button in lab.page.locator(".dgx-more button:not([disabled])").all():
         button.click()
@@ -150,9 +150,9 @@ def _panels(lab: LabPage, *, seconds: float) -> Iterator[Row]:
             name = "frames per second, slider moving the map of features"
             yield Row(name=name, ours=rate, unit="1/s", aim=">= 30", note=note)
     note = "resident, as above, then each panel of the explorer opened and at rest; the map's own process has ended"
-    yield Row(name="kernel memory, all panels opened", ours=_memory(lab), unit="MB", aim="< 1,500 MB", note=note)
+    yield Row(name="kernel memory, all panels opened", ours=_kernel_memory(lab), unit="MB", aim="< 1,500 MB", note=note)
 
 
-def _memory(lab: LabPage) -> float:
+def _kernel_memory(lab: LabPage) -> float:
     """Return the memory that the kernel uses, in megabytes."""
     return float(lab.kernel("import psutil; print(psutil.Process().memory_info().rss / 1e6)"))

@@ -64,7 +64,7 @@ class LabPage:
 
     def _kernel_is_connected(self) -> bool:
         try:
-            return any(kernel["connections"] for kernel in json.loads(self._ask("GET", "/api/kernels")))
+            return any(kernel["connections"] for kernel in json.loads(self._send("GET", "/api/kernels")))
         except urllib.error.URLError:  # a server that is still busy starting
             return False
 
@@ -76,7 +76,7 @@ class LabPage:
         self.page.wait_for_function(f"() => {prompts}.every(text => /[0-9]/.test(text))", timeout=timeout * 1000)
 
     def settled(self, *, timeout: float = 120, index: int = 0) -> None:
-        """Wait until the badge says that all images were evaluated."""
+        """Wait until the badge shows that all images were evaluated."""
         badge = f"[...document.querySelectorAll('.dgx-explorer')][{index}].querySelector('.dgx-badge')"
         self.page.wait_for_function(f"() => {badge}.dataset.state === 'exact'", timeout=timeout * 1000)
 
@@ -86,7 +86,7 @@ class LabPage:
 
     def start(self, code: str) -> str:
         """Send code to the notebook's kernel without waiting; return the message's id for `collect`."""
-        return self._connected().execute(code)
+        return self._kernel_client().execute(code)
 
     def collect(self, message: str, *, timeout: float = 60) -> str:
         """Return the output of the code sent by `start`.
@@ -97,7 +97,7 @@ class LabPage:
         output, end = [], time.monotonic() + timeout
         while time.monotonic() < end:
             try:
-                reply = self._connected().get_iopub_msg(timeout=1)
+                reply = self._kernel_client().get_iopub_msg(timeout=1)
             except queue.Empty:
                 continue
             if reply["parent_header"].get("msg_id") != message:
@@ -110,7 +110,7 @@ class LabPage:
                 return "".join(output)
         raise DgpruneError(f"the kernel did not answer within {timeout} s.")
 
-    def _connected(self) -> Any:
+    def _kernel_client(self) -> Any:
         if self._client is None:
             from jupyter_client.blocking.client import BlockingKernelClient
 
@@ -121,13 +121,13 @@ class LabPage:
             self._client.wait_for_ready(timeout=60)
         return self._client
 
-    def _ask(self, method: str, path: str, *, body: Any = None) -> str:
+    def _send(self, method: str, path: str, *, body: Any = None) -> str:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self._base + path, data=data, method=method, headers={"Authorization": f"token {self._token}"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.read().decode()
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.read().decode()
 
     def end(self) -> None:
         """Disconnect from the kernel."""
@@ -159,7 +159,7 @@ def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
     log = (folder / "lab.log").open("w")
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
     try:
-        token = _token(folder / "lab.log", server)
+        token = _read_token(folder / "lab.log", server)
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=str(browser_path), args=_FLAGS)
             tab = kind(
@@ -179,7 +179,7 @@ def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
         log.close()
 
 
-def _token(log: Path, server: subprocess.Popen[bytes]) -> str:
+def _read_token(log: Path, server: subprocess.Popen[bytes]) -> str:
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and server.poll() is None:
         match = re.search(r"token=([0-9a-f]{16,})", log.read_text(errors="replace"))

@@ -57,11 +57,11 @@ def study_of(plan: Plan, device: torch.device) -> Study:
         if plan.pixels < 100:
             first, second = domains(plan.pixels)
         else:
-            first, second = (_noise(name, plan, seed=seed) for seed, name in enumerate(("noise", "more noise")))
+            first, second = (_noise_domain(name, plan, seed=seed) for seed, name in enumerate(("noise", "more noise")))
         return Study(model, sources=[first], targets=[second], name=plan.name)
 
 
-def _noise(name: str, plan: Plan, *, seed: int) -> Domain:
+def _noise_domain(name: str, plan: Plan, *, seed: int) -> Domain:
     generator, train = torch.Generator().manual_seed(seed), 500
     size = (train + plan.images, 3, plan.pixels, plan.pixels)
     images = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
@@ -76,8 +76,8 @@ def _rows(study: Study, *, name: str, repeats: int, images: int | None, aim: str
     shared: dict[str, Any] = {"unit": "ms", "repeats": repeats, "device": study.device.type, "aim": aim, "note": note}
     with collect_notes(lambda _: None):
         scores = study.score("l1")
-        for setting, words in _SETTINGS.items():
-            # No ratio twice: results are cached, and a GPU's libraries look for the best way to compute each new shape.
+        for setting, label in _SETTINGS.items():
+            # No ratio twice: results are cached, and a GPU's libraries search for the fastest kernel of each new shape.
             ratios = iter(grid(0.45, 0.55, 2 * repeats + 2))
 
             def ours(setting: BatchNorm = setting, ratios: Iterator[float] = ratios) -> float:
@@ -85,10 +85,10 @@ def _rows(study: Study, *, name: str, repeats: int, images: int | None, aim: str
                 return 1e3 * seconds(lambda: _move(study, scores, next(ratios), **options), study.device)
 
             def bare(ratios: Iterator[float] = ratios) -> float:
-                return 1e3 * _bare(study, scores, next(ratios), images=images)
+                return 1e3 * _time_forward(study, scores, next(ratios), images=images)
 
             times = race({"ours": ours, "bare": bare}, repeats=repeats)
-            yield Row(name=f"slider, {name}, {words}", ours=times["ours"], peer=times["bare"], **shared)
+            yield Row(name=f"slider, {name}, {label}", ours=times["ours"], peer=times["bare"], **shared)
 
 
 def _move(study: Study, scores: Scores, ratio: float, *, batchnorm: BatchNorm, images: int | None) -> list[Outcomes]:
@@ -96,7 +96,7 @@ def _move(study: Study, scores: Scores, ratio: float, *, batchnorm: BatchNorm, i
     return [study.outcomes(mask, domain=d.name, batchnorm=batchnorm, images=images) for d in study.domains]
 
 
-def _bare(study: Study, scores: Scores, ratio: float, *, images: int | None) -> float:
+def _time_forward(study: Study, scores: Scores, ratio: float, *, images: int | None) -> float:
     small = prune(study.model, allocate(scores, ratio=ratio)).eval().to(study.device)
     batches = [b.images for d in study.domains for b in d.batches("report", images=images, device=study.device)]
     with torch.inference_mode(), full_precision(study.device):
@@ -110,25 +110,25 @@ def estimate_rows(device: torch.device, quick: bool) -> Iterator[Row]:
         plan = Plan(name="resnet18", pixels=32, images=20, repeats=1)
     study = study_of(plan, device)
     explorer = Explorer(study, panels=[])
-    shown: dict[str, Any] = {}
+    first_row: dict[str, Any] = {}
     ratios = iter(grid(0.4, 0.6, plan.repeats + 1))
 
     def move() -> float:
         start = time.perf_counter()
         explorer.choose(ratio=next(ratios))
-        shown.update(_first(explorer))
+        first_row.update(_wait_for_row(explorer))
         return 1e3 * (time.perf_counter() - start)
 
     with collect_notes(lambda _: None):
-        _first(explorer)
+        _wait_for_row(explorer)
         ours = race({"move": move}, repeats=plan.repeats)["move"]
-    explorer.close()  # else it would go on with the exact numbers beside the peer
-    kind = "estimate" if shown["estimate"] else "exact numbers"
+    explorer.close()  # else it would compute the exact numbers beside the peer
+    kind = "estimate" if first_row["estimate"] else "exact numbers"
     note = (
-        f"peer: one pass of the full network over the same images; {shown['images']} images of each of "
+        f"peer: one pass of the full network over the same images; {first_row['images']} images of each of "
         f"{len(study.domains)} domains, BatchNorm re-estimated on as many"
     )
-    peer = race({"pass": lambda: _full_pass(study, shown["images"])}, repeats=plan.repeats)["pass"]
+    peer = race({"pass": lambda: _full_pass(study, first_row["images"])}, repeats=plan.repeats)["pass"]
     name = f"{kind} after a move, {plan.name}, {plan.pixels} px"
     yield Row(name=name, ours=ours, peer=peer, unit="ms", repeats=plan.repeats, note=note)
 
@@ -140,7 +140,7 @@ def _full_pass(study: Study, images: int) -> float:
         return 1e3 * seconds(lambda: [study.model(batch) for batch in batches], study.device)
 
 
-def _first(explorer: Explorer) -> dict[str, Any]:
+def _wait_for_row(explorer: Explorer) -> dict[str, Any]:
     """Wait for the first numbers of the view, and return them."""
     while True:
         rows = [row for row in explorer.frames.get("rows", []) if row["ratio"] == explorer.ratio]
@@ -153,29 +153,29 @@ def equality_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Compare numbers of the demo on a GPU with those on the CPU: outcomes, and the sums of a pass for scorers."""
     if device.type == "cpu":
         return
-    here, there = (_numbers(demo(device=place), quick=quick) for place in ("cpu", device))
-    for name, (value, size) in here.items():
-        difference = float(((value - there[name][0]).abs() / size).max())
+    on_cpu, on_gpu = (_numbers(demo(device=place), quick=quick) for place in ("cpu", device))
+    for name, (value, size) in on_cpu.items():
+        difference = float(((value - on_gpu[name][0]).abs() / size).max())
         note = f"largest difference of {value.numel():,} numbers from those on the CPU"
         yield Row(name=f"demo, {name}", ours=difference, unit="", device=device.type, aim="<= 1e-4", note=note)
 
 
 def _numbers(study: Study, *, quick: bool) -> dict[str, tuple[Tensor, Tensor]]:
-    """What is compared -> the numbers, and the sizes by which their differences are divided."""
+    """Return label -> the numbers to compare, and the sizes by which their differences are divided."""
     images, ratios = (60, [0.5]) if quick else (None, grid(0, 0.8, 5))
     with collect_notes(lambda _: None):
         scores = study.score("l1")
-        moves = [_move(study, scores, r, batchnorm=how, images=images) for r in ratios for how in _SETTINGS]
+        moves = [_move(study, scores, r, batchnorm=setting, images=images) for r in ratios for setting in _SETTINGS]
         passes = study.statistics("mnist", needs=("moments", "gate", "mean_map", "class_co_moments"))
-    outcomes = [outcome for listed in moves for outcome in listed]
+    outcomes = [outcome for move in moves for outcome in move]
     accuracies = torch.tensor([outcome.accuracy for outcome in outcomes], dtype=torch.float64)
     losses = torch.stack([outcome.loss.mean() for outcome in outcomes])
     sums = [*passes.gate.values(), *passes.mean_map.values(), *(m.mean_square for m in passes.moments.values())]
     sums += [pair.cross for pair in passes.class_co_moments.values()]
     largest = torch.cat([part.abs().max().expand(part.numel()) for part in sums])
-    one = torch.ones(())
+    unit = torch.ones(())
     return {
-        "accuracies": (accuracies, one),
-        "mean losses": (losses, one),
+        "accuracies": (accuracies, unit),
+        "mean losses": (losses, unit),
         "sums of a pass, relative": (torch.cat([part.flatten() for part in sums]), largest),
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from captum.attr import LayerGradientXActivation
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core import Domain
 from ...measurement import Attributor, separated
@@ -31,25 +31,25 @@ _RATIOS = (0.12, 0.33, 0.47, 0.58, 0.66, 0.71, 0.83, 0.9, 0.21)
 def panel_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Time attributions on ResNet-18 with 2 x 500 images of 32 x 32 pixels, and ticks of panels on the demo."""
     name, pixels, images = ("lenet", 28, 40) if quick else ("resnet18", 32, 500)
-    yield _attributions(name, pixels=pixels, images=images, repeats=1 if quick else 5, device=device)
+    yield _attribution_row(name, pixels=pixels, images=images, repeats=1 if quick else 5, device=device)
     if device.type == "cpu" and not quick:
-        yield _first_map(1000)
+        yield _first_map_row(1000)
     study = demo(device=device)
     for panel in (SensitivityPanel(), FeatureShiftPanel()):
-        yield _tick(panel, study, repeats=1 if quick else 9, device=device, background=not quick)
+        yield _tick_row(panel, study, repeats=1 if quick else 9, device=device, background=not quick)
 
 
-def _first_map(rows: int) -> Row:
+def _first_map_row(rows: int) -> Row:
     """Time a map before UMAP is compiled: in new processes with torch loaded and no compiled code in the cache."""
     data = f"numpy.random.default_rng(0).normal(size=({rows}, 64))"
     ours = f"from dgprune_lab.stats.umap_process import embed; embed({data})"
     plain = f"import umap; umap.UMAP(random_state=0).fit_transform({data})"
     note = f"peer: umap-learn as it comes, seeded; {rows:,} x 64 numbers, nothing compiled before, torch loaded"
     name = f"first map of {rows:,} rows, cold"
-    return Row(name=name, ours=_fresh(ours), peer=_fresh(plain), aim="<= 20 s", note=note)
+    return Row(name=name, ours=_time_fresh(ours), peer=_time_fresh(plain), aim="<= 20 s", note=note)
 
 
-def _fresh(code: str) -> float:
+def _time_fresh(code: str) -> float:
     """Return the seconds that code takes in a new Python process with torch loaded and Numba's cache empty."""
     timed = f"import time, numpy, torch; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
     with tempfile.TemporaryDirectory(prefix="dgprune-bench-") as cache:
@@ -59,7 +59,7 @@ def _fresh(code: str) -> float:
     return float(done.stdout.split()[-1])
 
 
-def _attributions(name: str, *, pixels: int, images: int, repeats: int, device: torch.device) -> Row:
+def _attribution_row(name: str, *, pixels: int, images: int, repeats: int, device: torch.device) -> Row:
     model = network(name).to(device)
     used = [replace(d.to(device), splits={"score": d.rows("score", images)}) for d in domains(pixels)]
     example = used[0].take(torch.arange(2), device=device).images
@@ -76,7 +76,7 @@ def _attributions(name: str, *, pixels: int, images: int, repeats: int, device: 
         totals["ours"] = sum(float(torch.cat([part[name] for part in parts]).sum()) for name in graph.names)
 
     def one_by_one() -> None:
-        values = [_one_layer(twin, end, domains=used, size=size, device=device) for end in ends]
+        values = [_attribute_layer(twin, end, domains=used, size=size, device=device) for end in ends]
         totals["peer"] = sum(float(part.sum()) for part in values)
 
     sides = {"ours": ours, "peer": one_by_one}
@@ -91,7 +91,7 @@ def _attributions(name: str, *, pixels: int, images: int, repeats: int, device: 
     return Row(**row, repeats=repeats, device=device.type, aim=">= 5", note=note)
 
 
-def _one_layer(model: torch.nn.Module, layer: str, *, domains: list[Domain], size: int, device: torch.device) -> Tensor:
+def _attribute_layer(model: nn.Module, layer: str, *, domains: list[Domain], size: int, device: torch.device) -> Tensor:
     """Return the attributions of one layer, (N, channels), over all images."""
     parts = []
     for domain in domains:
@@ -103,34 +103,34 @@ def _one_layer(model: torch.nn.Module, layer: str, *, domains: list[Domain], siz
     return torch.cat(parts)
 
 
-def _tick(panel: Any, study: Study, *, repeats: int, device: torch.device, background: bool) -> Row:
-    """Time ticks of a panel at ratios that it has not shown; with `background`, after its background work."""
+def _tick_row(panel: Any, study: Study, *, repeats: int, device: torch.device, background: bool) -> Row:
+    """Time ticks of a panel at new ratios; with `background`, after its background work."""
     scores = study.score("l1")
     ratios = cycle(_RATIOS)
 
-    def view(ratio: float) -> View:
+    def view_at(ratio: float) -> View:
         mask, scorer = allocate(scores, ratio=ratio), SCORERS["l1"]
         return View(study=study, mask=mask, scorer=scorer, batchnorm="recalibrate", selected=panel.selected)
 
-    def tick(shown: View) -> None:
-        frames = panel.tick(shown)
+    def tick(view: View) -> None:
+        frames = panel.tick(view)
         for _ in [frames] if isinstance(frames, dict) else frames:
             pass
 
-    first = seconds(lambda: tick(view(0.5)), device)
-    for _ in panel.background(view(0.5)) if background else ():
+    first = seconds(lambda: tick(view_at(0.5)), device)
+    for _ in panel.background(view_at(0.5)) if background else ():
         pass
-    taken = []
+    times = []
     for _ in range(repeats):
-        shown = view(next(ratios))
+        view = view_at(next(ratios))
         for domain in study.domains:  # the explorer has measured this network by then
-            study.outcomes(shown.mask, domain=domain.name, batchnorm="recalibrate")
-        taken.append(1e3 * seconds(lambda shown=shown: tick(shown), device))
+            study.outcomes(view.mask, domain=domain.name, batchnorm="recalibrate")
+        times.append(1e3 * seconds(lambda view=view: tick(view), device))
     if hasattr(panel, "close"):
         panel.close()
     note = f"demo, ratios not shown before, accuracies measured already; the very first one {1e3 * first:,.0f} ms"
     name = f"tick, panel “{panel.label}”"
-    return Row(name=name, ours=statistics.median(taken), unit="ms", repeats=repeats, device=device.type, note=note)
+    return Row(name=name, ours=statistics.median(times), unit="ms", repeats=repeats, device=device.type, note=note)
 
 
 def check_totals(ours: float, other: float) -> None:

@@ -40,8 +40,8 @@ QUICK = (Plan(name="lenet", pixels=28, images=60, repeats=(1, 1)),)
 def pass_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Time on LeNet and ResNet-18 the one pass for all domain-aware scorers, and their scores from it."""
     for plan in QUICK if quick else FULL:
-        yield _one_pass(plan, device)
-        yield _shared(plan, device)
+        yield _single_pass_row(plan, device)
+        yield _shared_pass_row(plan, device)
 
 
 def needs() -> list[Need]:
@@ -49,7 +49,7 @@ def needs() -> list[Need]:
     return sorted(set().union(*(SCORERS[name].gathered(SCORERS[name].settled({})) for name in AWARE)))
 
 
-def _one_pass(plan: Plan, device: torch.device) -> Row:
+def _single_pass_row(plan: Plan, device: torch.device) -> Row:
     model = network(plan.name).to(device)
     full = domains(plan.pixels)[0].to(device)
     domain = replace(full, splits={"score": full.rows("train", plan.images)})
@@ -82,7 +82,7 @@ def _one_pass(plan: Plan, device: torch.device) -> Row:
     return Row(**row, unit="ms", repeats=plan.repeats[0], device=device.type, aim=">= 0.67", note=note)
 
 
-def _shared(plan: Plan, device: torch.device) -> Row:
+def _shared_pass_row(plan: Plan, device: torch.device) -> Row:
     model = network(plan.name).to(device)
     used = [
         replace(domain, splits={"score": domain.rows("score", plan.images)})

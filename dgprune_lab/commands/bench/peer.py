@@ -86,11 +86,11 @@ class Stepwise:
         self._left = {name: list(range(filters)) for name, filters in layers.items()}
 
     def __call__(self, removed: Mapping[str, Sequence[int]]) -> nn.Module:
-        now: dict[str, list[int]] = {}
+        current: dict[str, list[int]] = {}
         for name, filters in removed.items():
-            now[name] = [place for place, original in enumerate(self._left[name]) if original in set(filters)]
+            current[name] = [place for place, original in enumerate(self._left[name]) if original in set(filters)]
             self._left[name] = [original for original in self._left[name] if original not in set(filters)]
-        prune_groups(self.model, self.graph, now)
+        prune_groups(self.model, self.graph, current)
         return self.model.eval()
 
 

@@ -1,4 +1,4 @@
-"""What new processes cost and gain: imports, and a sweep in two processes against the same sweep in one."""
+"""The cost and gain of new processes: imports, and a sweep in two processes against the same sweep in one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _STATEMENTS = {
 def process_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Time a sweep of LeNet or ResNet-18, scores ready, in two new processes and in this one."""
     name, pixels, images, ratios = ("lenet", 28, 16, 2) if quick else ("resnet18", 32, 250, 20)
-    model, held, frames = network(name), domains(pixels), dict[str, pd.DataFrame]()
-    scores = Study(model, sources=held[:1], targets=held[1:]).score("l1")
+    model, pair, frames = network(name), domains(pixels), dict[str, pd.DataFrame]()
+    scores = Study(model, sources=pair[:1], targets=pair[1:]).score("l1")
 
     def run(side: str, executor: Executor | None) -> None:
-        study = Study(model, sources=held[:1], targets=held[1:])  # a new one, with an empty cache
+        study = Study(model, sources=pair[:1], targets=pair[1:])  # a new one, with an empty cache
         frames[side] = sweep(study, scorers=[scores], ratios=grid(0, 0.9, ratios), images=images, executor=executor)
 
     def two() -> None:
@@ -56,7 +56,7 @@ def process_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 def import_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Time `import dgprune_lab`, alone and with a name that needs torch, against torch alone and with torchvision."""
     repeats = 1 if quick else 5
-    times = race({name: _process(text) for name, text in _STATEMENTS.items()}, repeats=repeats, warm_up=not quick)
+    times = race({name: _timer(text) for name, text in _STATEMENTS.items()}, repeats=repeats, warm_up=not quick)
     note = f"the interpreter itself takes {times['bare']:.2f} s of each"
     alone, study = f"peer: import torch; {note}", "import dgprune_lab, then Study"
     yield Row(name="import dgprune_lab", ours=times["ours"], peer=times["torch"], repeats=repeats, note=alone)
@@ -65,6 +65,6 @@ def import_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     yield Row(name=f"{study} (against both)", ours=times["study"], peer=times["both"], repeats=repeats, note=note)
 
 
-def _process(statement: str) -> Callable[[], float]:
+def _timer(statement: str) -> Callable[[], float]:
     run = partial(subprocess.run, [sys.executable, "-c", statement], check=True)
     return lambda: seconds(run, torch.device("cpu"))

@@ -22,7 +22,7 @@ from ...training import TrainingOptions, finish, train
 from .timing import Row, race, require_same, seconds
 
 NETWORKS = {"lenet": "lenet_two_sources_0", "demo": "digits", "network in network": ""}
-"""Name in a row -> the shipped network; one without is trained here, for three epochs on garments."""
+"""Name in a row -> the shipped checkpoint; "" for a network that is trained here, for three epochs on garments."""
 TOLERANCE = 0.1
 _SIZE = 250
 
@@ -34,7 +34,7 @@ def prunability_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 def naive(model: nn.Module, batches: list[tuple[Tensor, Tensor]], *, shares: tuple[float, ...]) -> list[float]:
-    """Return the mean loss at each share, each time with a sort, a copy of the network, zeros and all images."""
+    """Return the mean loss at each share, each with a new sort and masked copy of the network, on all images."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     losses = []
     for share in shares:
@@ -59,7 +59,7 @@ def check_losses(ours: list[float], other: list[float]) -> None:
 
 def _rows(name: str, checkpoint: str, *, device: torch.device, quick: bool) -> Iterator[Row]:
     sources = [load(source) for source in (("mnist", "uci_digits") if checkpoint else ("fashion", "fashion_colour"))]
-    model = (shipped(checkpoint) if checkpoint else _trained(sources)).to(device)
+    model = (shipped(checkpoint) if checkpoint else _train_network(sources)).to(device)
     images, step = (200, 0.1) if quick else (None, 0.01)
     layout = layout_of(model, sources[0])  # the loop reads images in the faster layout, as we do
     batches = [
@@ -85,7 +85,7 @@ def _rows(name: str, checkpoint: str, *, device: torch.device, quick: bool) -> I
     def loop() -> float:
         return seconds(lambda: curves.update(loop=naive(model, batches, shares=grid_of(step))), device)
 
-    prunability(Study(model, sources=sources), step=0.5, images=50)  # imports are not counted
+    prunability(Study(model, sources=sources), step=0.5, images=50)  # so that imports are not timed
     sides = {
         "alone": lambda: ours("fast", intervals=False),
         "fast": lambda: ours("fast"),
@@ -101,13 +101,13 @@ def _rows(name: str, checkpoint: str, *, device: torch.device, quick: bool) -> I
         ("fast", ("fast", True), "quick search", ">= 5"),
         ("grid", ("grid", True), "whole grid, with intervals", ""),
     )
-    for key, how, text, aim in rows:
-        count = f"{counts[how]:.0f}" if how[1] else f"{counts[how]:.0f}, those refused on part of the images"
+    for key, search, text, aim in rows:
+        count = f"{counts[search]:.0f}" if search[1] else f"{counts[search]:.0f}, those refused on part of the images"
         note = f"peer: copy, mask, evaluate at {len(curves['loop'])} shares; ours evaluates {count}; {size}"
         row = {"name": f"prunability, {name}, {text}", "ours": times[key], "peer": times["loop"]}
         yield Row(**row, device=device.type, aim=aim, note=note)
 
 
-def _trained(sources: Sequence[Domain]) -> nn.Module:
+def _train_network(sources: Sequence[Domain]) -> nn.Module:
     options = TrainingOptions(epochs=3, batch_size=32, optimiser="adam", lr=0.005, schedule="constant")
     return finish(train(nin(mean=0.3, std=0.35, widths=(24, 48, 48)), sources=sources, options=options))

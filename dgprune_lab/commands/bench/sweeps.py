@@ -23,7 +23,7 @@ _SIZE = 250
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(live.Plan):
-    """What is timed: also the ratios and scorers of the sweep. The aim is against the loop over the peer."""
+    """A plan with the ratios and scorers of the sweep; its aim is against the loop over the peer."""
 
     ratios: tuple[float, ...] = tuple(grid(0, 0.95, 20))
     scorers: tuple[str, ...] = SCORERS
@@ -54,16 +54,16 @@ class _Sweep:
         self.plan, self.device = plan, device
         self.model = network(plan.name).to(device)
         self.domains = [domain.to(device) for domain in domains(plan.pixels)]
-        study = self._study()
+        study = self._new_study()
         self.scores = study.score_all(plan.scorers)
         self.layers = {group.name: group.filters for group in study.graph.groups}
-        self.batches = [self._batches(domain) for domain in self.domains]
+        self.batches = [self._read_batches(domain) for domain in self.domains]
         self.example = self.batches[0][0][0][:1]
 
-    def _study(self) -> Study:
+    def _new_study(self) -> Study:
         return Study(self.model, sources=self.domains[:1], targets=self.domains[1:])
 
-    def _batches(self, domain: Domain) -> peer.Batches:
+    def _read_batches(self, domain: Domain) -> peer.Batches:
         layout = layout_of(self.model, domain)  # the peer reads images in the faster layout, as we do
         batches = domain.batches("report", size=_SIZE, images=self.plan.images, device=self.device, layout=layout)
         return [(images, labels) for images, labels, _ in batches if labels is not None]
@@ -71,7 +71,7 @@ class _Sweep:
     def ours(self) -> peer.Accuracies:
         """Run our sweep on a new study with an empty cache, losses and intervals included."""
         frame = sweep(
-            self._study(),
+            self._new_study(),
             scorers=self.scores,
             ratios=self.plan.ratios,
             images=self.plan.images,
@@ -79,28 +79,28 @@ class _Sweep:
         )
         rows = frame[frame.metric == "accuracy"]
         scorers = {name: k for k, name in enumerate(self.plan.scorers)}
-        places = {domain.name: k for k, domain in enumerate(self.domains)}
+        positions = {domain.name: k for k, domain in enumerate(self.domains)}
         columns = zip(rows["scorer"], rows["ratio_requested"], rows["domain"], rows["value"], strict=True)
-        return {(scorers[name], ratio, places[domain]): value for name, ratio, domain, value in columns}
+        return {(scorers[name], ratio, positions[domain]): value for name, ratio, domain, value in columns}
 
     def loop(self) -> peer.Accuracies:
         """Run Torch-Pruning with a copy, a graph and a pruning for each network."""
-        return self._peer(lambda: lambda removed: peer.prune_a_copy(self.model, self.example, removed))
+        return self._run_peer(lambda: lambda removed: peer.prune_a_copy(self.model, self.example, removed))
 
     def stepwise(self) -> peer.Accuracies:
         """Run Torch-Pruning with one copy and one graph per scorer, pruned further at each ratio."""
-        return self._peer(lambda: peer.Stepwise(self.model, self.example, layers=self.layers))
+        return self._run_peer(lambda: peer.Stepwise(self.model, self.example, layers=self.layers))
 
-    def _peer(self, pruner: Callable[[], Callable[[Mapping[str, Sequence[int]]], nn.Module]]) -> peer.Accuracies:
+    def _run_peer(self, pruner: Callable[[], Callable[[Mapping[str, Sequence[int]]], nn.Module]]) -> peer.Accuracies:
         values = [scores.values for scores in self.scores]
         with full_precision(self.device):
             return peer.sweep(pruner, values, ratios=self.plan.ratios, domains=self.batches)
 
     def bare(self) -> float:
         """Return the seconds of the forward passes of all pruned networks alone."""
-        return sum(self._forward(scores, ratio) for scores in self.scores for ratio in self.plan.ratios)
+        return sum(self._time_forward(scores, ratio) for scores in self.scores for ratio in self.plan.ratios)
 
-    def _forward(self, scores: Scores, ratio: float) -> float:
+    def _time_forward(self, scores: Scores, ratio: float) -> float:
         small = prune(self.model, allocate(scores, ratio=ratio)).eval()
         with full_precision(self.device):
             return seconds(lambda: [peer.accuracy(small, batches) for batches in self.batches], self.device)

@@ -35,7 +35,7 @@ def mask_rows(device: torch.device, quick: bool) -> Iterator[Row]:
         "peer": lambda: seconds(rank, device),
         "macs": lambda: seconds(lambda: allocate(scores, ratio=0.5, scope="global", budget="macs"), device),
     }
-    times = {name: 1e3 * taken for name, taken in race(sides, repeats=repeats).items()}
+    times = {name: 1e3 * elapsed for name, elapsed in race(sides, repeats=repeats).items()}
     shared: dict[str, Any] = {"unit": "ms", "repeats": repeats, "aim": "<= 5 ms"}
     name = "scores to mask, resnet18,"
     note = "peer: Torch-Pruning's pruner with the same scores, step(interactive=True), walks its graph again"

@@ -1,4 +1,4 @@
-"""Time several ways to do the same thing in turns, so that other load on the machine affects all; print the rows."""
+"""Time several ways to do the same thing in turns, so that other load affects all alike; print the rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The time of the implementation compared with, divided by the time of this package; None if there is none."""
+        """The time of the peer divided by the time of this package; None without a peer."""
         return None if self.peer is None else self.peer / self.ours
 
     def as_json(self) -> dict[str, Any]:
@@ -56,15 +56,15 @@ def race(sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: boo
     Args:
         sides: name -> function that does the work once and returns the seconds that count.
         repeats: number of turns that are counted.
-        warm_up: whether there is one more turn before these, which is not counted; None: if there are several repeats.
+        warm_up: whether one more turn precedes these, uncounted; None for one if there are several repeats.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     warm_up = repeats > 1 if warm_up is None else warm_up
     for turn in range(-1 if warm_up else 0, repeats):
         for name, side in sides.items():
-            taken = side()
+            elapsed = side()
             if turn >= 0:
-                times[name].append(taken)
+                times[name].append(elapsed)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -91,27 +91,27 @@ def heading(reason: str, quick: bool) -> str:
     """Return the lines with date, machine and the names of the columns."""
     text = f"{date.today().isoformat()}, torch {torch.__version__}; {reason}{'; quick, small cases' if quick else ''}"
     lines = [*textwrap.wrap(text, _WIDTH), "ratio = peer / ours: above 1, ours is faster", ""]
-    return "\n".join([*lines, _cells("", "ours", "peer", "ratio", "aim"), "-" * _WIDTH])
+    return "\n".join([*lines, _format_cells("", "ours", "peer", "ratio", "aim"), "-" * _WIDTH])
 
 
 def line(row: Row) -> str:
     """Return the text of one row, with its note below it."""
-    peer = "none" if row.peer is None else f"{_number(row.peer)} {row.unit}"
-    ratio = "" if row.ratio is None else f"{_number(row.ratio)}"
+    peer = "none" if row.peer is None else f"{_format_number(row.peer)} {row.unit}"
+    ratio = "" if row.ratio is None else f"{_format_number(row.ratio)}"
     name = row.name if row.device == "cpu" else f"{row.name} ({row.device})"
     first, *rest = textwrap.wrap(name, 52)
-    cells = _cells(first, f"{_number(row.ours)} {row.unit}", peer, ratio, row.aim)
+    cells = _format_cells(first, f"{_format_number(row.ours)} {row.unit}", peer, ratio, row.aim)
     times = "once" if row.repeats == 1 else f"median of {row.repeats}"
     note = textwrap.wrap(f"{row.note}; {times}" if row.note else times, _WIDTH - 4)
     return "\n".join([cells, *(f"  {text}" for text in rest), *(f"    {text}" for text in note)])
 
 
-def _cells(name: str, *numbers: str) -> str:
+def _format_cells(name: str, *numbers: str) -> str:
     ours, peer, ratio, aim = numbers
     return f"{name:<52}{ours:>12}{peer:>12}{ratio:>9}  {aim:<13}".rstrip()
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     """Return a number with three significant figures as text: 0.0123, 1.23, 12.3, 1,234."""
     if value >= 100:
         return f"{value:,.0f}"

@@ -45,8 +45,8 @@ def main(
         rows = [*(each for each in rows if each.key != row.key), row]
         if out is not None:
             write_rows(out, rows)
-        left = (time.monotonic() - started) / done * (len(missing) - done) / 60
-        print(f"[{done}/{len(missing)}, about {left:.0f} min left] {line(row)}", flush=True)
+        minutes = (time.monotonic() - started) / done * (len(missing) - done) / 60
+        print(f"[{done}/{len(missing)}, about {minutes:.0f} min left] {line(row)}", flush=True)
     keys = {each.key for each in wanted}
     print("\n" + markdown(row for row in rows if row.key in keys))
     return rows

@@ -17,9 +17,9 @@ from ...models import networks
 Build = Callable[[], nn.Module]
 
 SIZES = (64, 128, 224, 256)
-"""Sizes in pixels that are tried in turn if no size is given: the first that the network takes is used."""
+"""Sizes in pixels that are tried in turn if none is given; the first that the network takes is used."""
 
-# One or two of each family, the smallest that torchvision and timm offer.
+# One or two of each family, the smallest in torchvision and timm.
 _TORCHVISION = """
 alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5
 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large regnet_x_400mf regnet_y_400mf resnet18 resnet50 resnext50_32x4d
@@ -93,42 +93,42 @@ def architectures(
         DgpruneError: timm is not installed; a pattern that matches nothing.
     """
     if timm and importlib.util.find_spec("timm") is None:
-        raise DgpruneError("timm is not installed. Run `pip install timm`, or leave --timm away.")
-    found = _of_timm(names) if timm else [*_of_package(names), *_of_torchvision(names)]
+        raise DgpruneError("timm is not installed. Run `pip install timm`, or leave out --timm.")
+    candidates = _timm_entries(names) if timm else [*_package_entries(names), *_torchvision_entries(names)]
     for pattern in names:
-        if not any(fnmatchcase(each.name, pattern) for each in found):
-            other = "leave --timm away for torchvision's" if timm else "add --timm for timm's"
+        if not any(fnmatchcase(each.name, pattern) for each in candidates):
+            other = "leave out --timm for torchvision's" if timm else "add --timm for timm's"
             raise DgpruneError(f"names: no architecture matches {pattern!r}; use * for any characters, or {other}.")
     if size is None:
-        return tuple(found)
-    return tuple(replace(each, sizes=(size,)) for each in found)
+        return tuple(candidates)
+    return tuple(replace(each, sizes=(size,)) for each in candidates)
 
 
-def _chosen(every: Iterable[str], names: Sequence[str], *, few: str) -> list[str]:
-    """The names that match a pattern, in the order of the library; without patterns, the few that stand for all."""
+def _select(every: Iterable[str], names: Sequence[str], *, few: str) -> list[str]:
+    """Return the names that match a pattern, in the library's order; without patterns, those in `few`."""
     known = list(every)
     if names:
         return [name for name in known if any(fnmatchcase(name, pattern) for pattern in names)]
     return [name for name in few.split() if name in set(known)]
 
 
-def _of_package(names: Sequence[str]) -> list[Architecture]:
+def _package_entries(names: Sequence[str]) -> list[Architecture]:
     ours = partial(Architecture, family="networks", source="dgprune_lab")
     return [
         ours(name=name, build=getattr(networks, name), sizes=(_PACKAGE[name],))
-        for name in _chosen(_PACKAGE, names, few=" ".join(_PACKAGE))
+        for name in _select(_PACKAGE, names, few=" ".join(_PACKAGE))
     ]
 
 
-def _of_torchvision(names: Sequence[str]) -> list[Architecture]:
+def _torchvision_entries(names: Sequence[str]) -> list[Architecture]:
     from torchvision import models
 
-    found = []
-    for name in _chosen(models.list_models(module=models), names, few=_TORCHVISION):
+    entries = []
+    for name in _select(models.list_models(module=models), names, few=_TORCHVISION):
         family = models.get_model_builder(name).__module__.rpartition(".")[2]
-        # These two warn where nothing is said, as their default will change.
+        # Without this option these two warn that their default will change.
         options = {"init_weights": False} if family in ("googlenet", "inception") else {}
-        found.append(
+        entries.append(
             Architecture(
                 name=name,
                 family=family,
@@ -137,21 +137,21 @@ def _of_torchvision(names: Sequence[str]) -> list[Architecture]:
                 convolutional=family not in _MIXED.split(),
             )
         )
-    return found
+    return entries
 
 
-def _of_timm(names: Sequence[str]) -> list[Architecture]:
-    # No dependency, so a type checker may not know it.
+def _timm_entries(names: Sequence[str]) -> list[Architecture]:
+    # Not a dependency, so a type checker may not find it.
     timm = importlib.import_module("timm")
 
-    found = []
-    for name in _chosen(timm.list_models(), names, few=_TIMM):
+    entries = []
+    for name in _select(timm.list_models(), names, few=_TIMM):
         family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
         mixed = family in _MIXED.split() or name.startswith("mobilenetv4_hybrid")
         config = timm.get_pretrained_cfg(name)
         own = int(config.input_size[-1]) if config is not None else SIZES[-1]
         fixed = config is not None and config.fixed_input_size
-        found.append(
+        entries.append(
             Architecture(
                 name=name,
                 family=family,
@@ -161,4 +161,4 @@ def _of_timm(names: Sequence[str]) -> list[Architecture]:
                 convolutional=not mixed,
             )
         )
-    return found
+    return entries

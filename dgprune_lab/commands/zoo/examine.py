@@ -37,29 +37,29 @@ def examine(architecture: Architecture, stage: Stage) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     model, images = prepared(architecture)
     row: dict[str, Any] = {"size": images.shape[-1], "parameters": sum(p.numel() for p in model.parameters())}
-    found = state_of(model)
+    state = state_of(model)
     stage("read")
     started = time.process_time()
     try:
         graph = _groups(model, images, row=row)
     except DgpruneError as error:
         row["seconds"] = time.process_time() - started
-        return {**row, **_settled(model, found, outcome="refused"), "reason": str(error)}
+        return {**row, **_outcome_columns(model, state, outcome="refused"), "reason": str(error)}
     row["seconds"] = time.process_time() - started
     reasons = "; ".join(f"{name}: {why}" for name, why in graph.refused.items())
     row |= {"groups": len(graph.groups), "prunable": graph.free, "filters": graph.total, "reason": reasons}
     stage("check")
-    mask = Mask.by_hand(graph, removed={group.name: _half(group.units) for group in graph.groups})
+    mask = Mask.by_hand(graph, removed={group.name: _half_of_filters(group.units) for group in graph.groups})
     row |= compare(model, mask, images=images)
     stage("measure")
     before, after = (_measured_parameters(net, images) for net in (model, prune(model, mask)))
     row["parameters_removed"] = 1 - after / before
     equal = row["difference"] <= TOLERANCE and row["effect"] >= _VISIBLE and after < before
-    return row | _settled(model, found, outcome=("partial" if graph.refused else "full") if equal else "wrong")
+    return row | _outcome_columns(model, state, outcome=("partial" if graph.refused else "full") if equal else "wrong")
 
 
 def _groups(model: nn.Module, images: Tensor, *, row: dict[str, Any]) -> FilterGraph:
-    """The groups of the convolutions; if there are none, of hidden linear layers too, as the refusal advises."""
+    """Return the groups of the convolutions; if there are none, those of hidden linear layers too."""
     row["layers"] = "conv"
     try:
         return read_groups(model, images)
@@ -70,9 +70,9 @@ def _groups(model: nn.Module, images: Tensor, *, row: dict[str, Any]) -> FilterG
     return read_groups(model, images, layers="all")
 
 
-def _settled(model: nn.Module, found: str, *, outcome: str) -> dict[str, Any]:
-    """The columns of the outcome; it is "wrong" if the network has changed."""
-    same = state_of(model) == found
+def _outcome_columns(model: nn.Module, state: str, *, outcome: str) -> dict[str, Any]:
+    """Return the columns of the outcome, "wrong" if the network has changed."""
+    same = state_of(model) == state
     return {"outcome": outcome if same else "wrong", "unchanged": same}
 
 
@@ -106,7 +106,7 @@ def _randomise(parameter: Tensor, generator: torch.Generator) -> None:
 
 
 def _images(model: nn.Module, sizes: tuple[int, ...]) -> Tensor:
-    """Random images of the first size that the network takes; raises its error at the last size if it takes none."""
+    """Return random images of the first size that the network takes; if it takes none, raise its last error."""
     size, *larger = sizes
     images = torch.rand(_BATCH, 3, size, size, generator=torch.Generator().manual_seed(2))
     try:
@@ -119,7 +119,7 @@ def _images(model: nn.Module, sizes: tuple[int, ...]) -> Tensor:
 
 
 def _set_statistics(model: nn.Module, images: Tensor, *, generator: torch.Generator) -> None:
-    """Set BatchNorm statistics as after training: those of images, with some noise, so that none is neutral."""
+    """Set BatchNorm statistics as after training: those of the images, with some noise, so that none is neutral."""
     norms = [module for module in model.modules() if isinstance(getattr(module, "running_mean", None), Tensor)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -136,7 +136,7 @@ def _set_statistics(model: nn.Module, images: Tensor, *, generator: torch.Genera
 
 
 def state_of(model: nn.Module) -> str:
-    """Return a hash of all that must not change: values, modes, hooks, and which parameters are trained."""
+    """Return a hash of everything that must not change: values, modes, hooks, and which parameters are trained."""
     digest = hashlib.blake2b()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.requires_grad} {tensor.grad is None}".encode())
@@ -147,19 +147,19 @@ def state_of(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _half(units: Tensor) -> list[int]:
-    """The filters in a random half of the units of a group."""
+def _half_of_filters(units: Tensor) -> list[int]:
+    """Return the filters in a random half of the units of a group."""
     count = int(units.max()) + 1
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(3))[: count // 2]
     return torch.isin(units, chosen).nonzero().flatten().tolist()
 
 
 def compare(model: nn.Module, mask: Mask, *, images: Tensor) -> dict[str, float]:
-    """Return the largest differences of logits, pruned to masked and dense to masked, in the masked ones' deviations.
+    """Return the largest differences of the pruned and the dense network's logits from the masked one's.
 
-    A copy in float64 is compared, whose BatchNorm statistics are those of the masked network: with the dense network's,
-    hardly anything of the image reaches the logits of a deep network without half of its filters, and a comparison
-    would see no mistake.
+    Both are divided by the standard deviation of the masked logits. The copy in float64 that is compared has the
+    BatchNorm statistics of the masked network: with the dense network's, hardly anything of the image reaches the
+    logits of a deep network without half of its filters, and mistakes would not show.
     """
     exact, images = copy.deepcopy(model).double(), images.double()
     with torch.no_grad():
@@ -168,9 +168,9 @@ def compare(model: nn.Module, mask: Mask, *, images: Tensor) -> dict[str, float]
             masked = exact(images)
         dense, removed = exact(images), prune(exact, mask)(images)
     spread = max(float(masked.std()), 1e-30)
-    apart, effect = (float((x - masked).abs().max()) / spread for x in (removed, dense))
+    difference, effect = (float((x - masked).abs().max()) / spread for x in (removed, dense))
     finite = bool(torch.isfinite(removed).all() and torch.isfinite(masked).all())
-    return {"difference": apart if finite else float("inf"), "effect": effect if finite else 0.0}
+    return {"difference": difference if finite else float("inf"), "effect": effect if finite else 0.0}
 
 
 @contextmanager
@@ -178,13 +178,13 @@ def silenced(model: nn.Module, mask: Mask) -> Iterator[None]:
     """Within the block, hooks set each removed channel to zero at the input of every layer that consumes it."""
     gates: dict[str, list[Tensor]] = {}
     for group in mask.graph.groups:
-        gone = ~mask.keep[group.name]
+        removed = ~mask.keep[group.name]
         for name, (positions, filters) in group.consumer_inputs.items():
-            gates.setdefault(name, []).append(positions[gone[filters]])
+            gates.setdefault(name, []).append(positions[removed[filters]])
     handles = []
     for name, places in gates.items():
         layer = model.get_submodule(name)
-        handles.append(layer.register_forward_pre_hook(_gate(torch.cat(places), linear=isinstance(layer, nn.Linear))))
+        handles.append(layer.register_forward_pre_hook(_hook(torch.cat(places), linear=isinstance(layer, nn.Linear))))
     try:
         yield
     finally:
@@ -192,7 +192,7 @@ def silenced(model: nn.Module, mask: Mask) -> Iterator[None]:
             handle.remove()
 
 
-def _gate(places: Tensor, *, linear: bool) -> Any:
+def _hook(places: Tensor, *, linear: bool) -> Any:
     def zero(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         first, *others = arguments
         return (first.index_fill(-1 if linear else 1, places, 0), *others)
@@ -201,7 +201,7 @@ def _gate(places: Tensor, *, linear: bool) -> Any:
 
 
 def _measured_parameters(model: nn.Module, images: Tensor) -> float:
-    """The number of parameters that `measure` reports."""
+    """Return the number of parameters that `measure` reports."""
     domain = Domain.from_arrays(
         "random",
         images=images[:2],
@@ -242,7 +242,7 @@ def prune_by_torch_pruning(architecture: Architecture, stage: Stage) -> dict[str
 
 
 def _last_layer(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """The convolution or linear layer that runs last."""
+    """Return the convolution or linear layer that runs last."""
     ran: list[nn.Module] = []
     layers = [module for module in model.modules() if isinstance(module, (*CONV, nn.Linear))]
     handles = [layer.register_forward_hook(lambda module, *_: ran.append(module)) for layer in layers]

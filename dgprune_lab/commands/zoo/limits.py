@@ -14,7 +14,7 @@ import psutil
 
 from ...core import end_with_parent
 
-_INTERVAL = 0.02  # seconds between two looks at the child
+_INTERVAL = 0.02  # seconds between two checks of the child
 
 Stage = Callable[[str], None]
 Task = Callable[[Any, Stage], dict[str, Any]]
@@ -26,7 +26,7 @@ class Limits:
 
     Attributes:
         seconds: limit of processor time, in seconds.
-        waiting: limit of wall time, in seconds, since a child that waits for ever uses no processor.
+        waiting: limit of wall time, in seconds, since a child that waits forever uses no processor time.
         bytes: limit of resident memory above that at the first stage, when the network is built.
     """
 
@@ -71,18 +71,18 @@ def run_limited(task: Task, argument: Any, *, limits: Limits, preload: tuple[str
     if forks:
         context.set_forkserver_preload([__name__, *preload])
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(send, task), kwargs={"argument": argument}, daemon=True)
+    process = context.Process(target=_run_child, args=(send, task), kwargs={"argument": argument}, daemon=True)
     process.start()
     send.close()
     try:
-        return _watched(process, receive, limits=limits)
+        return _watch_child(process, receive, limits=limits)
     finally:
         process.kill()
         process.join()
         receive.close()
 
 
-def _serve(send: Connection, task: Task, *, argument: Any) -> None:
+def _run_child(send: Connection, task: Task, *, argument: Any) -> None:
     """Run the task in the child, and send its stages and its result."""
     import torch
 
@@ -100,13 +100,13 @@ def _serve(send: Connection, task: Task, *, argument: Any) -> None:
         send.send(("error", f"{type(error).__name__}: {lines[-1]}", 0))
 
 
-def _watched(process: Any, receive: Connection, *, limits: Limits) -> Ending:
+def _watch_child(process: Any, receive: Connection, *, limits: Limits) -> Ending:
     """Watch a child process until it answers, dies, or hits a limit."""
     ending, bases, started = Ending(), [], time.monotonic()
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         child = psutil.Process(process.pid)
         start = child.memory_info().rss
-        while not _answered(receive, ending, bases=bases):
+        while not _read_messages(receive, ending, bases=bases):
             above = child.memory_info().rss - [*bases, start][0]
             ending.peaks[ending.stage] = max(above, ending.peaks.get(ending.stage, 0))
             used = sum(child.cpu_times()[:2])
@@ -116,13 +116,13 @@ def _watched(process: Any, receive: Connection, *, limits: Limits) -> Ending:
             if used > limits.seconds or time.monotonic() - started > limits.waiting:
                 ending.kind = "timeout"
                 return ending
-        return _ended(process, ending)
-    _answered(receive, ending, bases=bases)  # what it had sent when it ended between two looks
-    return _ended(process, ending)
+        return _with_exit_code(process, ending)
+    _read_messages(receive, ending, bases=bases)  # what it sent before it ended between two checks
+    return _with_exit_code(process, ending)
 
 
-def _answered(receive: Connection, ending: Ending, *, bases: list[int]) -> bool:
-    """Note what the child has sent, and the memory at each stage; return whether nothing more will come."""
+def _read_messages(receive: Connection, ending: Ending, *, bases: list[int]) -> bool:
+    """Record what the child has sent, and its memory at each stage; return whether it has finished."""
     while receive.poll(_INTERVAL):
         try:
             kind, value, rss = receive.recv()
@@ -137,8 +137,8 @@ def _answered(receive: Connection, ending: Ending, *, bases: list[int]) -> bool:
     return False
 
 
-def _ended(process: Any, ending: Ending) -> Ending:
-    """The ending of a child that has answered, or of one that died without an answer, with its exit code."""
+def _with_exit_code(process: Any, ending: Ending) -> Ending:
+    """Return the ending of a child; if it died without an answer, with its exit code."""
     if ending.kind == "died":
         process.join()
         ending.error = f"the process ended with code {process.exitcode}"

@@ -72,7 +72,7 @@ class Row:
 
 
 def row_of(architecture: Architecture, ending: Ending, *, peer: Ending | None = None) -> Row:
-    """Return the row made from how the child process ended, and the peer's child if there was one."""
+    """Return the row of an architecture from how its child process ended and, if there was one, the peer's."""
     values: dict[str, Any] = dict(ending.result)
     if ending.kind in ("error", "died"):
         values |= {"outcome": "not built" if ending.stage == "start" else "traceback", "reason": ending.error}
@@ -85,12 +85,12 @@ def row_of(architecture: Architecture, ending: Ending, *, peer: Ending | None = 
         source=architecture.source,
         convolutional=architecture.convolutional,
         peak=ending.peaks.get("read", 0),
-        torch_pruning="" if peer is None else _peer_words(peer),
+        torch_pruning="" if peer is None else _peer_outcome(peer),
         **values,
     )
 
 
-def _peer_words(ending: Ending) -> str:
+def _peer_outcome(ending: Ending) -> str:
     if ending.kind == "done":
         return str(ending.result["outcome"])
     if ending.kind in ("error", "died"):
@@ -107,17 +107,17 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     known = {field.name for field in fields(Row)}
-    found = read_card(path, kind="zoo").get("rows")
-    if isinstance(found, list) and all(isinstance(each, Mapping) and set(each) <= known for each in found):
+    rows = read_card(path, kind="zoo").get("rows")
+    if isinstance(rows, list) and all(isinstance(each, Mapping) and set(each) <= known for each in rows):
         try:
-            return [Row(**each) for each in found]
+            return [Row(**each) for each in rows]
         except TypeError:
             pass
     raise DgpruneError(f"out: {path} holds no rows of this version of the zoo; name another file.")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write the rows as JSON, atomically: after an interruption the file holds either the old rows or all new ones."""
+    """Write the rows as JSON, atomically: an interrupted write leaves the old rows."""
     write_file(path, card_text({"rows": [asdict(row) for row in rows]}, kind="zoo"))
 
 
@@ -136,13 +136,13 @@ def line(row: Row) -> str:
 def markdown(rows: Iterable[Row]) -> str:
     """Return the sentences with the totals, the table of families and the table of architectures."""
     known = sorted(rows, key=lambda row: (not row.convolutional, row.source, row.family, row.name))
-    parts = [*totals(known), "", *families(known), "", *_lines(known)]
+    parts = [*totals(known), "", *families(known), "", *_architecture_table(known)]
     return "\n".join(parts)
 
 
 def totals(rows: Sequence[Row]) -> list[str]:
     """Return a sentence on the convolutional classifiers and one on the others."""
-    found = []
+    sentences = []
     for kind, chosen in (("convolutional", True), ("other", False)):
         group = [row for row in rows if row.convolutional == chosen and row.outcome != "not built"]
         if not group:
@@ -153,12 +153,12 @@ def totals(rows: Sequence[Row]) -> list[str]:
         slow = sum((row.seconds or 0) > SECONDS or row.outcome == "timeout" for row in group)
         large = sum(row.peak > BYTES for row in group)
         peer = sum(row.torch_pruning.startswith("works") for row in group)
-        found.append(
+        sentences.append(
             f"{working} of {len(group)} {kind} classifiers ({working / len(group):.0%}) work, {count['full']} in full "
             f"and {count['partial']} in part; {others}. Over {SECONDS} s: {slow}; over 1 GB: {large}. Torch-Pruning "
             f"alone: {peer}."
         )
-    return found
+    return sentences
 
 
 def families(rows: Sequence[Row]) -> list[str]:
@@ -177,7 +177,7 @@ def families(rows: Sequence[Row]) -> list[str]:
     return table
 
 
-def _lines(rows: Sequence[Row]) -> list[str]:
+def _architecture_table(rows: Sequence[Row]) -> list[str]:
     table = [
         "| architecture | px | groups | filters | outcome | removed = masked | s | MB | Torch-Pruning | reason |",
         "|---|---|---|---|---|---|---|---|---|---|",
