@@ -84,20 +84,20 @@ def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
             f"frame compares with several references, {', '.join(references)}; draw one: "
             f"frame[frame.against == {references[0]!r}]."
         )
-    styles, listed = domain_styles_of(frame), grouped(used, lambda row: str(row["domain"]))
-    rows = {name: _rows(listed[name], style) for name, style in styles.items() if name in listed}
-    reach = _reach([row for some in rows.values() for row in some])
+    styles, by_domain = domain_styles_of(frame), grouped(used, lambda row: str(row["domain"]))
+    rows = {name: _panel_rows(by_domain[name], style) for name, style in styles.items() if name in by_domain}
+    reach = _axis_ends([row for points in rows.values() for row in points])
     title, panels = ["Points of accuracy against", shortened(references[0], most=36)], []
-    for k, (name, some) in enumerate(rows.items()):
-        panel = difference_panel(some, place=k, title=title, width=width, reach=reach, fields={"label": "Compared"})
-        about = role_label(styles[name].role) + _mark(listed[name])
+    for k, (name, points) in enumerate(rows.items()):
+        panel = difference_panel(points, place=k, title=title, width=width, reach=reach, fields={"label": "Compared"})
+        about = role_label(styles[name].role) + _panel_mark(by_domain[name])
         head = alt.Title(text=fitted(name, about), color=styles[name].colour)
         panels.append(panel.properties(title=head))
-    words = "Difference in accuracy, right of 0: better"
-    return beside(*panels, title=titled(words, frame, change=True) or alt.Title(text=words, offset=12))
+    text = "Difference in accuracy, right of 0: better"
+    return beside(*panels, title=titled(text, frame, change=True) or alt.Title(text=text, offset=12))
 
 
-def _mark(rows: Rows) -> str:
+def _panel_mark(rows: Rows) -> str:
     """The mark of a whole panel; where only some scorers looked at the target, their rows alone are marked."""
     seen: list[Exposure] = [exposure_of(row) for row in rows]
     of_rows = not all(seen) and not any(is_missing(row["scorer"]) for row in rows)
@@ -114,7 +114,7 @@ def _check_numbers(rows: Rows) -> None:
             )
 
 
-def _reach(rows: Rows) -> tuple[float, float]:
+def _axis_ends(rows: Rows) -> tuple[float, float]:
     """Both ends of the axis, in points: 0 and all rows lie within, and a little of the other side of 0 shows."""
     low, high = (pick(0.0, *(row[key] for row in rows for key in ("change", "low", "high"))) for pick in (min, max))
     below, above = (step_above(end, _SPANS) if end else 0.0 for end in (-low, high))
@@ -122,14 +122,14 @@ def _reach(rows: Rows) -> tuple[float, float]:
     return -max(below, least), max(above, least)
 
 
-def _rows(listed: Rows, style: DomainStyle) -> Rows:
+def _panel_rows(used: Rows, style: DomainStyle) -> Rows:
     """The rows of one domain's panel, grouped by scorer or network, in the order of the table."""
-    several = len({row["ratio_requested"] for row in listed if not is_missing(row["ratio_requested"])}) > 1
-    named = grouped(listed, lambda row: str(row["network"] if is_missing(row["scorer"]) else row["scorer"]))
+    several = len({row["ratio_requested"] for row in used if not is_missing(row["ratio_requested"])}) > 1
+    by_name = grouped(used, lambda row: str(row["network"] if is_missing(row["scorer"]) else row["scorer"]))
     rows: Rows = []
-    for name, own in named.items():
-        drawn = grouped(own, lambda row: None if is_missing(row["ratio_requested"]) else row["ratio_requested"])
-        for ratio, alike in drawn.items():
+    for name, own in by_name.items():
+        by_ratio = grouped(own, lambda row: None if is_missing(row["ratio_requested"]) else row["ratio_requested"])
+        for ratio, alike in by_ratio.items():
             check_alike(alike)
             share = f", {100 * ratio:g} %" if several and ratio is not None else ""
             label = fitted(name, share + exposure_label(scorer_exposure(alike)))
@@ -144,7 +144,7 @@ def difference_panel(
 
     `reach` holds both ends of the axis, in points; without it they are the nearest steps that hold all rows.
     """
-    low, high = reach or _reach(rows)
+    low, high = reach or _axis_ends(rows)
     scale = alt.Scale(domain=[low, high], nice=False, clamp=True)
     ticks = ticks_around_zero(low, high, width=width)
     axis = signed_axis(values=ticks, tickCount=len(ticks))  # Vega leaves out values beyond the count

@@ -34,7 +34,7 @@ from .marks import (
 from .theme import (
     PIN_DASHES,
     Rows,
-    check_held,
+    check_present,
     domain_styles_of,
     finish,
     grouped,
@@ -66,7 +66,7 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
         width, height: size of the plot, in pixels.
     """
     if metric != CHANGE:
-        check_held(frame, "metric", metric)
+        check_present(frame, "metric", metric)
     check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=OF_A_PART)
     rows = drop_rows(frame, metric=metric)
     # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its text is below.
@@ -88,16 +88,16 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
         rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
         drops.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
         *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
-        *_ghosts(change, domain),
+        *_draw_ghosts(change, domain),
         number.encode(**place, text=alt.Text("text:N")),
         ends.encode(**place, text=alt.Text("range:N")),
     )
-    drawn = {str(row["seed"]) for row in records(frame, metric=metric) if row["scorer"] == "random"}
-    head = titled("Accuracy change", frame, below=["random: one draw"] * (len(drawn) == 1), change=True)
+    seeds = {str(row["seed"]) for row in records(frame, metric=metric) if row["scorer"] == "random"}
+    head = titled("Accuracy change", frame, below=["random: one draw"] * (len(seeds) == 1), change=True)
     return finish(chart, width=width, height=height, padding=padding, title=head)
 
 
-def _ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
+def _draw_ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
     """Draw the changes of pinned views as hollow marks with the pin's letter, each pin at its own height."""
     layers: list[alt.Chart] = []
     for letter, offset in zip(PIN_DASHES, (-9, 0, 9), strict=True):
@@ -154,11 +154,11 @@ def is_overall(row: Mapping[str, Any]) -> bool:
 def at_largest_ratio(rows: Rows) -> Rows:
     """Return the rows whose ratio is the largest; refuse those that would be drawn on one another."""
     largest = max((row["ratio_requested"] for row in rows), default=None)
-    kept = [row for row in rows if row["ratio_requested"] == largest]
-    apart = ("network", "scorer", "domain", "group", "class")
-    for alike in grouped(kept, lambda row: tuple(row.get(name) for name in apart)).values():
+    used = [row for row in rows if row["ratio_requested"] == largest]
+    keys = ("network", "scorer", "domain", "group", "class")
+    for alike in grouped(used, lambda row: tuple(row.get(name) for name in keys)).values():
         check_alike(alike)
-    return kept
+    return used
 
 
 def span_rows(rows: Rows) -> Rows:

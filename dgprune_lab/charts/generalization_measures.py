@@ -13,7 +13,7 @@ import altair as alt
 
 from ..core import DgpruneError, Side, Tidy, is_missing, public
 from ..stats import alike
-from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, row_labels, rows_of, tooltip
+from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, for_field, layered, row_labels, rows_of, tooltip
 from .theme import Rows, ends_of, finish, grouped, plain, records, scorer_styles, shortened
 
 _MEANING = {
@@ -66,17 +66,17 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
         if len({row["network"] for row in rows}) < len(rows):
             raise DgpruneError(f"frame has several rows of one network for {measure!r}; draw one setting at a time.")
         line = (place + 0.5) * _ROW
-        points += _points(rows, names, line=line)
+        points += _point_rows(rows, names, line=line)
         name = shortened(plain(measure), most=_LETTERS) + ", share kept" * (measure in _SHARES)
         label = f"{name} ({rows[0]['better_direction']}: better)"
-        labels.append({"line": line, "label": label, "verdict": _verdict(rows, measured=measured)})
-    words = "Which network does each measure predict to generalise best?"
-    layers = _layers(points, labels, names, height=_ROW * len(measures))
-    title = alt.Title(text=words, offset=8)
+        labels.append({"line": line, "label": label, "verdict": _describe_prediction(rows, measured=measured)})
+    text = "Which network does each measure predict to generalise best?"
+    layers = _draw_layers(points, labels, names, height=_ROW * len(measures))
+    title = alt.Title(text=text, offset=8)
     return finish(layers, width=width, height=_ROW * len(measures), padding=_PADDING, title=title)
 
 
-def _points(rows: Rows, names: list[str], *, line: float) -> Rows:
+def _point_rows(rows: Rows, names: list[str], *, line: float) -> Rows:
     """One measure of every network, relative to the largest number of the row."""
     ends = [ends_of(row) for row in rows]
     most = max(abs(number) for numbers in ends for number in numbers.values()) or 1.0
@@ -87,17 +87,17 @@ def _points(rows: Rows, names: list[str], *, line: float) -> Rows:
         about["meaning"] = _MEANING.get(str(row["metric"]), "")
         shares = {"share": numbers["value"] / most, "low": numbers["low"] / most, "high": numbers["high"] / most}
         at = {"line": line + _APART * (place - (len(names) - 1) / 2)}
-        points.append({**about, **shares, **at, **_mark(place)})
+        points.append({**about, **shares, **at, **_style(place)})
     return points
 
 
-def _mark(place: int) -> dict[str, Any]:
+def _style(place: int) -> dict[str, Any]:
     """Colour and mark of the k-th network, the same as in the chart of prunability."""
     style = next(islice(scorer_styles(), place, None))
     return {"colour": style.colour, "shape": style.shape}
 
 
-def _verdict(rows: Rows, *, measured: str | None) -> str:
+def _describe_prediction(rows: Rows, *, measured: str | None) -> str:
     """Which network a measure predicts, whether that is right, and whether two intervals overlap.
 
     >>> row = {"better_direction": "lower", "low": None, "high": None}
@@ -119,7 +119,7 @@ def _verdict(rows: Rows, *, measured: str | None) -> str:
     return text
 
 
-def _layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt.LayerChart:
+def _draw_layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt.LayerChart:
     """Draw names, intervals with marks, predictions at the right, and the networks above."""
     least = min(0.0, *(row["low"] for row in points))
     x = alt.X(
@@ -133,12 +133,12 @@ def _layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt
     fields["meaning"] = "What it is"
     base, rows = rows_of("measures", points), rows_of("names", labels)
     legend = rows_of(
-        "legend", [{"label": shortened(name, most=18), "at": 6 + 90 * k, **_mark(k)} for k, name in enumerate(names)]
+        "legend", [{"label": shortened(name, most=18), "at": 6 + 90 * k, **_style(k)} for k, name in enumerate(names)]
     )
     at: Any = {"y": -13, "x": {"expr": "datum.at"}}
     mark: dict[str, Any] = {"fill": TEXT_COLOUR, "shape": SHAPE}
     return layered(
-        base.mark_rule(strokeWidth=2.2).encode(y=y, x=of_field(x, "low"), x2=alt.X2("high:Q"), stroke=COLOUR),
+        base.mark_rule(strokeWidth=2.2).encode(y=y, x=for_field(x, "low"), x2=alt.X2("high:Q"), stroke=COLOUR),
         base.mark_point(size=64, opacity=1, filled=True).encode(y=y, x=x, tooltip=tooltip(fields), **mark),
         row_labels(rows, y=y),
         rows.mark_text(style="strong", align="left", dx=12).encode(x=RIGHT, y=y, text=alt.Text("verdict:N")),

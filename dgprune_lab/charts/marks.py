@@ -68,26 +68,26 @@ def check_table(
     if len(frame) and not (fits and set(columns) <= set(frame.columns)):
         if used and instead:
             raise DgpruneError(f"frame is of the right kind, but this chart draws none of its rows: {instead}")
-        held = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
+        present = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
         raise DgpruneError(
-            f"frame is the table of another question (its metrics: {held}); this chart draws one of {maker}."
+            f"frame is the table of another question (its metrics: {present}); this chart draws one of {maker}."
         )
 
 
 def check_alike(rows: Rows) -> None:
     """Refuse rows that would be drawn as one number, unless they are draws or trainings of different seeds."""
-    of = f"domain {rows[0]['domain']!r}" if rows else ""
+    domain = f"domain {rows[0]['domain']!r}" if rows else ""
     for name in ("network", "scope", "budget", "batchnorm", "split"):
         first, *others = dict.fromkeys(row[name] for row in rows if not is_missing(row.get(name))) or [""]
         if others:
             raise DgpruneError(
-                f"frame holds rows of {of} with {name} {first!r} and with {others[0]!r}, which would be drawn as one "
-                f"number; draw each by itself: frame[frame.{name} == {first!r}]."
+                f"frame holds rows of {domain} with {name} {first!r} and with {others[0]!r}, which would be drawn as "
+                f"one number; draw each by itself: frame[frame.{name} == {first!r}]."
             )
     if len({(str(row.get("seed")), str(row.get("training_seed"))) for row in rows}) < len(rows):
         raise DgpruneError(
-            f"frame holds several rows of {of} that differ in no setting, as after joining the tables of two networks "
-            "or one table twice; draw each table by itself."
+            f"frame holds several rows of {domain} that differ in no setting, as after joining the tables of two "
+            "networks or one table twice; draw each table by itself."
         )
 
 
@@ -96,7 +96,7 @@ def layered(*charts: Any) -> alt.LayerChart:
     sent: set[str] = set()
     layers: list[alt.Chart] = []
     for chart in charts:
-        _share(chart)
+        _share_parts(chart)
         name = getattr(chart.data, "name", None)
         if name in sent:
             chart = chart.copy(deep=False)
@@ -107,7 +107,7 @@ def layered(*charts: Any) -> alt.LayerChart:
     return cast(alt.LayerChart, alt.layer(*layers))
 
 
-def _share(chart: Any) -> None:
+def _share_parts(chart: Any) -> None:
     """Let all copies of a chart share its rows, mark and encoding, which Altair copies dozens of times when nesting."""
     for name in ("data", "mark", "encoding"):
         part = getattr(chart, name, None)
@@ -126,23 +126,23 @@ def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", look
     `ends`, a number format, adds low and high of the interval; `looked` adds which stages looked at the domain.
     """
     interval = {"low": ("from", ends), "high": ("to", ends)} if ends else {}
-    every = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}
+    entries = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}
     return [
         alt.Tooltip(f"{name}:N", title=spec)
         if isinstance(spec, str)
         else alt.Tooltip(f"{name}:Q", title=spec[0], format=spec[1])
-        for name, spec in every.items()
+        for name, spec in entries.items()
     ]
 
 
 def menu(name: str, options: Sequence[str], *, value: str, labels: Sequence[str] | None = None) -> Any:
     """Return a parameter of a chart that a live page offers as a menu below the chart; `labels` are shown instead."""
-    shown: Any = alt.Undefined if labels is None else list(labels)
-    bind = alt.binding_select(options=list(options), labels=shown, name=f"{plain(name)} ")
+    names: Any = alt.Undefined if labels is None else list(labels)
+    bind = alt.binding_select(options=list(options), labels=names, name=f"{plain(name)} ")
     return alt.param(name=name, value=value, bind=bind).param
 
 
-def of_field(channel: Any, field: str) -> Any:
+def for_field(channel: Any, field: str) -> Any:
     """Return the same channel for another numeric field."""
     other = channel.copy()
     other.shorthand = f"{field}:Q"
@@ -196,7 +196,7 @@ def interval_marks(
     `value` is the channel of the number, X or Y; `at` holds the other channel.
     """
     axis, end = ("x", alt.X2) if isinstance(value, alt.X) else ("y", alt.Y2)
-    ends = {axis: of_field(value, "low"), f"{axis}2": end("high:Q")}
+    ends = {axis: for_field(value, "low"), f"{axis}2": end("high:Q")}
     ring, point = point_marks(base, size=size, stroke=1.8, at={**at, axis: value}, tips=tips, opacity=opacity)
     return [ring, base.mark_rule(strokeWidth=2.2).encode(**at, **ends, stroke=COLOUR, opacity=opacity), point]
 
@@ -222,7 +222,7 @@ def curve_layers(
 ) -> list[alt.Chart]:
     """Draw bands, lines and points, a line per domain and measured range; dots cross ranges that were not measured."""
     stretch = [alt.Detail("domain:N"), alt.Detail("stretch:N")]
-    band = {"x": x, "y": of_field(value, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
+    band = {"x": x, "y": for_field(value, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
     return [
         curves.mark_area(opacity=0.16).encode(**band, detail=stretch),
         gaps.mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55).encode(
@@ -267,9 +267,9 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
     return rows
 
 
-def fitted(name: str, after: str) -> str:
+def fitted(name: str, suffix: str) -> str:
     """Return a name and what stands after it; only the name is shortened, so that both have at most 34 letters."""
-    return shortened(name, most=max(8, 34 - len(after))) + after
+    return shortened(name, most=max(8, 34 - len(suffix))) + suffix
 
 
 def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
@@ -281,8 +281,8 @@ def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
     forms, cut = dict[str, str](), {name: shortened(name, most=most) for name in dict.fromkeys(names)}
     for name, text in cut.items():
         alike = [other for other in cut if cut[other] == text]
-        same = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*alike, strict=False))))
-        start = max(min(same - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
+        common = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*alike, strict=False))))
+        start = max(min(common - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
         forms[name] = shortened("…" * (start > 0) + name[start:], most=most)
     return forms
 

@@ -16,17 +16,17 @@ from typing import Any
 _PARSERS = "rfc3987_syntax"
 
 
-class _Later(ModuleType):
+class _LazyModule(ModuleType):
     """A module whose functions import the real one when they are called."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
             raise AttributeError(name)
-        return lambda *given, **named: getattr(importlib.import_module(_PARSERS), name)(*given, **named)
+        return lambda *args, **kwargs: getattr(importlib.import_module(_PARSERS), name)(*args, **kwargs)
 
 
 if not {"jsonschema", _PARSERS} & sys.modules.keys() and find_spec(_PARSERS):
-    sys.modules[_PARSERS] = _Later(_PARSERS)
+    sys.modules[_PARSERS] = _LazyModule(_PARSERS)
     try:
         importlib.import_module("jsonschema")
     finally:

@@ -41,7 +41,7 @@ def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
     Raises:
         DgpruneError: the memory limit of this process leaves no room for it.
     """
-    return _converted("vegalite_to_svg", _on_paper(spec))
+    return _convert("vegalite_to_svg", _add_background(spec))
 
 
 class Drawing:
@@ -57,7 +57,7 @@ class Drawing:
     def __enter__(self) -> Self:
         self._specs: Sequence[Mapping[str, Any]] = ()
         try:
-            self._child = _started()
+            self._child = _start_child()
         except OSError:  # no room for another process
             self._child = None
         return self
@@ -73,7 +73,7 @@ class Drawing:
         self._specs = specs
         if self._child is not None and self._child.stdin is not None:
             with contextlib.suppress(OSError), self._child.stdin as pipe:  # the child may have died
-                pipe.write(_request("vegalite_to_svg", [_on_paper(spec) for spec in specs]))
+                pipe.write(_encode_request("vegalite_to_svg", [_add_background(spec) for spec in specs]))
 
     def finish(self) -> list[str]:
         """Return the charts as SVG, in their order, each as `vegalite_to_svg` draws it.
@@ -82,9 +82,9 @@ class Drawing:
             DgpruneError: the memory limit of this process leaves no room for a picture.
         """
         if self._child is not None and self._child.stdout is not None:
-            drawn = self._child.stdout.read()
+            output = self._child.stdout.read()
             if self._child.wait() == 0:
-                return json.loads(drawn)
+                return json.loads(output)
         return [vegalite_to_svg(spec) for spec in self._specs]
 
 
@@ -98,7 +98,7 @@ def svg_to_png(svg: str, *, scale: float) -> bytes:
     import vl_convert
 
     ground = f'<rect width="100%" height="100%" fill="{PAPER}"/>'
-    on_white = re.sub(r"<svg\b[^>]*>", lambda found: found[0] + ground, svg, count=1)
+    on_white = re.sub(r"<svg\b[^>]*>", lambda match: match[0] + ground, svg, count=1)
     return vl_convert.svg_to_png(on_white.replace(DIAMOND, "◊"), scale=scale)
 
 
@@ -113,8 +113,8 @@ def image(svg: str) -> str:
 
 def title_of(svg: str) -> str:
     """Return the title of a chart that this package has drawn, escaped as in its SVG; "chart" if it has none."""
-    found = _TITLE.search(svg)
-    return found[1] if found else "chart"
+    match = _TITLE.search(svg)
+    return match[1] if match else "chart"
 
 
 def javascript_bundle(snippet: str, *, vl_version: str) -> str:
@@ -123,17 +123,17 @@ def javascript_bundle(snippet: str, *, vl_version: str) -> str:
     Raises:
         DgpruneError: as `vegalite_to_svg`.
     """
-    return _converted("javascript_bundle", snippet, vl_version=vl_version)
+    return _convert("javascript_bundle", snippet, vl_version=vl_version)
 
 
-def _converted(function: Literal["vegalite_to_svg", "javascript_bundle"], argument: Any, **options: str) -> str:
+def _convert(function: Literal["vegalite_to_svg", "javascript_bundle"], argument: Any, **options: str) -> str:
     """Call a function of vl-convert, in a child process where address space is limited."""
-    limit = _address_limit()
+    limit = _read_address_limit()
     if limit is None:
         import vl_convert
 
         return getattr(vl_convert, function)(argument, **options)
-    request = _request(function, [argument], **options)
+    request = _encode_request(function, [argument], **options)
     child = subprocess.run(_COMMAND, input=request, capture_output=True, check=False)
     if child.returncode == 0:
         return json.loads(child.stdout)[0]
@@ -148,7 +148,7 @@ def _converted(function: Literal["vegalite_to_svg", "javascript_bundle"], argume
     )
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start_child() -> subprocess.Popen[bytes]:
     """Start the child in its own process group, so that an interrupt of the notebook does not reach it."""
     return subprocess.Popen(
         _COMMAND,
@@ -160,15 +160,15 @@ def _started() -> subprocess.Popen[bytes]:
     )
 
 
-def _request(function: str, arguments: Sequence[Any], **options: str) -> bytes:
+def _encode_request(function: str, arguments: Sequence[Any], **options: str) -> bytes:
     return json.dumps([[function, argument, options] for argument in arguments], default=str).encode()
 
 
-def _on_paper(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+def _add_background(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"background": PAPER, **spec}
 
 
-def _address_limit() -> int | None:
+def _read_address_limit() -> int | None:
     """The bytes of address space that this process may use; None where there is no limit."""
     try:
         import resource

@@ -60,8 +60,8 @@ def tally(
             x=x, y=y, text=alt.Text("text:N")
         ),
     )
-    words = [part for sentence in below for part in textwrap.wrap(sentence, _WIDE)]
-    asked = textwrap.wrap(question, _LETTERS) or ["Guesses"]
-    title = alt.Title(asked, subtitle=words or alt.Undefined, offset=10)
-    padding = {**PADDING, "top": PADDING["top"] + _TITLE_LINE * (len(asked) - 1)}
+    lines = [part for sentence in below for part in textwrap.wrap(sentence, _WIDE)]
+    heading = textwrap.wrap(question, _LETTERS) or ["Guesses"]
+    title = alt.Title(heading, subtitle=lines or alt.Undefined, offset=10)
+    padding = {**PADDING, "top": PADDING["top"] + _TITLE_LINE * (len(heading) - 1)}
     return finish(chart, width=width, height=_ROW * len(rows), padding=padding, title=title)

@@ -115,7 +115,7 @@ def grouped(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Key]
     return groups
 
 
-def check_held(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: str) -> None:
+def check_present(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: str) -> None:
     """Refuse a metric or scorer that a table with rows does not hold; its chart would be empty."""
     present = sorted(set(frame[column].dropna()))
     if present and name not in present:
@@ -187,7 +187,7 @@ def finish(
         lines = [] if title.subtitle is alt.Undefined else cast("list[str]", title.subtitle)
         sized.title = title
         sized.padding["top"] += 26 + 14 * len(lines)
-    return _in_style(sized)
+    return _apply_style(sized)
 
 
 def beside(
@@ -202,7 +202,7 @@ def beside(
     chart.padding = dict(zip(("left", "right", "top", "bottom"), padding, strict=True))
     if title is not None:
         chart.title = title
-    return _in_style(chart)
+    return _apply_style(chart)
 
 
 @public
@@ -215,7 +215,7 @@ def svg(chart: alt.TopLevelMixin) -> str:
     return in_theme(vegalite_to_svg(chart.to_dict()))
 
 
-class _Still:
+class _Picture:
     """Shows a chart in a notebook as a rendered picture; Altair's default would load Vega from the web."""
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
@@ -226,14 +226,14 @@ class _Still:
 
 
 @cache
-def _still(kind: type) -> type:
-    return type(kind.__name__, (_Still, kind), {"__module__": __name__})
+def _picture_class(kind: type) -> type:
+    return type(kind.__name__, (_Picture, kind), {"__module__": __name__})
 
 
-def _in_style(chart: Any) -> Any:
+def _apply_style(chart: Any) -> Any:
     chart.config = config()
     chart.usermeta = {"embedOptions": {"actions": False}}
-    object.__setattr__(chart, "__class__", _still(type(chart)))  # Altair takes plain assignments for its own fields
+    object.__setattr__(chart, "__class__", _picture_class(type(chart)))  # Altair would take an assignment for a field
     return chart
 
 
@@ -251,9 +251,9 @@ def plain(name: object) -> str:
     return str(name).replace("_", " ")
 
 
-def marked(name: str, looked: object) -> str:
+def marked(name: str, target_aware: object) -> str:
     """Return a scorer's name, shortened, with a mark for its value of `target_aware`."""
-    exposure = scorer_exposure([{"target_aware": looked}])
+    exposure = scorer_exposure([{"target_aware": target_aware}])
     mark = {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}")
     return shortened(name, most=LETTERS - len(mark)) + mark
 
@@ -263,7 +263,7 @@ def role_label(role: object) -> str:
     return f" ({role})" if role in ("source", "target") else ""
 
 
-def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change: bool = False) -> alt.Title | None:
+def titled(title: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change: bool = False) -> alt.Title | None:
     """Return a title followed by the pruned networks' BatchNorm setting, as in "Accuracy, BatchNorm re-estimated".
 
     If the table has rows at ratio 0 with re-estimated statistics, a line below says that the re-estimation causes their
@@ -275,11 +275,11 @@ def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change
     setting = batchnorm_words((pruned if len(pruned) else rows)["batchnorm"])
     lines = list(below)
     if ((rows["ratio_requested"] == 0) & (rows["batchnorm"] == "recalibrate")).any():
-        what = "the change" if change else "the difference to the full network"
-        lines.append(f"At 0 % {what} is due to re-estimation alone.")
+        quantity = "the change" if change else "the difference to the full network"
+        lines.append(f"At 0 % {quantity} is due to re-estimation alone.")
     if not setting and not lines:
         return None
-    text = ", ".join(part for part in (words, setting) if part)
+    text = ", ".join(part for part in (title, setting) if part)
     return alt.Title(text=text, offset=12, subtitle=lines or alt.Undefined)
 
 

@@ -32,10 +32,10 @@ def trade_off_data(
 ) -> Data:
     """Return the named data of the chart from a table of networks."""
     styles = domain_styles_of(frame)
-    points = _points(records(frame), cost=cost, styles=styles)
+    points = _point_rows(records(frame), cost=cost, styles=styles)
     end = 1.05 * max([row["cost_high"] for row in points] or [1.0])
     low, high = axis_ends(points)
-    data: Data = {"key": _key(points, width=width)}
+    data: Data = {"key": _key_rows(points, width=width)}
     most = max((sum(style.role == role for style in styles.values()) for role in roles), default=0)
     for k, role in enumerate(roles):
         rows = [{**row, "line": k} for row in points if row["role"] == role]
@@ -43,8 +43,8 @@ def trade_off_data(
         scale = (end / plot_width(width, roles=roles), (high - low) / height)
         data |= {
             f"points_{k}": rows,
-            f"front_{k}": [corner for name, style in shared.items() for corner in _front(rows, name, style, end=end)],
-            f"numbers_{k}": _numbers(rows, scale=scale, ends=(end, low, high)),
+            f"front_{k}": [corner for name, style in shared.items() for corner in _corners(rows, name, style, end=end)],
+            f"numbers_{k}": _number_rows(rows, scale=scale, ends=(end, low, high)),
             f"names_{k}": name_rows(_HEADINGS[role], shared, lines=most),
             f"span_{k}": [{"cost": 0.0, "value": low}, {"cost": end, "value": high}],
             f"axis_{k}": [{"text": NAMES[cost]}],
@@ -57,30 +57,30 @@ def plot_width(width: int, *, roles: Sequence[str]) -> int:
     return (width - 16 - len(roles) * (_AXIS + SPACING) + SPACING) // len(roles)
 
 
-def _points(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Rows:
+def _point_rows(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Rows:
     """The points of all domains, the cheapest network first; networks without this cost have none."""
     costs = {_identity(row): row for row in table if row["metric"] == cost}
-    looked: dict[Any, Exposure] = {key: scorer_exposure(rows) for key, rows in grouped(table, _identity).items()}
+    exposures: dict[Any, Exposure] = {key: scorer_exposure(rows) for key, rows in grouped(table, _identity).items()}
     if not costs and table:
-        held = [name for name in NAMES if any(row["metric"] == name for row in table)]
-        raise DgpruneError(f"frame has no rows of {cost!r}; cost can be {', '.join(map(repr, held)) or 'nothing'}.")
-    drawn = (row for row in table if row["metric"] == "accuracy" and not is_missing(row["domain"]))
-    groups = grouped((row for row in drawn if _identity(row) in costs), lambda row: (_identity(row), row["domain"]))
+        present = [name for name in NAMES if any(row["metric"] == name for row in table)]
+        raise DgpruneError(f"frame has no rows of {cost!r}; cost can be {', '.join(map(repr, present)) or 'nothing'}.")
+    measured = (row for row in table if row["metric"] == "accuracy" and not is_missing(row["domain"]))
+    groups = grouped((row for row in measured if _identity(row) in costs), lambda row: (_identity(row), row["domain"]))
     places = {key: k for k, key in enumerate(sorted(costs, key=lambda key: costs[key]["value"]))}
-    numbers = _numbered(table, [key for key in places if any(key == at for at, _ in groups)])
+    numbers = _number_networks(table, [key for key in places if any(key == at for at, _ in groups)])
     points: Rows = []
     for (key, domain), alike in groups.items():
         check_alike(alike)
         row, of_cost, exposure = alike[0], costs[key], exposure_of(alike[0])
-        kind = _kind(row)
-        about = {"network": _name(row), "called": f"{_name(row)}{exposure_label(looked[key])}", "kind": kind}
+        kind = _network_kind(row)
+        about = {"network": _name(row), "called": f"{_name(row)}{exposure_label(exposures[key])}", "kind": kind}
         about |= {"number": numbers.get(key, ""), "domain": str(domain)}
         about |= {"label": f"{domain}{exposure_label(exposure)}", "role": styles[str(domain)].role}
         ends = {f"cost_{end}": of_cost["value" if is_missing(of_cost[end]) else end] for end in ("low", "high")}
         about |= {"cost": of_cost["value"], **ends}
         ratio = row["ratio_achieved"]
         removed = "" if is_missing(ratio) else f"{rounded(100 * ratio, 1):.1f} %"
-        about |= {"amount": _amount(of_cost, cost=cost), "removed": removed, "place": places[key]}
+        about |= {"amount": _format_amount(of_cost, cost=cost), "removed": removed, "place": places[key]}
         style = {"size": _SIZES.get(kind, 70), "opacity": 0.6 if kind == RATIO else 1.0}
         points.append({**about, **style, **interval_of(row), **mark_of(styles[str(domain)], exposure=exposure)})
     return sorted(points, key=lambda row: row["place"])
@@ -101,24 +101,24 @@ def _name(row: Mapping[str, Any]) -> str:
     return f"{row['scorer']}, {100 * row['ratio_requested']:.4g} %{seed}"
 
 
-def _kind(row: Mapping[str, Any]) -> str:
+def _network_kind(row: Mapping[str, Any]) -> str:
     named = "network" if not is_missing(row.get("network")) else RATIO
     return named if is_missing(row.get("kind")) else str(row["kind"])
 
 
-def _numbered(table: Rows, drawn: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+def _number_networks(table: Rows, present: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     """Network -> its number, in the order of the table; measured ratios have none."""
-    named = dict.fromkeys(_identity(row) for row in table if _kind(row) != RATIO)
-    return {key: str(k) for k, key in enumerate((key for key in named if key in drawn), start=1)}
+    named = dict.fromkeys(_identity(row) for row in table if _network_kind(row) != RATIO)
+    return {key: str(k) for k, key in enumerate((key for key in named if key in present), start=1)}
 
 
-def _amount(row: Mapping[str, Any], *, cost: Cost) -> str:
+def _format_amount(row: Mapping[str, Any], *, cost: Cost) -> str:
     if cost == "latency":
         return f"{row['value']:.3g} {row['unit']}"
     return amount(row["value"], metric=cost)
 
 
-def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
+def _corners(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
     """The corners of a domain's front, drawn to the right end of the axis."""
     rows = [row for row in points if row["domain"] == domain and "target-aware" not in row["label"]]
     flags = pareto_front(*(np.array([row[name] for row in rows], dtype=np.float64) for name in ("cost", "value")))
@@ -128,7 +128,7 @@ def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows
     return [{**shared, "cost": cost, "value": value} for cost, value in [*corners, *last]]
 
 
-def _numbers(points: Rows, *, scale: tuple[float, float], ends: tuple[float, float, float]) -> Rows:
+def _number_rows(points: Rows, *, scale: tuple[float, float], ends: tuple[float, float, float]) -> Rows:
     """A number beside one point of each network, the most accurate, where there is room; `scale`: units per pixel."""
     best: dict[str, dict[str, Any]] = {}
     for row in points:
@@ -163,7 +163,7 @@ def axis_ends(points: Rows) -> tuple[float, float]:
     return 10.0 * math.floor(low / 10), 10.0 * math.ceil(high / 10)
 
 
-def _key(points: Rows, *, width: int) -> Rows:
+def _key_rows(points: Rows, *, width: int) -> Rows:
     """The numbered networks by name, in two columns where there are more than three."""
     named = {row["number"]: row for row in points if row["number"]}
     ordered = sorted(named.values(), key=lambda row: int(row["number"]))

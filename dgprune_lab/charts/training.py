@@ -28,9 +28,9 @@ from .marks import (
     RIGHT,
     TEXT_COLOUR,
     check_table,
+    for_field,
     layered,
     line_names,
-    of_field,
     point_marks,
     rows_of,
     spread,
@@ -60,7 +60,7 @@ def training(frame: Tidy, *, epochs: Count | None = None, width: Side = 520, hei
         width, height: size of the plot, in pixels.
     """
     check_table(frame, "dg.prune_and_tune or dg.train_with_pruning", columns=("stage", "epoch"), metrics=("accuracy",))
-    chart = _layers(training_data(frame, epochs=epochs, height=height))
+    chart = _draw_layers(training_data(frame, epochs=epochs, height=height))
     title = titled("Accuracy during training", frame)
     return finish(chart, width=width, height=height, padding=PADDING, title=title)
 
@@ -110,7 +110,7 @@ def _add_cut(cuts: Rows, row: Mapping[str, Any], *, point: Mapping[str, Any], be
         cuts.append({"epoch": point["epoch"], "label": lost, "tip": f"event {point['round']}: {text}"})
 
 
-def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
+def _draw_layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     """Draw bands, lines, points and names in front of the rules."""
     axis = alt.Axis(tickCount=8, format="d", labelExpr="datum.value % 1 ? '' : datum.label")
     x = alt.X("epoch:Q", scale=alt.Scale(nice=False, zero=True), title="Epochs", axis=axis)
@@ -126,7 +126,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         rows_of("ends", data["ends"]).mark_point(opacity=0).encode(x=x),
         cuts.mark_rule(style="ink", strokeWidth=1, opacity=0.45).encode(x=x, tooltip=tooltip({"tip": "At once"})),
         cuts.mark_text(dx=3, **share).encode(x=x, y=alt.YValue(0), text=alt.Text("label:N")),
-        curves.mark_area(opacity=0.13).encode(x=x, y=of_field(y, "low"), **band),
+        curves.mark_area(opacity=0.13).encode(x=x, y=for_field(y, "low"), **band),
         curves.mark_line(strokeWidth=2).encode(x=x, y=y, **line),
         *point_marks(curves, size=26, stroke=1.2, at={"x": x, "y": y}, tips=tips),
         line_names(rows_of("names", data["names"]), x=x, y=y, limit=PADDING["right"]),

@@ -54,24 +54,24 @@ def feature_shift(
     if at is not None and not 0 <= at <= 1:
         raise DgpruneError(f"at is the share removed, from 0 to 1; got {at!r}.")
     tables = {"": frame} if isinstance(frame, pd.DataFrame) else dict(frame)
-    mapped = [_mapped(records(table), layer) for table in tables.values()]
+    mapped = [_select_map_rows(records(table), layer) for table in tables.values()]
     numbers: list[Any] = []
     if isinstance(frame, pd.DataFrame):
         rows = records(frame)
         layers = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] in METRICS))
         if not layers and not mapped[0]:
             raise DgpruneError("the table has no features to draw; make one with diagnostics.feature_shift(study).")
-        data = number_data(rows, layers, styles=_styles_of(rows))
+        data = number_data(rows, layers, styles=_order_styles(rows))
         if not mapped[0]:
             return number_chart(data, layers=layers, at=at, columns=2, title=titled("Feature shift", frame))
         tables = {f"Layer {mapped[0][0]['group']}" if len(layers) > 1 else "": frame}
         numbers = [number_plots(data, layers)] if layers else []
-    knots, side = _knots(mapped), SIDE if len(tables) == 1 else SMALL
+    knots, side = _common_ratios(mapped), SIDE if len(tables) == 1 else SMALL
     plots: list[Any] = []
     for (name, table), rows in zip(tables.items(), mapped, strict=True):
         suffix = f"_{len(plots)}" if plots else ""
         last = len(plots) + 1 == len(tables)  # one legend is enough
-        data = _map_data(rows, knots, styles=_styles_of(records(table)), side=side)
+        data = _map_data(rows, knots, styles=_order_styles(records(table)), side=side)
         plot = map_plot(data, knots=knots, side=side, suffix=suffix, legend=last)
         plots.append(plot.properties(title=alt.Title(text=name)) if name else plot)
     first = next(iter(tables.values()))
@@ -108,14 +108,14 @@ def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Side = 480, heigh
         raise DgpruneError(
             f"frame: one layer is drawn, with metric {metric!r}; it holds {', '.join(layers) or 'none'}."
         )
-    data = number_data(used, layers, styles=_styles_of(rows))
-    shown = cast(pd.DataFrame, frame[frame["metric"] == metric])
-    words = titled(f"{METRICS[metric][0]}, layer {layers[0]}", shown, below=EXPLAINED[metric])
+    data = number_data(used, layers, styles=_order_styles(rows))
+    table = cast(pd.DataFrame, frame[frame["metric"] == metric])
+    title = titled(f"{METRICS[metric][0]}, layer {layers[0]}", table, below=EXPLAINED[metric])
     plot = large_plot(data, metric, layer=layers[0]).properties(width=width, height=height)
-    return beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=words)
+    return beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=title)
 
 
-def _mapped(rows: Rows, layer: str | None) -> Rows:
+def _select_map_rows(rows: Rows, layer: str | None) -> Rows:
     """The rows of the layer whose map is drawn: its positions and its trustworthiness."""
     mapped = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] == MAPS[0]))
     if layer is not None and layer not in mapped:
@@ -124,7 +124,7 @@ def _mapped(rows: Rows, layer: str | None) -> Rows:
     return [row for row in rows if row["group"] == chosen and row["metric"] in (*MAPS, "trustworthiness")]
 
 
-def _knots(mapped: Sequence[Rows]) -> list[float]:
+def _common_ratios(mapped: Sequence[Rows]) -> list[float]:
     """The ratios of the maps; refuse maps whose ratios differ."""
     ratios = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
     if not ratios or any(knots != ratios[0] or not knots for knots in ratios):
@@ -133,7 +133,7 @@ def _knots(mapped: Sequence[Rows]) -> list[float]:
     return ratios[0]
 
 
-def _styles_of(rows: Rows) -> dict[str, DomainStyle]:
+def _order_styles(rows: Rows) -> dict[str, DomainStyle]:
     """The styles of the domains, in the order in which the pairs name them, which is the study's."""
     names = (row[end] for row in rows for end in ("other", "domain"))
     order = dict.fromkeys(str(name) for name in names if not is_missing(name))
@@ -161,8 +161,8 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
     grid = [[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots]
     roles = {str(row["domain"]): str(row["role"]) for row in first}
     domains: dict[str, tuple[str, Exposure]] = {
-        name: (roles[name], strongest_exposure(exposure_of(row) for row in listed))
-        for name, listed in grouped(mapped, lambda row: str(row["domain"])).items()
+        name: (roles[name], strongest_exposure(exposure_of(row) for row in domain_rows))
+        for name, domain_rows in grouped(mapped, lambda row: str(row["domain"])).items()
     }
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {

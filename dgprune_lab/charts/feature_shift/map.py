@@ -64,10 +64,10 @@ def map_plot(
     """
     ends: Any = {"x": 0, "x2": {"expr": "side"}, "y": HEAD, "y2": {"expr": _LOWER_EDGE}}
     frame = alt.Chart(alt.InlineData(values=[{}])).mark_rect(fillOpacity=0, stroke=OTHER, strokeOpacity=0.7, **ends)
-    points = _points(data["points"], f"points{suffix}", knots=knots, brush=brush)
-    shown = _legend(rows_of(f"legend{suffix}", data["legend"])) if legend else []
-    words = _words(rows_of(f"words{suffix}", data["words"]))
-    chart = layered(frame, points, *shown, *words)
+    points = _draw_points(data["points"], f"points{suffix}", knots=knots, brush=brush)
+    legend_marks = _draw_legend(rows_of(f"legend{suffix}", data["legend"])) if legend else []
+    texts = _draw_text(rows_of(f"words{suffix}", data["words"]))
+    chart = layered(frame, points, *legend_marks, *texts)
     width = side + LEGEND if legend else max(side, _NARROW)
     return chart.properties(width=width, height=HEAD + side + FOOT)
 
@@ -81,7 +81,7 @@ def parameters(
         bind = alt.binding_range(min=0, max=max(knots), step=0.01, name="Share of the filters removed ")
     stretch = " + ".join(["0", *(f"(at >= {knot})" for knot in knots[1:-1])])
     share = "0" if len(knots) < 2 else "clamp((at - knots[stretch]) / (knots[stretch + 1] - knots[stretch]), 0, 1)"
-    made = [
+    params = [
         alt.param(
             name="by", value=by, bind=alt.binding_select(options=list(get_args(Colour)), name="Colour shows the ")
         ),
@@ -91,10 +91,10 @@ def parameters(
         alt.param(name="stretch", expr=stretch),
         alt.param(name="share", expr=share),
     ]
-    return [parameter.param for parameter in made]
+    return [parameter.param for parameter in params]
 
 
-def _points(rows: Rows, name: str, *, knots: Sequence[float], brush: bool) -> alt.LayerChart:
+def _draw_points(rows: Rows, name: str, *, knots: Sequence[float], brush: bool) -> alt.LayerChart:
     """Draw each image: a line from full to pruned, a pale mark (full), a filled mark on top (pruned)."""
 
     def scaled(field: str) -> Any:
@@ -124,7 +124,7 @@ def _points(rows: Rows, name: str, *, knots: Sequence[float], brush: bool) -> al
     return chart
 
 
-def _legend(base: alt.Chart) -> list[alt.Chart]:
+def _draw_legend(base: alt.Chart) -> list[alt.Chart]:
     y: Any = {"y": {"expr": "datum.line"}}
     text: dict[str, Any] = {"align": "left", "baseline": "middle", "fontSize": 11, **y}
     quiet = f"by === 'class' && datum.kind === 'domain' ? '{QUIET}' : datum.colour"
@@ -139,7 +139,7 @@ def _legend(base: alt.Chart) -> list[alt.Chart]:
     ]
 
 
-def _words(base: alt.Chart) -> list[alt.Chart]:
+def _draw_text(base: alt.Chart) -> list[alt.Chart]:
     place = {"y": {"expr": "datum.line + (datum.below ? side : 0)"}, "limit": {"expr": f"side + {LEGEND}"}}
     text: Any = {"align": "left", "baseline": "middle", **place}
     end = "(at > knots[0] ? ' % removed.' : ' % removed, on top of the pale ones.')"

@@ -93,9 +93,9 @@ def legend_rows(
 
     add("heading", "Domain")
     for name, (role, exposure) in domains.items():
-        words = role_label(role)
+        suffix = role_label(role)
         style = styles[name]
-        add("domain", shortened(name, most=_LETTERS - len(words)) + words, colour=style.colour, shape=style.shape)
+        add("domain", shortened(name, most=_LETTERS - len(suffix)) + suffix, colour=style.colour, shape=style.shape)
         if exposure:
             add("mark", exposure_label(exposure).strip())
     labels, names = [dot.label for dot in dots], {dot.label: dot.text for dot in dots}
@@ -107,10 +107,10 @@ def legend_rows(
     further = len(classes) - len(colours)
     if others := [f"{further} further classes"] * (further > 0) + ["not labelled"] * (None in labels):
         add("class", " or ".join(others), colour=OTHER)
-    return _placed(rows, side=side)
+    return _place_entries(rows, side=side)
 
 
-def _placed(rows: Rows, *, side: int) -> Rows:
+def _place_entries(rows: Rows, *, side: int) -> Rows:
     """Place the domains above the map, if two lines hold them, and all else to the right of it."""
     x, line, above = 6.0, 0, [row for row in rows if row["kind"] in ("domain", "mark")]
     for row in above:
@@ -149,8 +149,8 @@ def map_words(
     if trust is not None and not is_missing(trust["value"]):
         ends = f"{trust['low']:.2f} to {trust['high']:.2f}"
         trusted = f"Trustworthiness {trust['value']:.2f} ({ends}); 1: neighbours here are true neighbours."
-    drawn = f"{images:,} images. Pale: full network. Filled: "
-    live = {"text": drawn, "kind": "live"} if only is None else {"text": f"{drawn}{100 * only:.4g} % removed."}
+    intro = f"{images:,} images. Pale: full network. Filled: "
+    live = {"text": intro, "kind": "live"} if only is None else {"text": f"{intro}{100 * only:.4g} % removed."}
     if len(knots) == 1:
         live = {"text": f"{images:,} images in the full network."}
     between = (
