@@ -106,7 +106,7 @@ def detectable_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _find_baseline(frame: pd.DataFrame, used: Rows) -> str:
-    """Name of the baseline: the scorer that was run but has no difference."""
+    """Return the name of the baseline: the scorer that was run but has no difference."""
     compared = {str(row["scorer"]) for row in used}
     rest = [str(row["scorer"]) for row in records(frame) if str(row["scorer"]) not in compared]
     return shortened(rest[0], most=18) if rest else "the baseline"

@@ -1,4 +1,4 @@
-"""Scorer agreement: every two scorers as heat maps, or one against the others as dots.
+"""Scorer agreement: every pair of scorers as heat maps, or one scorer against the others as dots.
 
 Named data, all of which a page may swap; shares in percent:
 
@@ -30,14 +30,14 @@ _BLANK = "#E6E9ED"
 
 @public
 def agreement(frame: Tidy, *, scorer: str | None = None, cell: Count = 44) -> alt.HConcatChart:
-    """Draw the rank correlation of every two scorers, and beside it the share of kept filters that they share.
+    """Draw the rank correlation of every pair of scorers, and beside it the share of kept filters that both keep.
 
     Two heat maps with the numbers in the cells. The colour of an overlap is (overlap - chance) / (1 - chance): white at
-    the chance level, like a rank correlation of 0. A scorer that looked at a target is marked by a diamond.
+    the chance level, like a rank correlation of 0. A diamond marks a scorer that looked at a target.
 
     Args:
         frame: a table of `diagnostics.agreement`; its rows for the whole network are drawn.
-        scorer: instead of heat maps, draw dots that compare this scorer with each other one; the chance level is grey.
+        scorer: draw dots that compare this scorer with every other, instead of heat maps; the chance level is grey.
         cell: side of one cell, in pixels.
     """
     check_table(
@@ -136,7 +136,7 @@ def dot_plot(
 
 
 def _draw_map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
-    """Draw one heat map; the second map has no names of its own at the left."""
+    """Draw one heat map; only the first map has names at the left."""
     rows = _cell_rows(frame, METRICS[name])
     side = max(cell * len({row["column"] for row in rows}), 1)
     scale = alt.Scale(paddingInner=0.04, paddingOuter=0.0)
@@ -153,7 +153,7 @@ def _draw_map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
 
 
 def _make_title(name: str, frame: pd.DataFrame) -> alt.Title:
-    """The title of a heat map: what is drawn, and what the colours mean."""
+    """Return the title of a heat map, with the meaning of its colours below."""
     if name == "ranks":
         text, below = "Rank correlation of the scores", "purple alike, brown opposite"
     else:
@@ -166,7 +166,7 @@ def _make_title(name: str, frame: pd.DataFrame) -> alt.Title:
 
 
 def _cell_rows(frame: pd.DataFrame, metric: str) -> Rows:
-    """The rows of a heat map: each pair of scorers in both orders; the diagonal is blank."""
+    """Return the rows of a heat map: each pair of scorers in both orders; the diagonal is blank."""
     known, chance = ({_scorers(row): row for row in _all_rows(frame, kind)} for kind in (metric, f"{metric}_by_chance"))
     aware = _read_awareness(known.values())
     rows: Rows = []
@@ -191,7 +191,7 @@ def _cell_rows(frame: pd.DataFrame, metric: str) -> Rows:
 
 
 def _all_rows(frame: pd.DataFrame, metric: str) -> Rows:
-    """The rows of a metric for the whole network."""
+    """Return the rows of a metric for the whole network."""
     return [row for row in records(frame, metric=metric) if row.get("group") == "all"]
 
 
@@ -200,12 +200,12 @@ def _scorers(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _read_awareness(rows: Any) -> dict[str, Any]:
-    """Scorer -> whether it is target-aware, in the order of the table."""
+    """Return scorer -> whether it is target-aware, in the order of the table."""
     return {str(row[side]): row[f"{side}_target_aware"] for row in rows for side in ("scorer", "other")}
 
 
 def _read_interval(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """Value, low and high of a row; shares in percent, None where a value is missing."""
+    """Return value, low and high of a row; shares in percent, None if the value is missing."""
     if is_missing(row["value"]):
         return None, None, None
     scale = 0.01 if row["unit"] == "correlation" else 1.0

@@ -1,4 +1,4 @@
-"""Claims beside what was found here: an estimate with its interval per claim, and the verdict in words.
+"""Claims beside our results: per claim an estimate with its interval, and the verdict as text.
 
 Named data `claims_k` of the k-th unit, one row per claim: place, lines, estimate, low, high, least and most (minus and
 plus the minimum detectable effect), bound (of the tick), verdict, paper, published, seeds, note.

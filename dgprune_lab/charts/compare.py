@@ -73,7 +73,7 @@ def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Side = 
 
 
 def compare_chart(data: Mapping[str, Rows], *, width: int, labels: int) -> alt.HConcatChart:
-    """Return the chart over these data; rows may be swapped later. `labels` is the room for names, in pixels."""
+    """Return the chart of these data; rows may be swapped later. `labels` is the room for names, in pixels."""
     side = (width - 16 - labels - 2 * _NUMBER - _SPACING) // 2
     stack: list[Any] = [_draw_lines(data["words"], width=width, labels=labels)]
     for pair in (("differences", "calibration"), ("turned_wrong", "turned_right")):
@@ -113,7 +113,7 @@ def _draw_dots(name: str, data: Mapping[str, Rows], *, first: bool, width: int) 
         tips = tooltip(fields, ends=".1f", looked=True)
     else:
         span, zero = f"{name}_span", [base.mark_rule(**ZERO).encode(x=alt.XDatum(0))]
-        axis = signed_axis(values=span_ticks(span, width=width), tickCount=3)  # so many, however narrow
+        axis = signed_axis(values=span_ticks(span, width=width), tickCount=3)  # Vega leaves out values beyond the count
         x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=axis)
         tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
     return layered(
@@ -146,7 +146,7 @@ def _draw_classes(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -
 
 
 def _names(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
-    """Write the names of domains or layers to the left of a plot, the mark of what was looked at below."""
+    """Write the names of domains or layers to the left of a plot, with their exposure marks below."""
     text = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=12)
     return text.encode(x=LEFT, y=y, text=alt.Text("lines:N"))
 

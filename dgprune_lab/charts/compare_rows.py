@@ -1,4 +1,4 @@
-"""The rows of the chart of two compared networks, see `compare`."""
+"""Rows of the chart that compares two networks, see `compare`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def word_rows(frame: pd.DataFrame, *, names: tuple[str, str] | None = None) -> R
 
 
 def _describe_network(rows: Rows, name: str) -> str:
-    """A network in words: its name or its scorer and ratio, the mark of what was looked at, its parameters."""
+    """Return a network as text: its name, or scorer and ratio; its exposure mark; its number of parameters."""
     if not rows:
         return ""
     first, values = rows[0], {row["metric"]: row["value"] for row in rows}
@@ -87,7 +87,7 @@ def _describe_network(rows: Rows, name: str) -> str:
 
 
 def _difference_rows(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
-    """A difference per domain, in points."""
+    """Return a difference per domain, in points."""
     used = [row for row in both if row["metric"] == metric]
     for alike in grouped(used, lambda row: row["domain"]).values():
         check_alike(alike)
@@ -98,7 +98,7 @@ def _difference_rows(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
 
 
 def _point_fields(row: Mapping[str, Any], styles: Mapping[str, DomainStyle]) -> dict[str, Any]:
-    """The point of a domain, its name with the mark of what was looked at, and `lines`, the same in two lines."""
+    """Return the point of a domain, its name with its exposure mark, and `lines`, the same text in two lines."""
     domain, exposure = str(row["domain"]), exposure_of(row)
     name, mark = shortened(domain, most=_LETTERS), exposure_label(exposure)
     labels = {"label": f"{domain}{mark}", "lines": f"{name}\n{mark.strip()}" if mark else name}
@@ -106,7 +106,7 @@ def _point_fields(row: Mapping[str, Any], styles: Mapping[str, DomainStyle]) -> 
 
 
 def _flip_rows(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
-    """The share of the images of each domain that flip, in percent, with the number of images as text."""
+    """Return the share of images that flip on each domain, in percent, with the number of images as text."""
     counts = {row["domain"]: row["value"] for row in both if row["metric"] == f"{metric}_count"}
     styles, rows = domain_styles_of(frame), Rows()
     for row in (row for row in both if row["metric"] == metric):
@@ -117,7 +117,7 @@ def _flip_rows(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
 
 
 def _class_rows(frame: pd.DataFrame, both: Rows) -> dict[str, Rows]:
-    """Domain -> the difference per class, in points; of many classes those that differ most anywhere."""
+    """Return domain -> the difference per class, in points; of many classes those that differ most."""
     styles = domain_styles_of(frame)
     used = [row for row in both if row["metric"] == "class_difference"]
     largest = _largest_classes(used)
@@ -131,14 +131,14 @@ def _class_rows(frame: pd.DataFrame, both: Rows) -> dict[str, Rows]:
 
 
 def _largest_classes(rows: Sequence[dict[str, Any]]) -> set[int]:
-    """The classes whose accuracy differs most on any domain."""
+    """Return the classes whose accuracy differs most on any domain."""
     by_class = grouped((row for row in rows if not is_missing(row["value"])), lambda row: row["class"])
     ordered = sorted(by_class, key=lambda number: -max(abs(row["value"]) for row in by_class[number]))
     return set(ordered[:_MOST_CLASSES])
 
 
 def _layer_rows(both: Rows) -> Rows:
-    """The number of filters that differ per layer; of many layers those with the most."""
+    """Return the number of filters that differ per layer; of many layers those with the most."""
     layers = [row for row in both if row["metric"] == "filters_differ" and not is_missing(row["group"])]
     largest = sorted(layers, key=lambda row: -row["value"])[:_MOST_LAYERS]
     names = [(str(row["group"]), row["value"], row["value"]) for row in layers if row in largest]

@@ -1,6 +1,6 @@
 """Differences in accuracy, paired by image: a panel per domain, a row per scorer and ratio, or per network.
 
-Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text and ends in words;
+Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text and ends as text;
 colour, fill, shape, looked).
 """
 
@@ -61,16 +61,16 @@ _SPANS = (1, 2, 5, *range(10, 101, 10))
 def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
     """Draw how much more accurate each scorer or network is than the reference, in points, a panel per domain.
 
-    Right of 0 it is more accurate than the reference, which the axis names. Intervals: 95 %, as the table holds them.
-    What looked at a target is a hollow diamond, and is marked after its name. All panels have one axis.
+    Right of 0 it is more accurate than the reference, which the axis names. Intervals are those of the table (95 %).
+    A scorer or network that looked at a target is a hollow diamond, marked after its name. All panels share one axis.
 
     Args:
         frame: a table of `diagnostics.compare_scorers` or `diagnostics.compare_networks`.
         width: width of one panel, in pixels.
 
     Raises:
-        DgpruneError: a table without differences; of several references; with rows that would be drawn as one; a
-            difference that is no finite number, or no share.
+        DgpruneError: a table without differences, or of several references; rows that would be drawn as one; a
+            difference that is not finite, or not a share.
     """
     maker = "diagnostics.compare_scorers(study, ...) or compare_networks(studies)"
     check_table(frame, maker, columns=("against", "draws"), metrics=("difference",))
@@ -98,7 +98,7 @@ def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
 
 
 def _panel_mark(rows: Rows) -> str:
-    """The mark of a whole panel; where only some scorers looked at the target, their rows alone are marked."""
+    """Return the exposure mark of a whole panel; "" where only some scorers looked, and their rows are marked."""
     seen: list[Exposure] = [exposure_of(row) for row in rows]
     of_rows = not all(seen) and not any(is_missing(row["scorer"]) for row in rows)
     return "" if of_rows else exposure_label(strongest_exposure(seen))
@@ -115,20 +115,20 @@ def _check_numbers(rows: Rows) -> None:
 
 
 def _axis_ends(rows: Rows) -> tuple[float, float]:
-    """Both ends of the axis, in points: 0 and all rows lie within, and a little of the other side of 0 shows."""
-    low, high = (pick(0.0, *(row[key] for row in rows for key in ("change", "low", "high"))) for pick in (min, max))
+    """Return both ends of the axis, in points: around all rows and 0, with a little of the other side of 0."""
+    low, high = (end(0.0, *(row[key] for row in rows for key in ("change", "low", "high"))) for end in (min, max))
     below, above = (step_above(end, _SPANS) if end else 0.0 for end in (-low, high))
     least = max(below, above, _SPANS[0]) / 10
     return -max(below, least), max(above, least)
 
 
 def _panel_rows(used: Rows, style: DomainStyle) -> Rows:
-    """The rows of one domain's panel, grouped by scorer or network, in the order of the table."""
+    """Return the rows of one domain's panel, grouped by scorer or network, in the order of the table."""
     several = len({row["ratio_requested"] for row in used if not is_missing(row["ratio_requested"])}) > 1
     by_name = grouped(used, lambda row: str(row["network"] if is_missing(row["scorer"]) else row["scorer"]))
     rows: Rows = []
-    for name, own in by_name.items():
-        by_ratio = grouped(own, lambda row: None if is_missing(row["ratio_requested"]) else row["ratio_requested"])
+    for name, group in by_name.items():
+        by_ratio = grouped(group, lambda row: None if is_missing(row["ratio_requested"]) else row["ratio_requested"])
         for ratio, alike in by_ratio.items():
             check_alike(alike)
             share = f", {100 * ratio:g} %" if several and ratio is not None else ""
@@ -142,7 +142,7 @@ def difference_panel(
 ) -> alt.LayerChart:
     """Draw the panel of one domain: zero line, intervals, dots, numbers; only the first panel has names.
 
-    `reach` holds both ends of the axis, in points; without it they are the nearest steps that hold all rows.
+    `reach` holds both ends of the axis, in points; without it they are the nearest steps around all rows.
     """
     low, high = reach or _axis_ends(rows)
     scale = alt.Scale(domain=[low, high], nice=False, clamp=True)

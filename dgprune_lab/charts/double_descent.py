@@ -1,4 +1,4 @@
-"""Test loss, prunability and training loss over the width of a network, panels above one another on one axis of widths.
+"""Test loss, prunability and training loss over the width of a network, in stacked panels with one axis of widths.
 
 Named data: `loss`, `prunability` and `training_loss`, one row per width: width, value, low, high, seeds.
 """
@@ -55,7 +55,7 @@ def double_descent(frame: Tidy, *, width: Side = 460, height: Side = 130) -> alt
 
 
 def _mean_rows(frame: Any, metric: str, *, split: str) -> Rows:
-    """A row per width: the mean over training seeds with its interval; of the logarithm where the axis has one."""
+    """Return a row per width: the mean over training seeds with its interval; on a log axis, of the logarithm."""
     logarithmic = metric == "training_loss"
     used = [row for row in records(frame, metric=metric) if row["split"] == split]
     rows: Rows = []
@@ -69,7 +69,7 @@ def _mean_rows(frame: Any, metric: str, *, split: str) -> Rows:
 
 
 def _draw_panel(name: str, rows: Rows, *, x: alt.X, y: alt.Y) -> alt.LayerChart:
-    """One panel: a line, its dots and the bars of their intervals."""
+    """Draw one panel: a line, its dots and the bars of their intervals."""
     base, colour = rows_of(name, rows), next(scorer_styles()).colour
     fields = {"width": ("Hidden units", "~g"), "value": ("Mean", ".3~g"), "seeds": "Training seeds"}
     dots = base.mark_point(size=26, filled=True, opacity=1, color=colour)

@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Positive, Side, Tidy, exposure_label, is_missing, public, scorer_exposure
-from .drop import CAPTION, OF_A_PART, POINTS, is_overall
+from .drop import CAPTION, NOT_OVERALL, POINTS, is_overall
 from .marks import ZERO, check_table, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
 from .theme import Rows, beside, grouped, records, titled
@@ -28,7 +28,7 @@ def drop_curve(
     """Draw the drop of accuracy right after removal against the share removed, a line per domain with its interval.
 
     Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
-    faint dots. A domain without a relative drop, because its accuracy was at chance before, is named below the title.
+    faint dots. A domain without a relative drop, because its accuracy was at chance before, is listed below the title.
 
     Args:
         frame: a table of `diagnostics.drop`; only rows about the whole network and all classes are drawn, several
@@ -41,7 +41,7 @@ def drop_curve(
     Raises:
         DgpruneError: an unknown metric.
     """
-    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=OF_A_PART)
+    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=NOT_OVERALL)
     overall = cast(pd.DataFrame, frame[[is_overall(row) for row in records(frame)]])
     rows = records(overall, metric=metric)
     groups = grouped(rows, _plot_key) or {("", ""): Rows()}
@@ -70,7 +70,7 @@ def _plot_key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _axis_span(rows: Rows) -> tuple[float, float]:
-    """The ends of the axis on each side of 0, rounded outwards to a step; at least 5."""
+    """Return the ends of the axis on each side of 0, rounded outwards to a step; at least 5."""
     ends = [100 * row[name] for row in rows for name in ("value", "low", "high") if not is_missing(row[name])]
     return -float(step_above(-min([0.0, *ends]))), float(step_above(max([0.0, *ends])))
 

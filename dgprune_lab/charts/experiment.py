@@ -62,7 +62,7 @@ def experiment(
 
     Each dot is a mean over training seeds with its 95 % t interval. Differences stand around a line at 0, in front of a
     grey bar that reaches from minus to plus the minimum detectable effect: a dot outside it has an interval that does
-    not reach 0. A dot is filled where also the p-value, adjusted by Holm's method for the number of ratios, is below
+    not reach 0. A dot is filled if its p-value, adjusted by Holm's method for the number of ratios, is also below
     0.05. A scorer that looked at a target is marked ◇.
 
     Args:
@@ -90,7 +90,7 @@ def experiment(
 def study_chart(
     rows: Rows, *, title: alt.Title, over: str, signed: bool, size: tuple[int, int] = (150, 58)
 ) -> alt.HConcatChart:
-    """Return the chart over these cells, which are differences if `signed`; a page may replace them later."""
+    """Return the chart of these cells, which are differences if `signed`; a page may replace them later."""
     name = "Removed (%)" if over == "ratio_requested" else plain(over)
     x = alt.X("at:O", title=name, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", grid=False, format="~g"))
     grid = ZERO_LINE if signed else {}
@@ -130,7 +130,7 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
     """Return the chart's rows: values in percent, or differences in percentage points."""
     used, styles = [row for row in records(frame) if not is_missing(row[over])], domain_styles_of(frame)
     differing = _find_differing(used, of=of, over=over)
-    own = [name for name in differing if any(is_missing(row[name]) for row in used)]  # of some scorers only
+    own = [name for name in differing if any(is_missing(row[name]) for row in used)]  # settings of some scorers only
     shared = [name for name in differing if name not in own]
     texts = {(row[of], name, _setting_text(row, name)) for row in used for name in own}
     several = {
@@ -161,14 +161,14 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
 
 
 def _place_panels(rows: Rows) -> Rows:
-    """Number the rows and columns of panels, and add a point without a value where one has none.
+    """Number the rows and columns of panels, and add a point without a value to an empty panel.
 
-    Without it Vega would draw the panels after the gap in the wrong place.
+    Otherwise Vega would draw the panels after it in the wrong place.
     """
     names, columns = (list(dict.fromkeys(row[key] for row in rows)) for key in ("row", "column"))
-    filled, nothing = {(row["row"], row["column"]) for row in rows}, dict.fromkeys(rows[0] if rows else ())
+    filled, blank = {(row["row"], row["column"]) for row in rows}, dict.fromkeys(rows[0] if rows else ())
     empty = [(name, column) for name in names for column in columns if (name, column) not in filled]
-    rows = rows + [{**nothing, "row": name, "column": column, "at": rows[0]["at"]} for name, column in empty]
+    rows = rows + [{**blank, "row": name, "column": column, "at": rows[0]["at"]} for name, column in empty]
     places = ((names.index(row["row"]), columns.index(row["column"])) for row in rows)
     return [
         {**row, "row_place": name, "column_place": column} for row, (name, column) in zip(rows, places, strict=True)
@@ -176,7 +176,7 @@ def _place_panels(rows: Rows) -> Rows:
 
 
 def study_title(frame: pd.DataFrame) -> alt.Title:
-    """Return the title of the chart over a table: what is drawn, and how to read it."""
+    """Return the title of the chart of a table: what is drawn, and how to read it."""
     below = ["Mean over training seeds, 95 % t interval."]
     if not any(map(is_difference, records(frame))):
         metric = str(frame["metric"].iloc[0]) if len(frame) else "accuracy"
@@ -190,7 +190,7 @@ def study_title(frame: pd.DataFrame) -> alt.Title:
 
 
 def is_difference(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a difference between two choices, and no level."""
+    """Return whether a row is a difference between two choices rather than a level."""
     return row["metric"] == "difference"
 
 
@@ -200,13 +200,13 @@ def _find_baseline(frame: pd.DataFrame) -> str:
 
 
 def _read_awareness(rows: Rows, *, of: str, name: object) -> object:
-    """Whether any row of this value looked at a target; None where no row says."""
+    """Return whether any row of this value looked at a target; None if no row holds it."""
     known = [row["target_aware"] for row in rows if row[of] == name and not is_missing(row["target_aware"])]
     return any(known) if known else None
 
 
 def _find_differing(rows: Rows, *, of: str, over: str) -> list[str]:
-    """Settings by which rows differ that would otherwise be drawn on one another, in the order of the columns."""
+    """Return the settings that tell apart rows otherwise drawn as one, in the order of the columns."""
     names = [name for name in (rows[0] if rows else {}) if name in _SETUP or name not in (*COLUMNS, *RESULTS, of, over)]
     groups = grouped(rows, lambda row: (row[of], row["domain"], row[over])).values()
     return [name for name in names if any(len({_setting_text(row, name) for row in alike}) > 1 for alike in groups)]

@@ -1,4 +1,4 @@
-"""The networks that `dg.find` tried: ratio against accuracy with the goal, and each limited size below.
+"""Networks that `dg.find` tried: accuracy against the ratio with the goal, and each limited size below.
 
 Named data, shares in percent; plot 0 holds the accuracies, plot k the k-th limited size:
 
@@ -47,8 +47,8 @@ _NAMES = {**QUANTITIES, "latency": "Latency (ms)"}
 def find(frame: Tidy, *, width: Side = 560, height: Side = 200) -> alt.HConcatChart:
     """Draw the networks that a search tried: their accuracy against the ratio, the goal, and the one that was chosen.
 
-    Networks that meet the goal are filled, the others hollow. Below stands a plot for each limited size. Between two
-    ratios nothing was measured.
+    Networks that meet the goal are filled, the others hollow. A plot for each limited size stands below. Nothing
+    was measured between two ratios.
 
     Args:
         frame: the table of `dg.find`, `found.table`.
@@ -88,7 +88,7 @@ def find_data(frame: pd.DataFrame) -> Data:
 
 
 def _tried_rows(frame: pd.DataFrame, metric: str, styles: dict[str, DomainStyle]) -> Rows:
-    """The rows of one plot, in the order of the search; a network that misses the goal is hollow."""
+    """Return the rows of one plot, in the order of the search; a network that misses the goal is hollow."""
     rows: Rows = []
     for row in records(frame, metric=metric):
         of_domain, exposure = not is_missing(row["domain"]), exposure_of(row)
@@ -110,12 +110,12 @@ def _format_amount(value: float, metric: str) -> str:
 
 
 def _describe_data(frame: pd.DataFrame) -> list[str]:
-    """Lines below the title: what was read, and what that means for a report."""
+    """Return the lines below the title: the images that were read, and what that means for a report."""
     used = records(frame, metric="accuracy")
     splits = sorted({str(row["split"]) for row in used})
     names = list(dict.fromkeys(str(row["domain"]) for row in used))
-    read = f"Accuracy on the split {' and '.join(splits)} of {', '.join(names)}, which the search has seen"
-    return [f"{read} (seen_by_selection).", "Filled: meets the goal; hollow: misses it. Report on another split."]
+    sentence = f"Accuracy on the split {' and '.join(splits)} of {', '.join(names)}, which the search has seen"
+    return [f"{sentence} (seen_by_selection).", "Filled: meets the goal; hollow: misses it. Report on another split."]
 
 
 def _draw_accuracies(data: Data) -> alt.LayerChart:
@@ -140,7 +140,7 @@ def _draw_size(data: Data, k: int, metric: str) -> alt.LayerChart:
 
 
 def _draw_marks(data: Data, k: int, *, y: alt.Y, fields: dict[str, str], ends: str = "") -> list[alt.Chart]:
-    """The goal as a dashed line with its name, then intervals and points."""
+    """Draw the goal as a dashed line with its name, then intervals and points."""
     tried, goal = rows_of(f"tried_{k}", data[f"tried_{k}"]), rows_of(f"goal_{k}", data[f"goal_{k}"])
     columns: dict[str, str | tuple[str, str]] = {"evaluation": "Evaluation", "removed": ("Removed %", ".4g"), **fields}
     tips = tooltip({**columns, "verdict": "Verdict"}, ends=ends, looked=k == 0)

@@ -1,4 +1,4 @@
-"""How many images turned from right to wrong, and how many from wrong to right, per domain.
+"""Share of images that turned from right to wrong, and from wrong to right, per domain.
 
 Named data: `turned_wrong` and `turned_right` (place, label, domain, value, low, high in percent of the images; text,
 colour, fill, shape, looked).

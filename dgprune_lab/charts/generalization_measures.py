@@ -1,4 +1,4 @@
-"""What several measures say about the same networks: a row per measure, a dot with its interval per network.
+"""Several measures of the same networks: a row per measure, a dot with its interval per network.
 
 Named data: `measures` (measure, meaning, network, line in pixels, share, low, high: relative to the largest number of
 the row, text, colour, shape) and `names` (line, label, verdict).
@@ -39,9 +39,9 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
     """Draw every measure of two or more networks, and which network each predicts to generalise best.
 
     A row per measure. Values are divided by the largest number of their row, the ends of intervals included, so that
-    measures of any unit share an axis; the tooltip has the value itself, and what the measure is. Rules are the
-    intervals that the table holds: over images, 95 %. One right prediction says little about a measure: of two networks
-    a coin finds the better one half of the time.
+    measures of any unit share an axis; the tooltip has the value itself and the meaning of the measure. Rules are the
+    intervals that the table holds: over images, 95 %. One correct prediction tells little about a measure: guessing
+    finds the better of two networks half of the time.
 
     Args:
         frame: a table of `diagnostics.generalization_measures`.
@@ -77,7 +77,7 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
 
 
 def _point_rows(rows: Rows, names: list[str], *, line: float) -> Rows:
-    """One measure of every network, relative to the largest number of the row."""
+    """Return the points of one measure for every network, relative to the largest number of the row."""
     ends = [ends_of(row) for row in rows]
     most = max(abs(number) for numbers in ends for number in numbers.values()) or 1.0
     points: Rows = []
@@ -92,13 +92,13 @@ def _point_rows(rows: Rows, names: list[str], *, line: float) -> Rows:
 
 
 def _style(place: int) -> dict[str, Any]:
-    """Colour and mark of the k-th network, the same as in the chart of prunability."""
+    """Return colour and mark of the k-th network, the same as in the chart of prunability."""
     style = next(islice(scorer_styles(), place, None))
     return {"colour": style.colour, "shape": style.shape}
 
 
 def _describe_prediction(rows: Rows, *, measured: str | None) -> str:
-    """Which network a measure predicts, whether that is right, and whether two intervals overlap.
+    """Return which network a measure predicts, whether that is right, and whether two intervals overlap.
 
     >>> row = {"better_direction": "lower", "low": None, "high": None}
     >>> _verdict([{**row, "network": "A", "value": 1.0}, {**row, "network": "B", "value": 2.0}], measured="B")

@@ -1,7 +1,7 @@
 """Mean stability of each run against its final accuracy: a panel per domain, a dot per run, by treatment.
 
 Named data: `runs_k` of the k-th panel, one row per run: run, domain, arm, treatment, control, stable (percent), at
-(percent, where it is drawn), value, low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends of the
+(percent, its position), value, low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends of the
 horizontal axis: stable; `legend`.
 """
 
@@ -92,7 +92,7 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> Rows:
 
 
 def _place_controls(rows: Rows, *, margin: float) -> None:
-    """Add where each run is drawn: at its mean stability, but controls beside each other around theirs."""
+    """Add the position of each run: its mean stability, with controls side by side around theirs."""
     controls = sorted({row["run"] for row in rows if row["control"]})
     step = margin * min(0.6, 1.5 / max(1, len(controls)))
     shift = {run: step * (place - (len(controls) - 1) / 2) for place, run in enumerate(controls)}
@@ -101,17 +101,17 @@ def _place_controls(rows: Rows, *, margin: float) -> None:
 
 
 def _draw_heading(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> list[alt.Chart]:
-    """The name of a panel, the domain in its colour: a text at a fixed height, which no label of an axis moves."""
+    """Write a panel's domain in its colour, at a fixed height that labels of the axes do not change."""
     if not rows:
         return []
     about = role_label(styles[name].role) + exposure_label(strongest_exposure(row["exposure"] for row in rows))
-    look: Any = {"style": "strong", "fontWeight": "bold", "fill": styles[name].colour}
+    style: Any = {"style": "strong", "fontWeight": "bold", "fill": styles[name].colour}
     head = alt.Chart(alt.InlineData(values=[{}]))
-    return [head.mark_text(align="left", x=0, y=-14, text=fitted(name, about), **look)]
+    return [head.mark_text(align="left", x=0, y=-14, text=fitted(name, about), **style)]
 
 
 def _correlation_lines(frame: pd.DataFrame, metric: str) -> list[str]:
-    """Lines of text: the correlation of each domain, or a warning if there are few runs."""
+    """Return lines of text: the correlation of each domain, or a warning if there are few runs."""
     lines = []
     for row in records(frame, metric="kendall"):
         if row["of_metric"] == metric and row["within"] == "all rates":

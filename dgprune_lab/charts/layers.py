@@ -67,9 +67,9 @@ def layers(frame: Tidy, *, width: Side = 320) -> alt.HConcatChart:
 def layer_rows(
     frame: pd.DataFrame, *, estimates: Collection[tuple[str, str]] = (), styles: Mapping[str, DomainStyle] | None = None
 ) -> Rows:
-    """Return the chart's rows, one per layer and domain, in points; without `styles` they are made from the frame.
+    """Return the chart's rows, one per layer and domain, in points; `styles` default to those of the frame.
 
-    `estimates` are the (layer, domain) that were measured on few images: pale, with a "~" before the number.
+    `estimates` are the pairs (layer, domain) measured on few images: pale, with a "~" before the number.
     """
     styles = styles or domain_styles_of(frame)
     rows: Rows = []
@@ -101,14 +101,14 @@ def placed(rows: Rows) -> Rows:
 
 
 def known(rows: Rows) -> Rows:
-    """Return the rows that are measured."""
+    """Return the rows that have been measured."""
     return [row for row in rows if row["change"] is not None]
 
 
 def layers_chart(
     data: Mapping[str, Rows] | None = None, *, width: int = 300, title: alt.Title | None = None
 ) -> alt.HConcatChart:
-    """Return the chart over these data; rows may come later."""
+    """Return the chart of these data; rows may come later."""
     data = data or {"layers": [], "span": span_rows([])}
     axis = signed_axis(tickCount=width // 48, orient="top")
     change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=axis)
@@ -136,7 +136,7 @@ def _is_of_layer(row: Mapping[str, Any]) -> bool:
 
 
 def _read_layer_rows(frame: pd.DataFrame) -> Rows:
-    """The rows of single layers at the largest ratio, ordered by layer as in the table, then by domain."""
+    """Return the rows of single layers at the largest ratio, ordered by layer as in the table, then by domain."""
     rows = [row for row in records(frame, metric=CHANGE) if _is_of_layer(row)]
     rows = at_largest_ratio(rows)
     order = {name: list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "domain")}

@@ -1,6 +1,6 @@
 """Parts that charts share: encodings, tooltips, labels, intervals with points, lines with bands.
 
-Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for any other, Altair hashes its whole schema.
+Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for others, Altair hashes its whole schema.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RING: dict[str, Any] = {
     "shape": alt.ShapeValue("diamond"),
     "fill": alt.FillValue("transparent"),
 }
-"""Encodings of the hollow diamond around the point of a domain that was looked at."""
+"""Encodings of the hollow diamond that marks a domain that was looked at."""
 LEFT, RIGHT = alt.XValue(0), alt.XValue("width")
 ZERO: dict[str, Any] = {"style": "ink", "strokeWidth": 1, "opacity": 0.6}
 ZERO_LINE: dict[str, Any] = {
@@ -41,7 +41,7 @@ ZERO_LINE: dict[str, Any] = {
 LABEL_HEIGHT = 14
 """Pixels between two labels at the ends of lines."""
 STEPS = (5, 10, 25, 50, 100)
-_TICK, _END = 32, 24  # pixels from a number on an axis to the next, and from an end to 0
+_TICK, _END = 32, 24  # minimum pixels between numbers on an axis, and from an end to 0
 
 
 def check_table(
@@ -53,15 +53,15 @@ def check_table(
     where: Callable[[Mapping[str, Any]], bool] | None = None,
     instead: str = "",
 ) -> None:
-    """Refuse a table of another diagnostic, from which a chart could draw nothing; a table without rows is accepted.
+    """Refuse a table of another diagnostic, which the chart cannot draw; accept a table without rows.
 
     Args:
         frame: the table to check.
         maker: name of the function that makes the right kind of table.
         columns: columns that the table must have.
         metrics: metrics of which the table must have at least one; any metric if empty.
-        where: condition that at least one row with these metrics must satisfy.
-        instead: what to do where rows have these metrics and none satisfies the condition.
+        where: condition that at least one row of these metrics must satisfy.
+        instead: end of the message if rows have these metrics but none satisfies the condition.
     """
     used = [row for row in records(frame) if not metrics or row["metric"] in metrics]
     fits = any(where(row) for row in used) if where is not None else bool(used)
@@ -70,7 +70,7 @@ def check_table(
             raise DgpruneError(f"frame is of the right kind, but this chart draws none of its rows: {instead}")
         present = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
         raise DgpruneError(
-            f"frame is the table of another question (its metrics: {present}); this chart draws one of {maker}."
+            f"frame is a table of another kind (its metrics: {present}); this chart draws a table of {maker}."
         )
 
 
@@ -112,7 +112,7 @@ def _share_parts(chart: Any) -> None:
     for name in ("data", "mark", "encoding"):
         part = getattr(chart, name, None)
         if isinstance(part, alt.SchemaBase):
-            object.__setattr__(part, "__deepcopy__", lambda _, part=part: part)  # Altair's copy asks for this name
+            object.__setattr__(part, "__deepcopy__", lambda _, part=part: part)  # Altair's copy looks this name up
 
 
 def rows_of(name: str, rows: Rows) -> alt.Chart:
@@ -136,7 +136,7 @@ def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", look
 
 
 def menu(name: str, options: Sequence[str], *, value: str, labels: Sequence[str] | None = None) -> Any:
-    """Return a parameter of a chart that a live page offers as a menu below the chart; `labels` are shown instead."""
+    """Return a chart parameter that a live page offers as a menu below the chart; `labels` replace the options."""
     names: Any = alt.Undefined if labels is None else list(labels)
     bind = alt.binding_select(options=list(options), labels=names, name=f"{plain(name)} ")
     return alt.param(name=name, value=value, bind=bind).param
@@ -156,7 +156,7 @@ def signed_axis(**options: Any) -> alt.Axis:
 
 
 def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
-    """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step, so far apart that none touch.
+    """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step, far enough apart.
 
     >>> ticks_around_zero(-30, 80, width=125), ticks_around_zero(-1, 2, width=125)
     ([0.0, 50.0], [-1.0, 0.0, 1.0, 2.0])
@@ -169,7 +169,7 @@ def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
 def span_ticks(name: str, *, width: int) -> Any:
     """Return the ticks of an axis whose ends the two rows of the named data `name` set: the ends, and 0 between them.
 
-    Of two ends too near for their labels, the nearer one has none; the page computes this from the rows.
+    An end so near to 0 that labels would touch has none; the page computes this from the rows.
     """
     low, high = (f"data('{name}')[{k}].change" for k in (0, 1))
     near = f"{_END} * ({high} - {low}) / {width}"
@@ -210,7 +210,7 @@ def point_marks(
     opacity: Any = OPAQUE,
     stroke: float = 1,
 ) -> list[alt.Chart]:
-    """Draw points, and a hollow diamond around those of a domain that was looked at; `at` holds their place."""
+    """Draw points, with a hollow diamond around those of a domain that was looked at; `at` holds X and Y."""
     return [
         base.mark_point(size=3.2 * size + 40, strokeWidth=1.5).encode(**at, **RING, opacity=opacity),
         base.mark_point(size=size, strokeWidth=stroke).encode(**at, **POINT, opacity=opacity, tooltip=list(tips)),
@@ -268,12 +268,12 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
 
 
 def fitted(name: str, suffix: str) -> str:
-    """Return a name and what stands after it; only the name is shortened, so that both have at most 34 letters."""
+    """Return a name and its suffix; only the name is shortened, to at most 34 characters with the suffix."""
     return shortened(name, most=max(8, 34 - len(suffix))) + suffix
 
 
 def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
-    """Return each name with its shortened form; names that a cut at the end would make alike lose their beginning.
+    """Return each name with its shortened form; names that would be cut to the same form lose their beginning.
 
     >>> list(shortened_apart(["photos_indoor", "photos_outdoor", "art_painting"], most=8).values())
     ['…s_indo…', '…s_outd…', 'art_pai…']

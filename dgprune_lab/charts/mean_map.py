@@ -21,8 +21,8 @@ _TOP, _SIDE, _GAP, _LINE = 22, 76, 70, 15
 def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
     """Draw the maps of `diagnostics.mean_map`: a row per filter, a column per domain.
 
-    Dark = strong, relative to the filter's strongest position on any domain. Under a map stands its cosine with the map
-    of each domain to its left; a cosine with a target is marked target-aware.
+    Dark = strong, relative to the filter's strongest position on any domain. Under a map stand its cosines with
+    the maps of the domains to its left; a cosine with a target is marked target-aware.
 
     Args:
         frame: a table of `diagnostics.mean_map`.
@@ -67,7 +67,7 @@ def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
 
 
 def _map_rows(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], *, size: int) -> Rows:
-    """The rows of `places`: every position of every map as a rectangle in pixels."""
+    """Return the rows of `places`: every position of every map as a rectangle in pixels."""
     strongest = {number: 0.0 for number, _ in corners}
     for row in maps:
         strongest[row["filter"]] = max(strongest[row["filter"]], abs(row["value"]))

@@ -1,7 +1,7 @@
 """A measure of many networks against how they generalise; Kendall's tau follows a selection by the pointer.
 
-The page itself computes tau from the points alone: a brush chooses networks, each is joined with every other one, and
-agreeing pairs are counted. Named data:
+The page computes tau from the points alone: a brush selects networks, each is paired with every other one, and
+concordant pairs are counted. Named data:
 
 | name | one row is | fields |
 |---|---|---|
@@ -23,7 +23,7 @@ from .marks import COLOUR, LEFT, SHAPE, TEXT_COLOUR, layered, menu, rows_of, too
 from .theme import Rows, finish, plain, role_label, scorer_styles, shortened
 
 MOST = 400
-"""More networks make too many pairs for a page that follows the pointer."""
+"""Maximum number of networks; more make too many pairs for a page that follows the pointer."""
 _LEVELS, _LETTERS, _LINE, _LEGEND = 8, 22, 18, 150
 _NONE_SELECTED = "Drag over points to select some."
 _PADDING = {"left": 64, "right": _LEGEND, "top": 48, "bottom": 60}
@@ -141,7 +141,7 @@ def _draw_layers(
 
 
 def _draw_titles(table: NetworkTable, *, height: int) -> list[alt.Chart]:
-    """Write what the axes are, which follows the choice, and which end of the measure is predicted to be better."""
+    """Write the titles of the axes, which follow the menus, and the end of the measure predicted to be better."""
     better = _vega_object({name: f"{direction} is predicted to be better" for name, direction in table.better.items()})
     blank = alt.Chart(alt.InlineData(values=[{}]))
     below = {"expr": f"replace(measure, /_/g, ' ') + ': ' + {better}[measure]"}
@@ -152,16 +152,16 @@ def _draw_titles(table: NetworkTable, *, height: int) -> list[alt.Chart]:
 
 
 def _draw_tau(points: alt.Chart, table: NetworkTable, prefix: str, *, y: int, otherwise: str = "") -> alt.Chart:
-    """Write tau-a over these points: each is joined with every other, and agreeing signs of differences are counted.
+    """Write tau-a over these points: each is paired with every other, and equal signs of differences are counted.
 
-    While nothing is selected, `otherwise` stands there, if given.
+    While nothing is selected, `otherwise` replaces it, if given.
     """
     signs = _vega_object({name: -1 if direction == "lower" else 1 for name, direction in table.better.items()})
     outcomes = _vega_object(
         {_label_outcome(table, place): -1 if table.better[place[0]] == "lower" else 1 for place in table.outcomes}
     )
     sign = "((datum.{0} > datum.other.{0}) - (datum.{0} < datum.other.{0}))"
-    every: Any = [alt.JoinAggregateFieldDef(op="values", field="x", **{"as": "other"})]
+    others: Any = [alt.JoinAggregateFieldDef(op="values", field="x", **{"as": "other"})]
     label = (
         f"'{prefix} ' + datum.networks + ' networks, tau-a ' + "
         "(datum.pairs > 0 ? format(datum.agree / datum.pairs, '+.3f') : 'needs two')"
@@ -169,7 +169,7 @@ def _draw_tau(points: alt.Chart, table: NetworkTable, prefix: str, *, y: int, ot
     if otherwise:
         label = f"length(data('brush_store')) ? {label} : '{otherwise}'"
     counts = (
-        points.transform_joinaggregate(every)
+        points.transform_joinaggregate(others)
         .transform_flatten(["other"])
         .transform_calculate(
             same=f"{sign.format('x')} * {sign.format('y')} * {signs}[measure] * {outcomes}[outcome]",
@@ -183,12 +183,12 @@ def _draw_tau(points: alt.Chart, table: NetworkTable, prefix: str, *, y: int, ot
 
 
 def _label_outcome(table: NetworkTable, place: tuple[str, str]) -> str:
-    """An outcome on a domain, in words."""
+    """Return an outcome on a domain as text."""
     return f"{plain(place[0])} on {place[1]}{role_label(table.rows[place].get('role'))}"
 
 
 def _vega_object(values: Mapping[str, Any]) -> str:
-    """A mapping as an expression of Vega."""
+    """Return a mapping as a Vega expression."""
     return json.dumps(values, ensure_ascii=True)
 
 

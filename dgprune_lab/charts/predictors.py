@@ -1,6 +1,6 @@
-"""Which measure predicts how networks generalise: a row per measure, a dot with its interval per domain.
+"""How well measures predict generalisation: a row per measure, a dot with its interval per domain.
 
-The page itself shows the rows of the statistic and the outcome that are chosen below the chart. Named data:
+The page shows the rows of the statistic and the outcome that are chosen below the chart. Named data:
 
 | name | one row is | fields |
 |---|---|---|
@@ -71,9 +71,9 @@ def predictors(
     """
     check_table(frame, "experiments.predictors(frame, hyperparameters=...)", columns=("measure", "outcome", "given"))
     outcomes = list(dict.fromkeys(frame["outcome"]))
-    for what, name, known in (("statistic", statistic, set(frame["metric"])), ("outcome", outcome, set(outcomes))):
+    for kind, name, known in (("statistic", statistic, set(frame["metric"])), ("outcome", outcome, set(outcomes))):
         if name is not None and name not in known:
-            raise unknown(what, name, sorted(known))
+            raise unknown(kind, name, sorted(known))
     rows = judged_rows(frame)
     statistics = list(dict.fromkeys(row["statistic"] for row in rows))
     first = next(row["statistic"] for row in rows if row["metric"] == statistic)
@@ -162,7 +162,7 @@ def _legend_rows(frame: pd.DataFrame) -> Rows:
 
 
 def _format_interval(ends: dict[str, float | None], *, sign: str = "+") -> str:
-    """A value with its interval, in short.
+    """Return a value with its interval as text.
 
     >>> _text({"value": 0.5, "low": -0.001, "high": 0.75}), _text({"value": None, "low": None, "high": None})
     ('+0.50 (0.00 to 0.75)', 'no value')

@@ -1,6 +1,6 @@
 """Prunability: loss against the share kept, the loss that is allowed, and where the curve crosses it.
 
-The page itself finds the smallest share, from the points alone, and follows the slider of the tolerance: a point is
+The page finds the smallest share from the points alone and follows the slider of the tolerance: a point is
 allowed if its loss is at most (1 + tolerance) times the loss of the full network. Named data, all of which a page may
 swap with `view.data(name, rows)`:
 
@@ -43,9 +43,8 @@ def prunability(
     smallest share within the limit (for a fast search, the lower end of the unbroken range from 1, and "at most" that
     at a tolerance that the table does not hold, as shares between were not measured); ring: isolated shares, within the
     limit although a larger share is not. Thick: the interval over images, at tolerances that the table holds. In a live
-    page (`dg.widgets.LiveChart(chart)`) the tolerance is a slider that the dot follows, and a
-    menu says up to which loss the axis goes: at first 3 times the full network's, where the crossing is large. A
-    picture shows the initial view.
+    page (`dg.widgets.LiveChart(chart)`) the dot follows a slider for the tolerance, and a menu sets the end of the axis
+    of losses: at first 3 times the full network's, where the crossing is large. A picture shows the initial view.
 
     Args:
         frame: a table of `diagnostics.prunability`.
@@ -64,7 +63,7 @@ def prunability(
     results = records(frame, metric="prunability")
     start = float(results[0]["tolerance"] if results else 0.1) if tolerance is None else tolerance
     if not 0 < start <= 1:
-        raise DgpruneError(f"the chart's tolerance lies above 0 and up to 1, so 0.1 is a tenth; got {start!r}.")
+        raise DgpruneError(f"the chart's tolerance must be above 0 and at most 1 (0.1 is a tenth); got {start!r}.")
     counted = str(records(frame, metric="loss")[0]["granularity"])
     text = "Prunability: how few weights keep the training loss"
     title = titled(text, frame) or alt.Title(text=text, offset=12)
@@ -79,7 +78,7 @@ def prunability_data(frame: pd.DataFrame) -> Data:
     shared: dict[str, dict[str, Any]] = {}
     for place, ((name, base), style) in enumerate(zip(bases.items(), scorer_styles(), strict=False)):
         rows = [row for row in losses if str(row["network"]) == name]
-        searched = [round(100 * each["tolerance"], 6) for each in results if str(each["network"]) == name]
+        searched = [round(100 * result["tolerance"], 6) for result in results if str(result["network"]) == name]
         colours = {"colour": style.colour, "dash": list(style.dash)}
         shared[name] = {"network": shortened(name, most=28), "base": base, "place": _LINE * place, **colours}
         for row in rows:
@@ -108,7 +107,7 @@ def prunability_chart(
     width: int = 560,
     height: int = 300,
 ) -> alt.LayerChart:
-    """Return the chart over these data, which may be empty and come later."""
+    """Return the chart of these data, which may be empty and come later."""
     chart = finish(_draw_layers(data, _COUNTED[counted]), width=width, height=height, padding=PADDING, title=title)
     slider = alt.binding_range(min=1, max=100, step=1, name="The loss may grow by (%) ")
     parameter: Any = alt.param(name="tolerance", value=round(100 * tolerance, 6), bind=slider).param
@@ -139,8 +138,8 @@ def _draw_layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     curve = _add_limit(rows_of("curve", data["curve"]))
     ends = _add_limit(rows_of("ends", data["ends"]).transform_filter("abs(datum.tolerance - tolerance) < 1e-6"))
     judged = _judge_points(curve)
-    read = judged.transform_filter("datum.kept === datum.value")
-    line: Any = {"y": {"expr": "datum.place"}, "baseline": "top", "align": "right"}
+    smallest = judged.transform_filter("datum.kept === datum.value")
+    corner: Any = {"y": {"expr": "datum.place"}, "baseline": "top", "align": "right"}
     bound = "datum.grid || indexof(datum.searched, tolerance) >= 0 ? '' : 'at most '"
     label = f"datum.network + ': ' + ({bound}) + format(datum.kept, '.3~g') + ' %'"
     interval_label = "'95 % interval over images: ' + format(datum.low, '.3~g') + ' to ' + format(datum.high, '.3~g')"
@@ -149,8 +148,8 @@ def _draw_layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     )
     points = curve.transform_filter("datum.dots && datum.loss !== null")
     isolated = judged.transform_filter("datum.allowed && datum.above > 0 && datum.grid")
-    name = read.transform_calculate(label=label).mark_text(fontSize=12, fontWeight=600, dx=-206, **line)
-    interval = ends.transform_calculate(label=interval_label).mark_text(style="words", dy=1, **line)
+    name = smallest.transform_calculate(label=label).mark_text(fontSize=12, fontWeight=600, dx=-206, **corner)
+    interval = ends.transform_calculate(label=interval_label).mark_text(style="words", dy=1, **corner)
     return layered(
         warning.encode(x=LEFT, text=alt.Text("text:N")),
         *_draw_limit(loss),
@@ -164,15 +163,15 @@ def _draw_layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
         isolated.mark_point(size=90, strokeWidth=1.8, opacity=1, clip=True).encode(
             x=share, y=loss, stroke=COLOUR, tooltip=tips
         ),
-        read.mark_rule(strokeWidth=1.4, strokeDash=[2, 2]).encode(x=share, y=loss, stroke=COLOUR),
-        read.mark_point(size=150, filled=True, opacity=1).encode(x=share, y=loss, fill=TEXT_COLOUR, tooltip=tips),
+        smallest.mark_rule(strokeWidth=1.4, strokeDash=[2, 2]).encode(x=share, y=loss, stroke=COLOUR),
+        smallest.mark_point(size=150, filled=True, opacity=1).encode(x=share, y=loss, fill=TEXT_COLOUR, tooltip=tips),
         name.encode(x=RIGHT, text=alt.Text("label:N"), fill=TEXT_COLOUR),
         interval.encode(x=RIGHT, text=alt.Text("label:N")),
     )
 
 
 def _draw_limit(loss: alt.Y) -> list[alt.Chart]:
-    """Draw the limit, one for all networks, and write above the line what it is."""
+    """Draw the limit, which all networks share, with its value above the line."""
     text = "'allowed: ' + format(1 + tolerance / 100, '.2f') + ' times'"
     limit = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(times="1 + tolerance / 100", label=text)
     marks = limit.mark_text(style="words", align="left", baseline="bottom", dx=4, dy=-3)

@@ -20,7 +20,7 @@ from ..core import DIAMOND, DgpruneError
 PAPER = "#FFFFFF"
 _TITLE = re.compile(r"""aria-label="Title text '([^"]*?)'""")
 
-# The child lifts the limit as far as it may, and starts V8 before it is told what to draw.
+# The child raises the limit as far as it may, and starts V8 before it reads the request.
 _CHILD = """
 import json, sys
 try:
@@ -36,7 +36,7 @@ _COMMAND = (sys.executable, "-P", "-c", _CHILD)  # -P: no file of the working fo
 
 
 def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
-    """Render a Vega-Lite specification as SVG, on white unless it names a background, to be read on a dark page too.
+    """Render a Vega-Lite specification as SVG, on white unless it names a background, so that a dark page can show it.
 
     Raises:
         DgpruneError: the memory limit of this process leaves no room for it.
@@ -45,7 +45,7 @@ def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
 
 
 class Drawing:
-    """Charts drawn by a child process, which starts at once, while this one goes on; leave the `with` block to end it.
+    """Charts drawn by a child process that starts at once and runs beside this one until the `with` block ends.
 
     >>> with Drawing() as drawing:
     ...     drawing.begin([{"mark": "point", "data": {"values": [{}]}}])
@@ -89,11 +89,11 @@ class Drawing:
 
 
 def svg_to_png(svg: str, *, scale: float) -> bytes:
-    """Render an SVG as PNG on white, with `scale` pixels per unit; V8 has no part in it.
+    """Render an SVG as PNG on white, with `scale` pixels per unit, without V8.
 
-    The converter darkens what is half transparent where nothing is behind it. Its own sans-serif font lacks the diamond
-    of target-aware numbers, and a text with it would fall back to a font with serifs as a whole; a lozenge, which the
-    font has, stands in.
+    The converter darkens half-transparent marks that have nothing behind them. Its own sans-serif font lacks the
+    diamond of target-aware numbers, and would give way to a serif font for the whole text; a lozenge, which the font
+    has, stands in.
     """
     import vl_convert
 
@@ -106,7 +106,7 @@ def image(svg: str) -> str:
     """Return an image element that holds an SVG.
 
     Inline, the ids of several SVGs in one page would collide, and JupyterLab leaves them out of a notebook that it does
-    not trust. As an image of a page it is also drawn smaller where the page is narrower.
+    not trust. An image element also shrinks with a narrow page.
     """
     return f'<img alt="{title_of(svg)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
 
@@ -169,7 +169,7 @@ def _add_background(spec: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _read_address_limit() -> int | None:
-    """The bytes of address space that this process may use; None where there is no limit."""
+    """Return the bytes of address space that this process may use; None without a limit."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Chart C, size and cost: what remains of the network; its title names a scorer that looked at a target.
+"""Chart C, size and cost: the remaining share of the network; its title names a scorer that looked at a target.
 
 Named data: `left`, one row per quantity: what, share (0 to 100), text, percent, opacity; in the order in which they are
 drawn.

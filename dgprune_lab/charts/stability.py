@@ -1,4 +1,4 @@
-"""How far a scorer agrees with itself: a dot per scorer, its range, and the chance level in grey.
+"""Agreement of each scorer with itself: a dot per scorer with its range, and the chance level in grey.
 
 Named data, per kind `halves` and `training_seeds`: place, label, value, low, high, chance_low, chance_high, text, mark.
 """
@@ -67,7 +67,7 @@ def _draw_plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
 
 
 def _describe_ranges(frame: pd.DataFrame, over: str) -> list[str]:
-    """Lines of text on what the ranges and the grey mean, and on how good the matching is."""
+    """Return lines of text on the meaning of the ranges and the grey, and on the quality of the matching."""
     pairs = {row["pair"] for row in records(frame, metric="rank_correlation") if row["over"] == over}
     count = len({pair.split(",")[0] for pair in pairs if not is_missing(pair)})
     grey = "grey: filters paired at random, 95 %"

@@ -97,8 +97,8 @@ def sweep(
     """Draw a metric of each domain against the share removed.
 
     One scorer: a line per domain with its interval, named at the left. Several scorers: a panel per domain, a line per
-    scorer, named at its end. A hollow diamond around the points, with text after the name, marks domains at which
-    scorer, fine-tuning or selection have looked.
+    scorer, named at its end. A hollow diamond around the points, with text after the name, marks domains that
+    scorer, fine-tuning or selection looked at.
     Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
     faint dots.
 
@@ -128,20 +128,20 @@ def sweep(
 
 
 def _describe_prunable(frame: pd.DataFrame) -> list[str]:
-    """What a ratio is a share of, where not all filters can be pruned."""
+    """Return a line on the filters that ratios are shares of, if not all filters can be pruned."""
     columns = ("prunable", "of_all")
     if frame.empty or not set(columns) <= set(frame.columns):
         return []
-    can, every = (int(frame[name].iloc[0]) for name in columns)
-    if can >= every:
+    prunable, total = (int(frame[name].iloc[0]) for name in columns)
+    if prunable >= total:
         return []
-    return [f"Removed: a share of the {can:,} of {every:,} filters that can be pruned."]
+    return [f"Removed: a share of the {prunable:,} of {total:,} filters that can be pruned."]
 
 
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
     """Return the measured points in percent, one per domain and ratio, several seeds as mean and range.
 
-    In each row, `label` follows the name: the mark of what was seen of the domain, or else its role; `below` is a line
+    In each row, `label` follows the name: the exposure mark of the domain, or else its role; `below` is a line
     for a mark that is too long for `label`; `exposure` is the mark itself; `given` is True for the full network as
     given.
     """
@@ -158,7 +158,7 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
         place = {"domain": domain, "removed": round(100.0 * ratio, 4), "value": sum(values) / len(values)}
         texts: dict[str, Any] = {"exposure": exposure, "label": label, "below": below}
         ends = {"low": min(lows), "high": max(highs)}
-        # Of a network whose BatchNorm was re-estimated, what is measured at 0 % is not the full network as given.
+        # With re-estimated BatchNorm, the network measured at 0 % is not the full network as given.
         texts["given"] = ratio == 0 and all(row.get("batchnorm") != "recalibrate" for row in rows)
         points.append({**place, **ends, **texts, **mark_of(styles[domain], exposure=exposure)})
     order = list(styles)
@@ -199,7 +199,7 @@ def sweep_data(
 
 
 def domain_label(role: str, exposure: Exposure) -> str:
-    """Return the suffix of a domain's name: its role, or instead the mark of what was seen of it.
+    """Return the suffix of a domain's name: its exposure mark, or else its role.
 
     >>> domain_label("target", ""), domain_label("target", "?"), domain_label("target", "target-aware")
     (' (target)', ' (target) ?', ' (target-aware)')
@@ -208,12 +208,12 @@ def domain_label(role: str, exposure: Exposure) -> str:
 
 
 def line_label(name: str, suffix: str, *, letters: int = 27) -> str:
-    """Return a domain's name followed by `words`, the name shortened so that the label is not too long."""
+    """Return a domain's name followed by `suffix`, the name shortened so that the label is not too long."""
     return shortened(name, most=min(22, max(7, letters - len(suffix)))) + suffix
 
 
 def _end_name_rows(row: Mapping[str, Any], letters: int) -> Rows:
-    """A name at the end of a line, and the line below it; of two labels at one height the first is placed below."""
+    """Return a name for the end of a line, and the label below it; of two labels at one height the first is lower."""
     end = {key: row[key] for key in ("domain", "removed", "value", "colour")}
     label = line_label(row["domain"], row["label"], letters=letters)
     return [{**end, "label": line} for line in (row["below"], label) if line]
@@ -291,7 +291,7 @@ def _draw_domain_panels(
                 mark = mark_of(styles[scorer], exposure=row["exposure"])
                 points.append({**row, "domain": scorer, "label": label, "below": "", **mark})
         data = sweep_data(points, now=None, height=size[1], letters=38, ends=(0.0, 100.0), **options)
-        # Datasets of a concatenation share one namespace, so each panel's get its own suffix.
+        # Data sets of a concatenation share one namespace, so those of each panel get a suffix.
         panel = _draw_layers(data, metric=metric, suffix=f"_{len(panels)}", room=220)
         title = alt.Title(text=domain + role_label(style.role), color=style.colour)
         panels.append(panel.properties(width=size[0], height=size[1], title=title))

@@ -1,4 +1,4 @@
-"""How many chose each option of a question, with the measured answer marked.
+"""Number of guesses for each option of a question, with the measured answer marked.
 
 Named data: `options`, one row per option: place, option (with a mark on the measured one), count, text, measured.
 """
@@ -29,7 +29,7 @@ def tally(
     below: Sequence[str] = (),
     width: Side = 480,
 ) -> alt.LayerChart:
-    """Draw how many guessed each option as bars; the measured answer is named and has an outline.
+    """Draw the number of guesses for each option as bars; the measured answer is named and outlined.
 
     Args:
         frame: the table of `dg.tally(lines)`.

@@ -116,7 +116,7 @@ def grouped(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Key]
 
 
 def check_present(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: str) -> None:
-    """Refuse a metric or scorer that a table with rows does not hold; its chart would be empty."""
+    """Refuse a metric or scorer that a table with rows lacks; its chart would be empty."""
     present = sorted(set(frame[column].dropna()))
     if present and name not in present:
         raise unknown(column, name, present)
@@ -141,7 +141,7 @@ def point_of(style: DomainStyle, *, exposure: Exposure = "") -> dict[str, Any]:
     """Return the fields of a data row that style its point.
 
     Colour and mark are always the domain's. `ring` is the colour of a hollow diamond around the point of a target that
-    was looked at; None for no diamond.
+    was looked at, or None.
     """
     ring = TARGET_AWARE if exposure.startswith("target-aware") else None
     point = {"colour": style.colour, "shape": style.shape, "fill": style.colour}
@@ -193,9 +193,9 @@ def finish(
 def beside(
     *charts: Any, spacing: int = 24, padding: tuple[int, int, int, int] = (28, 44, 6, 6), title: alt.Title | None = None
 ) -> alt.HConcatChart:
-    """Put charts side by side in the house style; each is as large as its content, even after its data were replaced.
+    """Put charts side by side in the house style; each is as large as its content, even with other data.
 
-    `padding` is the space left, right, above and below, in pixels; a page's font may be wider than the font here.
+    `padding` is the space left, right, above and below, in pixels; the font of a page may be wider than here.
     """
     chart = cast(alt.HConcatChart, alt.hconcat(*charts, spacing=spacing))
     chart.autosize = alt.AutoSizeParams(type="pad", resize=True)
@@ -207,16 +207,16 @@ def beside(
 
 @public
 def svg(chart: alt.TopLevelMixin) -> str:
-    """Render a chart as SVG on white in the size of the present `dg.theme`, without a browser.
+    """Render a chart as SVG on white, in the size of the current `dg.theme`, without a browser.
 
     Raises:
-        DgpruneError: the memory limit of this process leaves no room for the engine that draws.
+        DgpruneError: the memory limit of this process leaves no room for the rendering engine.
     """
     return in_theme(vegalite_to_svg(chart.to_dict()))
 
 
 class _Picture:
-    """Shows a chart in a notebook as a rendered picture; Altair's default would load Vega from the web."""
+    """A chart that a notebook shows as a rendered picture; Altair's default would load Vega from the web."""
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
         try:
@@ -247,12 +247,12 @@ def shortened(name: str, *, most: int) -> str:
 
 
 def plain(name: object) -> str:
-    """Return the name of a column, a metric or a setting in words: with spaces in place of underscores."""
+    """Return the name of a column, a metric or a setting with spaces in place of underscores."""
     return str(name).replace("_", " ")
 
 
 def marked(name: str, target_aware: object) -> str:
-    """Return a scorer's name, shortened, with a mark for its value of `target_aware`."""
+    """Return a scorer's name, shortened, with the mark for its value of `target_aware`."""
     exposure = scorer_exposure([{"target_aware": target_aware}])
     mark = {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}")
     return shortened(name, most=LETTERS - len(mark)) + mark

@@ -13,7 +13,7 @@ Named data, all of which a page may swap; k is 0 for the first role that is draw
 | axis_k | the name of the quantity below the plot | text |
 | key | a numbered network | number, text, x and y in pixels |
 
-A page sets the parameter `picked`, {network} or {}: this network's points are outlined in both plots.
+A page sets the parameter `picked`, {network} or {}: the points of this network are outlined in both plots.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def trade_off(frame: Tidy, *, cost: Cost = "parameters", width: Side = 560, heig
     """Draw the accuracy of each network against its size or cost, sources and targets side by side.
 
     Each network is a point per domain with its interval over images; the line of a domain is its Pareto front: no other
-    network that was measured is both cheaper and at least as accurate. Points that looked at a target are hollow
+    measured network is both cheaper and at least as accurate. Points that looked at a target are hollow
     diamonds, and the front leaves them out. Networks are numbered; the key below names them.
 
     Args:
@@ -86,7 +86,7 @@ def trade_off_chart(
     height: int = 230,
     key_lines: int = 0,
 ) -> alt.HConcatChart:
-    """Return the chart over these data; rows may come later. `key_lines` is the height of the key in lines."""
+    """Return the chart of these data; rows may come later. `key_lines` is the height of the key in lines."""
     rows = data or {}
     plots = [_draw_plot(rows, k, first=k == 0, height=height) for k in range(len(roles))]
     side = plot_width(width, roles=roles)
@@ -127,7 +127,7 @@ def _draw_plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) ->
         points.mark_point(strokeWidth=1.8).encode(
             x=x, y=y, **POINT, size=alt.Size("size:Q", scale=None), opacity=OPACITY, tooltip=tips
         ),
-        *(  # light below dark: one of them is seen on any page
+        *(  # light below dark: one of them is visible on any page
             picked.mark_point(size=190, fillOpacity=0, strokeWidth=wide, stroke=stroke).encode(x=x, y=y)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),

@@ -1,4 +1,4 @@
-"""The rows of the chart of sizes and accuracies, see `trade_off`; how networks are told apart, named and numbered."""
+"""Rows of the chart of sizes and accuracies, see `trade_off`; how networks are identified, named and numbered."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def plot_width(width: int, *, roles: Sequence[str]) -> int:
 
 
 def _point_rows(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Rows:
-    """The points of all domains, the cheapest network first; networks without this cost have none."""
+    """Return the points of all domains, the cheapest network first; networks without this cost have none."""
     costs = {_identity(row): row for row in table if row["metric"] == cost}
     exposures: dict[Any, Exposure] = {key: scorer_exposure(rows) for key, rows in grouped(table, _identity).items()}
     if not costs and table:
@@ -71,23 +71,23 @@ def _point_rows(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -
     points: Rows = []
     for (key, domain), alike in groups.items():
         check_alike(alike)
-        row, of_cost, exposure = alike[0], costs[key], exposure_of(alike[0])
+        row, cost_row, exposure = alike[0], costs[key], exposure_of(alike[0])
         kind = _network_kind(row)
         about = {"network": _name(row), "called": f"{_name(row)}{exposure_label(exposures[key])}", "kind": kind}
         about |= {"number": numbers.get(key, ""), "domain": str(domain)}
         about |= {"label": f"{domain}{exposure_label(exposure)}", "role": styles[str(domain)].role}
-        ends = {f"cost_{end}": of_cost["value" if is_missing(of_cost[end]) else end] for end in ("low", "high")}
-        about |= {"cost": of_cost["value"], **ends}
+        ends = {f"cost_{end}": cost_row["value" if is_missing(cost_row[end]) else end] for end in ("low", "high")}
+        about |= {"cost": cost_row["value"], **ends}
         ratio = row["ratio_achieved"]
         removed = "" if is_missing(ratio) else f"{rounded(100 * ratio, 1):.1f} %"
-        about |= {"amount": _format_amount(of_cost, cost=cost), "removed": removed, "place": places[key]}
+        about |= {"amount": _format_amount(cost_row, cost=cost), "removed": removed, "place": places[key]}
         style = {"size": _SIZES.get(kind, 70), "opacity": 0.6 if kind == RATIO else 1.0}
         points.append({**about, **style, **interval_of(row), **mark_of(styles[str(domain)], exposure=exposure)})
     return sorted(points, key=lambda row: row["place"])
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells networks apart: their name, or what they were pruned by."""
+    """Return the identity of a network: its name, or the settings of its pruning."""
     if not is_missing(row.get("network")):
         return (str(row["network"]),)
     names = ("scorer", "ratio_requested", "scope", "budget", "seed", "training_seed")
@@ -107,7 +107,7 @@ def _network_kind(row: Mapping[str, Any]) -> str:
 
 
 def _number_networks(table: Rows, present: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """Network -> its number, in the order of the table; measured ratios have none."""
+    """Return network -> its number, in the order of the table; measured ratios have none."""
     named = dict.fromkeys(_identity(row) for row in table if _network_kind(row) != RATIO)
     return {key: str(k) for k, key in enumerate((key for key in named if key in present), start=1)}
 
@@ -119,7 +119,7 @@ def _format_amount(row: Mapping[str, Any], *, cost: Cost) -> str:
 
 
 def _corners(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
-    """The corners of a domain's front, drawn to the right end of the axis."""
+    """Return the corners of a domain's front, drawn to the right end of the axis."""
     rows = [row for row in points if row["domain"] == domain and "target-aware" not in row["label"]]
     flags = pareto_front(*(np.array([row[name] for row in rows], dtype=np.float64) for name in ("cost", "value")))
     corners = sorted({(row["cost"], row["value"]) for row, flag in zip(rows, flags, strict=True) if flag})
@@ -129,7 +129,7 @@ def _corners(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Ro
 
 
 def _number_rows(points: Rows, *, scale: tuple[float, float], ends: tuple[float, float, float]) -> Rows:
-    """A number beside one point of each network, the most accurate, where there is room; `scale`: units per pixel."""
+    """Return a number beside the most accurate point of each network, if there is room; `scale`: units per pixel."""
     best: dict[str, dict[str, Any]] = {}
     for row in points:
         if row["number"] and (row["number"] not in best or row["value"] > best[row["number"]]["value"]):
@@ -164,7 +164,7 @@ def axis_ends(points: Rows) -> tuple[float, float]:
 
 
 def _key_rows(points: Rows, *, width: int) -> Rows:
-    """The numbered networks by name, in two columns where there are more than three."""
+    """Return the numbered networks by name, in two columns if there are more than three."""
     named = {row["number"]: row for row in points if row["number"]}
     ordered = sorted(named.values(), key=lambda row: int(row["number"]))
     columns = 2 if len(ordered) > 3 else 1

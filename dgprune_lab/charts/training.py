@@ -9,7 +9,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `value`, 
 | cuts | a cut | epoch, label, tip: text of the tooltip |
 | names | the name at a line's end | domain, label, epoch, value, colour |
 | ends | an end of the axis | epoch |
-| unit | what the numbers at the rules are, of events | text |
+| unit | the unit of the numbers at the rules of events | text |
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MOST_LABELS = 18  # of events; more would overlap
 
 @public
 def training(frame: Tidy, *, epochs: Count | None = None, width: Side = 520, height: Side = 280) -> alt.LayerChart:
-    """Draw the accuracy of each domain against the epochs, with a rule at every cut; names stand at the lines' ends.
+    """Draw the accuracy of each domain against the epochs, with a rule at every cut; names stand at the ends of lines.
 
     At a cut a line moves straight down or up, from the network before to the network after it, at the same epoch. For a
     training run with pruning, the rule says how many points the first source lost, and a dotted line shows the accuracy

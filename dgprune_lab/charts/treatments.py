@@ -1,7 +1,7 @@
 """Mean stability against the result of each run of the study `instability`: a dot per run, by treatment.
 
-The page itself shows the rows of the images, the outcome and the pruning rate that are chosen below the chart; controls
-stand in all of them. Named data:
+The page shows the rows of the images, the outcome and the pruning rate that are chosen below the chart; controls are
+always shown. Named data:
 
 | name | one row is | fields |
 |---|---|---|
@@ -80,7 +80,7 @@ def treatments(
     Args:
         frame: table of the study `instability`, with the runs of one training setting (column `knob`).
         correlations: `experiments.instability_correlations(frame)`.
-        rate: where the correlation is: "all rates", or a rate in words, as in the column `within`.
+        rate: pruning rate of the correlations: "all rates", or a rate as text, as in the column `within`.
         width, height: size of the plot, in pixels.
 
     Raises:
@@ -143,7 +143,7 @@ def treated_rows(frame: pd.DataFrame) -> Rows:
 
 
 def correlated_rows(correlations: pd.DataFrame) -> Rows:
-    """Return the lines above the plot: both correlations of each place, and what pooling means."""
+    """Return the lines above the plot: both correlations of each choice, and what pooling means."""
     rows: Rows = []
     for row in records(correlations):
         outcome = _OUTCOMES.get((row["of_metric"], row["stage"]))

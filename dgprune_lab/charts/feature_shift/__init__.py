@@ -1,6 +1,6 @@
 """Feature shift: one map of all images, and below it the distances between domains against the ratio.
 
-The named data are those of `map` and `numbers`; of the k-th of several maps `points_k` and so on.
+The named data are those of `map` and `numbers`; for the k-th of several maps `points_k` and so on.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def feature_shift(
     On the map, colour and mark show the domain; an image is pale in the full network and filled in the pruned one, with
     a thin line between. In a live page (`dg.widgets.LiveChart(chart)`) colour can show the class. Below, the distances:
     a line per pair of domains, or per domain, with 95 % intervals over images; several layers stand side by side. A
-    hollow diamond, with text after the name, marks domains at which scorer, fine-tuning or selection have looked.
+    hollow diamond, with text after the name, marks domains that scorer, fine-tuning or selection looked at.
 
     Args:
-        frame: a table of `diagnostics.feature_shift`; of several tables by name only the maps are drawn, side by side.
+        frame: a table of `diagnostics.feature_shift`; or name -> table, of which only the maps are drawn, side by side.
         at: the ratio (0 to 1) that the map shows; None for the middle one of the table.
         layer: the layer of the map; None for the last layer of the table that has a map.
-        colour: what colour shows on the map at first, "domain" or "class".
+        colour: what colour first shows on the map, "domain" or "class".
         slider: give the map a slider over the ratio, for `dg.widgets.LiveChart(chart)`.
 
     Raises:
@@ -105,9 +105,7 @@ def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Side = 480, heigh
     used = [row for row in rows if row["metric"] == metric]
     layers = list(dict.fromkeys(str(row["group"]) for row in used))
     if len(layers) != 1:
-        raise DgpruneError(
-            f"frame: one layer is drawn, with metric {metric!r}; it holds {', '.join(layers) or 'none'}."
-        )
+        raise DgpruneError(f"frame must hold one layer with metric {metric!r}; it holds {', '.join(layers) or 'none'}.")
     data = number_data(used, layers, styles=_order_styles(rows))
     table = cast(pd.DataFrame, frame[frame["metric"] == metric])
     title = titled(f"{METRICS[metric][0]}, layer {layers[0]}", table, below=EXPLAINED[metric])
@@ -116,7 +114,7 @@ def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Side = 480, heigh
 
 
 def _select_map_rows(rows: Rows, layer: str | None) -> Rows:
-    """The rows of the layer whose map is drawn: its positions and its trustworthiness."""
+    """Return the rows of the layer whose map is drawn: its positions and its trustworthiness."""
     mapped = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] == MAPS[0]))
     if layer is not None and layer not in mapped:
         raise DgpruneError(f"the table has no map of layer {layer!r}; it has: {', '.join(mapped) or 'none'}.")
@@ -125,16 +123,16 @@ def _select_map_rows(rows: Rows, layer: str | None) -> Rows:
 
 
 def _common_ratios(mapped: Sequence[Rows]) -> list[float]:
-    """The ratios of the maps; refuse maps whose ratios differ."""
+    """Return the ratios of the maps; refuse maps whose ratios differ."""
     ratios = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
     if not ratios or any(knots != ratios[0] or not knots for knots in ratios):
-        got = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in ratios) or "no table"
-        raise DgpruneError(f"maps side by side need the same ratios; got {got}.")
+        lists = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in ratios) or "no table"
+        raise DgpruneError(f"maps side by side need the same ratios; got {lists}.")
     return ratios[0]
 
 
 def _order_styles(rows: Rows) -> dict[str, DomainStyle]:
-    """The styles of the domains, in the order in which the pairs name them, which is the study's."""
+    """Return the styles of the domains in the study's order, which is that of the pairs."""
     names = (row[end] for row in rows for end in ("other", "domain"))
     order = dict.fromkeys(str(name) for name in names if not is_missing(name))
     roles = {str(row["domain"]): str(row["role"]) for row in rows if not is_missing(row["domain"])}
@@ -142,7 +140,7 @@ def _order_styles(rows: Rows) -> dict[str, DomainStyle]:
 
 
 def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, DomainStyle], side: int) -> Data:
-    """The named data of the map, made from the rows of one layer."""
+    """Return the named data of the map from the rows of one layer."""
     places: dict[tuple[str, int, float, str], float] = {}
     mapped = [row for row in rows if row["metric"] in MAPS]
     for row in mapped:

@@ -1,7 +1,7 @@
 """The numbers of `feature_shift` against the ratio: small plots, a line per pair of domains, or per domain.
 
-Named data, all of which a page may swap: one set per metric and layer, called like the metric (of the k-th of several
-layers `mmd_k`), whose rows are measured points: removed (%), value, low, high, label, colour, dash, shape, fill,
+Named data, all of which a page may swap: one set per metric and layer, named after the metric (`mmd_k` for the
+k-th of several layers), a row per measured point: removed (%), value, low, high, label, colour, dash, shape, fill,
 looked; and `lines`, the legend: text, colour, dash, shape, fill, looked, kind ("pair", "other"), line.
 """
 
@@ -83,9 +83,9 @@ def number_chart(
     columns: Literal[2, 3] = 3,
     title: alt.Title | None = None,
 ) -> alt.HConcatChart:
-    """Return the plots of the numbers over these data, which may come later; a rule marks the page's ratio `at`.
+    """Return the plots of the numbers from these data, which may come later; a rule marks the page's ratio `at`.
 
-    A page that is too narrow for three columns finds the chart with two of them in `usermeta`, as `narrow`.
+    `narrow` in `usermeta` is the chart with two columns, for a page that is too narrow for three.
     """
     count = max(len(layers), 1)
     empty: Data = {name: [] for k in range(count) for name in [*_data_names(k, count).values(), "lines"]}
@@ -111,7 +111,7 @@ def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Li
         )
         for place, (metric, k) in enumerate(order)
     ]
-    # Flush: a title that is wider than its plot must not push the next column away.
+    # Flush: a title wider than its plot must not push the next column away.
     spacing = {"column": 58 if single else 42, "row": 72}
     grid = alt.concat(*plots, columns=across, spacing=spacing, bounds="flush")
     pairs, others = (_draw_legend(data, kind) for kind in ("pair", "other"))
@@ -128,7 +128,7 @@ def _draw_plot(
     ticks: Sequence[int] = (0, 50, 100),
     live: bool = True,
 ) -> alt.LayerChart:
-    """One metric of one layer against the ratio: zero, a live page's current ratio, intervals, lines and dots."""
+    """Draw a metric of a layer against the ratio: zero, a live page's current ratio, intervals, lines, dots."""
     title, meaning = METRICS[metric]
     name = _data_names(k, max(len(layers), 1))[metric]
     scale = alt.Scale(domain=[0, 1], nice=False) if metric == "cka" else alt.Scale(nice=True, zero=True)
@@ -166,13 +166,13 @@ def large_plot(data: Mapping[str, Rows], metric: str, *, layer: str) -> alt.Laye
 
 
 def legend_of(data: Mapping[str, Rows]) -> alt.LayerChart:
-    """Return the legend of a single metric's lines."""
+    """Return the legend of the lines of one metric."""
     lines = [{**row, "kind": "pair"} for row in data["lines"]]
     return _draw_legend({"lines": lines}, "pair", letters=210)
 
 
 def _line_rows(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]) -> Rows:
-    """The rows of the legend: the name of each line, and below it the mark of what was seen of its domains."""
+    """Return the rows of the legend: the name of each line, and below it the exposure mark of its domains."""
     rows: Rows = []
     for name, style in styles.items():
         kind, mark = "pair" if name in pairs else "other", mark_of(style, exposure=exposures[name])
@@ -197,19 +197,19 @@ def _draw_legend(data: Mapping[str, Rows], kind: Literal["pair", "other"], *, le
 
 
 def _data_names(k: int, layers: int) -> dict[str, str]:
-    """Metric -> name of its data for the k-th layer."""
+    """Return metric -> name of its data for the k-th layer."""
     return {metric: metric if layers < 2 else f"{metric}_{k}" for metric in METRICS}
 
 
 def _line_label(row: Mapping[str, Any]) -> str:
-    """The name of a line: a pair of domains, a domain, or all images."""
+    """Return the name of a line: a pair of domains, a domain, or all images."""
     if row["metric"] in _PAIRS:
         return f"{row['other']} and {row['domain']}"
     return "all images" if is_missing(row["domain"]) else str(row["domain"])
 
 
 def _line_styles(rows: Sequence[Mapping[str, Any]], domains: Mapping[str, DomainStyle]) -> dict[str, DomainStyle]:
-    """Name of a line -> its style: a pair of domains has its own colour, a domain the domain's style."""
+    """Return name of a line -> its style: a pair of domains has its own colour, a domain its usual style."""
     spare, styles = scorer_styles(), {}
     for row in sorted(rows, key=lambda row: list(METRICS).index(row["metric"])):
         label = _line_label(row)

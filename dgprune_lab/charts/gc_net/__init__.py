@@ -1,8 +1,8 @@
-"""The connections of consecutive layers: the strongest as lines between filters, all of them as heat maps.
+"""Connections of consecutive layers: the strongest as lines between filters, all of them as heat maps.
 
-Everything lies in one plane of pixels, y from the top. Named data: `removed` and `kept`, a line each (x, y, x2, y2,
-rho, colour, from, to, what); `nodes` (x, y, fill, what); `maps` (x, y, x2, y2, url), the strip of the scale among
-them; and text by its style (style, x, y, text): `head`, `lead`, `names`, `titles`, `lines`, `quiet`, `turned`.
+Positions are in pixels, y counted from the top. Named data: `removed` and `kept`, a row per line (x, y, x2, y2, rho,
+colour, from, to, what); `nodes` (x, y, fill, what); `maps` (x, y, x2, y2, url), which includes the strip of the colour
+scale; and text by its style (style, x, y, text): `head`, `lead`, `names`, `titles`, `lines`, `quiet`, `turned`.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def gc_net(
     most = min(LINKS, ALL_LINKS // len(panels)) if links is None else links
     nodes, lines = tree(panels, plan, links=most, scale=scale)
     maps, captions, height = _map_rows(panels, plan, scale=scale)
-    few = f"; {len(panels)} of {len(all_panels)} pairs are drawn, layers=[...] chooses others"
-    strip, numbers = _scale_rows(plan, scale, note=few if len(panels) < len(all_panels) else "")
+    note = f"; {len(panels)} of {len(all_panels)} pairs are drawn, layers=[...] chooses others"
+    strip, numbers = _scale_rows(plan, scale, note=note if len(panels) < len(all_panels) else "")
     texts = _title_rows(mask) + plan.names() + numbers + captions
     chart = _draw_layers(texts, lines, nodes=nodes, maps=[*maps, strip], size=(width, height))
     return finish(chart, width=width, height=height, padding=PADDING)
@@ -100,7 +100,7 @@ def _read_pairs(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
 
 
 def _read_kept(pair: Pair, rho: Floats, *, mask: WeightMask | None) -> Any:
-    """(outputs, filters) bool: which connections of a pair the mask keeps."""
+    """Return (outputs, filters) bool: the connections of a pair that the mask keeps."""
     keep = np.ones_like(rho, dtype=bool) if mask is None else mask.keep.get(pair.name)
     if keep is None or tuple(keep.shape) != rho.shape:
         raise DgpruneError(
@@ -119,12 +119,12 @@ def _choose_panels(panels: list[Panel], layers: Sequence[str] | None) -> list[Pa
 
 
 def _title_rows(mask: WeightMask | None) -> Rows:
-    """The title and the explanation as rows of text."""
+    """Return the title and the explanation as rows of text."""
     lines = ["Each line: the strongest connection of a filter, or into an output."]
     if mask is not None:
-        which = "of each pair" if mask.scope == "layer" else "of all"
+        scope = "of each pair" if mask.scope == "layer" else "of all"
         lines.append(
-            f"Dashed grey: removed with the lowest {mask.ratio_requested:.0%} {which}. "
+            f"Dashed grey: removed with the lowest {mask.ratio_requested:.0%} {scope}. "
             "Hollow: a filter with no connection left on one side."
         )
     head = caption("head", "Connections between consecutive layers", x=0, y=12)
@@ -132,7 +132,7 @@ def _title_rows(mask: WeightMask | None) -> Rows:
 
 
 def _map_rows(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:
-    """The rows of the heat maps, the rows of their captions, and the height of the whole picture."""
+    """Return the rows of the heat maps, those of their captions, and the height of the whole picture."""
     across = min(len(panels), max(1, plan.width // _CELL))
     room = plan.width / across
     side = min(_SIDE, room - 44)
@@ -154,7 +154,7 @@ def _map_rows(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) ->
 
 
 def _caption_rows(panel: Panel, lines: list[str], *, x: float, y: float, side: float) -> Rows:
-    """The text of one heat map: names above it in one or two lines; counts and numbers below."""
+    """Return the text of one heat map: names above it in one or two lines; counts and numbers below."""
     (outputs, filters), pair = panel.rho.shape, panel.pair
     below, room = y + 8 + side, _CELL - 24
     titles = [caption("titles", f"{pair.group} → {pair.layer}", x=x, y=y)]
@@ -172,7 +172,7 @@ def _caption_rows(panel: Panel, lines: list[str], *, x: float, y: float, side: f
 
 
 def _scale_rows(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[str, Any], Rows]:
-    """The colour scale as a strip, and its caption."""
+    """Return the colour scale as a strip, and the rows of its caption."""
     low, high = scale
     x, y, length = 18.0, plan.bottom + 20, 200
     picture = png(np.linspace(low, high, 100)[None], low=low, high=high)

@@ -21,7 +21,7 @@ _LETTER = 6.4  # pixels of a letter, on average
 
 @dataclass(frozen=True)
 class Panel:
-    """A pair of layers: its connections rho and whether each is kept, both (outputs, filters)."""
+    """A pair of layers: its connections rho, and whether each is kept; both (outputs, filters)."""
 
     pair: Pair
     rho: Floats
@@ -52,7 +52,7 @@ class Plan:
         return self.top + TREE * (number / (self.sizes[layer] - 1) if self.sizes[layer] > 1 else 0.5)
 
     def names(self) -> Rows:
-        """The rows of text above the columns: each layer's name, with its number of filters where there is room."""
+        """Return the text above the columns: each layer's name, with its number of filters if there is room."""
         rows: Rows = []
         for k, (name, size) in enumerate(self.sizes.items()):
             text = short(name, self.turns * self.gap - 8) + (f" ({size})" if self.turns == 1 else "")
@@ -87,7 +87,7 @@ def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, flo
 
 
 def _find_connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
-    """Layer -> (filters,) bool: whether a filter keeps a connection on each side that has any."""
+    """Return layer -> (filters,) bool: whether a filter keeps a connection on each side that has any."""
     connected = {name: np.ones(size, dtype=bool) for name, size in plan.sizes.items()}
     for name, flags in connected.items():
         entering = [panel.kept.any(1) for panel in panels if panel.pair.layer == name]
@@ -98,7 +98,7 @@ def _find_connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
 
 
 def _strongest_links(rho: Floats, most: int) -> list[tuple[int, int]]:
-    """(output, filter) of the strongest connection of each filter and into each output; 0 counts as no connection."""
+    """Return (output, filter) of the strongest connection of each filter and into each output; 0 is no connection."""
     size = np.abs(rho)
     places = {(int(j), i) for i, j in enumerate(size.argmax(0))} | {(j, int(i)) for j, i in enumerate(size.argmax(1))}
     ranked = sorted((place for place in places if size[place] > 0), key=lambda place: (-size[place], place))

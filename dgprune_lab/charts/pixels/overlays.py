@@ -29,9 +29,9 @@ _LINE, _GAP = 34, 14
 def overlays(
     images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 60, columns: Count = 6
 ) -> alt.LayerChart:
-    """Draw each image as it is, and beside it in dark grey with a map over it, amber for a class and violet against it.
+    """Draw each image, and beside it a dark grey copy under a map, amber for a class and violet against it.
 
-    The colour is stronger the larger the map's absolute value, on one scale for all images.
+    The larger the map's absolute value, the stronger the colour, on one scale for all images.
 
     Args:
         images: (N, C, H, W) in [0, 1]; C is 1, 3 or 4.
@@ -94,7 +94,7 @@ def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
 
 
 def _blend(grey: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W, 3) a grey image blended with a colour: amber for positive, violet for negative shares, most at +-1."""
+    """Return a grey image blended with amber for positive and violet for negative shares, as (H, W, 3)."""
     cover = 0.85 * np.abs(share)[..., None]
     colour = np.where(share[..., None] > 0, np.array(FOR), np.array(AGAINST))
     return ((1 - cover) * 255 * grey[..., None] + cover * colour).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Prediction flips as pictures: per domain images that turned wrong on the left, those that turned right on the right.
+"""Prediction flips as pictures: on each domain images that turned wrong (left) and images that turned right (right).
 
 Named data, x in pixels, `line` counted from the top: `pictures` (line, x, url, domain, image, truth, before, now, top,
 bottom) and `words` (line, x, text, size: "name", "kind", "count" or "none").
@@ -22,8 +22,8 @@ PAGE = 24
 """Approximate number of pictures on a page; at least two of each kind are shown for every domain."""
 COLUMNS = 4
 _SIDE, _CELL, _GAP, _LINE = 50, 62, 18, 136
-_LETTERS = 11  # of a line under a picture
-_LARGEST = 96  # pixels of an image that are sent: more would not be visible
+_LETTERS = 11  # in a line under a picture
+_LARGEST = 96  # pixels of the longer side of an image; more would not be visible
 WIDTH = 2 * COLUMNS * _CELL + _GAP
 
 
@@ -75,7 +75,7 @@ def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> Data:
 
 
 def _caption_lines(picture: Mapping[str, Any]) -> dict[str, str]:
-    """The two lines under a picture; names of classes need a line each, so the true class is left to the tooltip."""
+    """Return the two lines under a picture; class names need a line each, so only the tooltip has the true class."""
     before, now, truth = (picture[key] for key in ("before", "now", "truth"))
     if isinstance(before, str):
         return {"top": shortened(before, most=_LETTERS), "bottom": f"→ {shortened(now, most=_LETTERS - 2)}"}
@@ -125,5 +125,5 @@ def picture_chart() -> alt.HConcatChart:
 
 
 def _offset(pixels: float) -> float:
-    """Offset from the middle of a line of pictures to the place `pixels` below its upper edge."""
+    """Return the offset from the middle of a line of pictures to `pixels` below its upper edge."""
     return pixels - _LINE / 2

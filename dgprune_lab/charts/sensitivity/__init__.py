@@ -85,7 +85,7 @@ def _draw_layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         cells.mark_rect().encode(**box, fill=FILL, tooltip=tips),
         bars.encode(**box),
         crosses.encode(text=alt.Text("mark:N")),
-        *(  # light below dark: one of them is seen on any page
+        *(  # light below dark: one of them is visible on any page
             picked.mark_rect(fillOpacity=0, strokeOpacity=1, strokeWidth=wide, stroke=stroke).encode(**box)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),

@@ -24,12 +24,12 @@ COLUMNS = 4
 _HEIGHT, _SPACING, _AXIS = 150, 30, 44
 _LETTER = 5.9  # pixels of a letter below a title, on average
 _ORDER = ["removed first → last", "(% of the filters removed before)"]
-_STACK = 5  # filters at one place that are counted in words
+_STACK = 5  # number of filters at one place from which their count is written
 _JOIN = "\N{NO-BREAK SPACE}"
 
 
 def against(frame: pd.DataFrame, *, width: int) -> alt.VConcatChart | None:
-    """Return a plot per scorer in a table of `diagnostics.sensitivity`, `width` pixels per line; None without any."""
+    """Return a plot per scorer in a table of `diagnostics.sensitivity`, `width` pixels per line; None for no scorer."""
     rows = against_rows(frame)
     if not rows:
         return None
@@ -70,7 +70,7 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
 
 
 def _correlation_lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
-    """The rank correlations as text, the one over all filters last, in lines of at most `letters` characters."""
+    """Return the rank correlations as lines of at most `letters` characters, that over all filters last."""
     overall, *active = (
         row
         for metric in ("rank_correlation", "rank_correlation_active")
@@ -78,7 +78,7 @@ def _correlation_lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> lis
         if row["scorer"] == scorer
     )
     lines = correlation_words(overall)
-    if active:  # filters that never vary alone give a correlation, as most scorers remove them together
+    if active:  # constant filters alone give a correlation, as most scorers remove them together
         number = lines[1].removeprefix("rank correlation ") or "none"
         lines = [*correlation_words(active[0]), "of active filters", f"all filters: {number}"]
     joined = (re.sub(r"\([^)]*\)", lambda match: match.group().replace(" ", _JOIN), line) for line in lines)
@@ -86,7 +86,7 @@ def _correlation_lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> lis
 
 
 def correlation_words(row: Mapping[str, Any]) -> list[str]:
-    """Return in words what a row of metric "rank_correlation" means: which filters the scorer removes first.
+    """Return the meaning of a "rank_correlation" row as text: which filters the scorer removes first.
 
     >>> correlation_words({"value": -0.5, "low": -0.6, "high": -0.4})[0]
     'removes the most sensitive filters last'

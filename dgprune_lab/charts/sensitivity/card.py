@@ -109,7 +109,7 @@ def _draw_changes(title: str) -> alt.LayerChart:
 
 
 def ranks_chart() -> alt.HConcatChart:
-    """Return how early each scorer would remove the filter: a dot on a track from the layer's first to last."""
+    """Return the chart of removal ranks: per scorer, a dot on a track from the layer's first filter to its last."""
     start, end = TRACK
     y = alt.Y("place:O", axis=None)
     labels = "datum.value ? 'last' : 'first'"

@@ -5,7 +5,7 @@ Named data, x in pixels, `line` counted from the top; a page may swap all of the
 | name | one row is | fields |
 |---|---|---|
 | cells | a filter, the largest difference of its layer first | group, filter, line, place, x, x2, fill, sign, ink, |
-| | | size, area, q, says: words |
+| | | size, area, q, says: text |
 | removed | a filter that the mask removes, or several side by side | line, x, x2, mark |
 | lines | a layer | line, name, count, wait |
 | legend | a kind of cell, as text | line, x, x2, fill, sign, ink, text, at |
@@ -85,7 +85,7 @@ def map_data(frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[s
 
 
 def removed_rows(cells: Rows, mask: Mask) -> Rows:
-    """Return the marks below the filters that a mask removes; narrow neighbours share a bar.
+    """Return the marks below the filters that a mask removes; adjacent narrow filters share a bar.
 
     Raises:
         DgpruneError: the mask lacks a layer or filter of the cells.
@@ -111,7 +111,7 @@ def removed_rows(cells: Rows, mask: Mask) -> Rows:
 
 
 def compared(frame: pd.DataFrame) -> str:
-    """Return the two domains with the mark of what was seen, as in "mnist against mnist_m ◇ target-aware, seen"."""
+    """Return the two domains with their exposure mark, as in "mnist against mnist_m ◇ target-aware, seen"."""
     first = _first_effect(frame)
     return f"{first['other']} against {first['domain']}{exposure_label(exposure_of(first))}"
 
@@ -131,18 +131,18 @@ def counted(frame: pd.DataFrame) -> str:
 
 
 def full_colour(frame: pd.DataFrame) -> str:
-    """Return a sentence on which |d| the strongest colour stands for."""
+    """Return a sentence on the |d| that full colour stands for."""
     return f"Full colour is an effect size of {_full_colour_size(_effect_rows(frame)):.2g} or more."
 
 
 def is_significant(row: Mapping[str, Any]) -> bool:
-    """Whether the interval of a row exists and does not cover 0."""
+    """Return whether the interval of a row exists and does not cover 0."""
     low, high = row["low"], row["high"]
     return not is_missing(low) and not is_missing(high) and bool(low > 0 or high < 0)
 
 
 def _first_effect(frame: pd.DataFrame) -> dict[str, Any]:
-    """The first row with an effect size; refuse rows of several methods or pairs of domains."""
+    """Return the first row with an effect size; refuse rows of several methods or pairs of domains."""
     rows = _effect_rows(frame)
     if not rows:
         raise DgpruneError("the table has no row of metric 'cohens_d'; pass a table of diagnostics.sensitivity.")
@@ -160,14 +160,14 @@ def _effect_rows(frame: pd.DataFrame) -> Rows:
 
 
 def _domain_colours(frame: pd.DataFrame, first: Mapping[str, Any]) -> tuple[str, str]:
-    """The colours of the two domains, `other` (the reference) first."""
+    """Return the colours of the two domains, `other` (the reference) first."""
     roles = {str(row["domain"]): row["role"] for row in records(frame, metric="attribution")}
     pair = (roles.get(str(first["other"])), roles.get(str(first["domain"])))
     return (FIRST_SOURCE, FIRST_TARGET) if pair == ("source", "target") else _APART
 
 
 def _layer_effects(frame: pd.DataFrame) -> dict[str, Rows]:
-    """Layer -> the rows of its filters, each with effect size and AUROC."""
+    """Return layer -> the rows of its filters, each with effect size and AUROC."""
     areas = {(row["group"], row["filter"]): row["value"] for row in records(frame, metric="auroc")}
     rows = [{**row, "auroc": areas.get((row["group"], row["filter"]))} for row in _effect_rows(frame)]
     return grouped(rows, lambda row: str(row["group"]))
@@ -178,14 +178,14 @@ def _abs_d(row: Mapping[str, Any]) -> float:
 
 
 def _full_colour_size(rows: Rows) -> float:
-    """The |d| that gets full colour: the largest significant |d|, at most 2; .5 if none is significant."""
+    """Return the |d| of full colour: the largest significant |d|, at most 2; .5 if none is significant."""
     return min(max([_abs_d(row) for row in rows if is_significant(row)], default=0.5), 2.0)
 
 
 def _cell_widths(sizes: Mapping[str, int]) -> dict[str, float]:
-    """Layer -> width of a cell in pixels: the same for all layers, unless cells would be too narrow for a sign."""
+    """Return layer -> width of a cell in pixels: one width for all layers, unless too narrow for a sign."""
 
-    def round_width(width: float) -> float:  # whole pixels where they are wide: their edges are sharp
+    def round_width(width: float) -> float:  # wide cells have whole pixels, for sharp edges
         return width if width < LEGIBLE else min(_LARGEST, float(int(width)))
 
     shared = PLOT / max(sizes.values(), default=1)
@@ -193,7 +193,7 @@ def _cell_widths(sizes: Mapping[str, int]) -> dict[str, float]:
 
 
 def _cell_fields(row: Mapping[str, Any], *, full: float, colours: tuple[str, str], signs: bool) -> dict[str, Any]:
-    """The row of one cell: colour, sign and text."""
+    """Return the colour, sign and text of one cell."""
     blank = {"fill": WAITING, "sign": "", "ink": ""}
     if "value" not in row:
         return {**blank, "size": "not computed", "area": "", "q": "", "says": ""}
@@ -208,7 +208,7 @@ def _cell_fields(row: Mapping[str, Any], *, full: float, colours: tuple[str, str
 
 
 def _format_effect(row: Mapping[str, Any]) -> str:
-    """The effect size with its interval as text, such as "0.83 (0.61 to 1.05)"."""
+    """Return the effect size with its interval as text, such as "0.83 (0.61 to 1.05)"."""
     if is_missing(row["value"]):
         return "differs without any spread"
     ends = "" if is_missing(row["low"]) else f" ({row['low']:.2f} to {row['high']:.2f})"
@@ -220,7 +220,7 @@ def _format(value: Any, form: str) -> str:
 
 
 def _legend_rows(other: str, domain: str, *, colours: Sequence[str], pale: bool, removed: str) -> Rows:
-    """The rows of the legend: the kinds of cells, side by side above the layers, and the heading of the counts."""
+    """Return the rows of the legend: the kinds of cells in a line above the layers, and the heading of the counts."""
     kinds: list[tuple[str | None, str, str]] = [
         (colours[1], "+", f"contributes more on {shortened(domain, most=16)}"),
         (colours[0], MINUS, f"more on {shortened(other, most=16)}"),
