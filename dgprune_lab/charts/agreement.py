@@ -74,7 +74,7 @@ def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, 
 
 
 def waiting(label: str, *, text: str) -> dict[str, Any]:
-    """Return the row of a scorer that is not measured yet."""
+    """Return the row of a scorer that has not been measured yet."""
     return {"label": label, "text": text, **dict.fromkeys(("value", "low", "high", "chance_low", "chance_high"))}
 
 

@@ -30,8 +30,8 @@ def place_names(
     """Give each name, the highest first, the free height that is nearest to its `value`, in percent.
 
     Heights are at least `gap` from other names and from `texts`, clear of `lines`, and of the `points` (share removed,
-    value) that a name reaches in a plot of `width` pixels. Where no height nearby is free, as where steep
-    curves cross the names, they cover the fewest points.
+    value) that a name reaches in a plot of `width` pixels. Where no height nearby is free, as where steep curves
+    cross the names, they cover the fewest points.
 
     >>> place = {"gap": 4, "width": 400, "lines": [98.0], "texts": [], "points": [(10.0, 95.0)]}
     >>> [row["value"] for row in place_names([{"value": 98.0, "label": "mnist"}], **place)]

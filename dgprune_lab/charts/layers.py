@@ -84,7 +84,7 @@ def layer_rows(
 
 
 def waiting(layer: str, *, domain: str, style: DomainStyle) -> dict[str, Any]:
-    """Return the row of a layer that is not measured yet."""
+    """Return the row of a layer that has not been measured yet."""
     return {"layer": layer, "domain": domain, "label": domain, **_MEASURING, **point_of(style), "looked": ""}
 
 

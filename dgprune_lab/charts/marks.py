@@ -156,7 +156,7 @@ def signed_axis(**options: Any) -> alt.Axis:
 
 
 def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
-    """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step, far enough apart.
+    """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step that do not touch.
 
     >>> ticks_around_zero(-30, 80, width=125), ticks_around_zero(-1, 2, width=125)
     ([0.0, 50.0], [-1.0, 0.0, 1.0, 2.0])

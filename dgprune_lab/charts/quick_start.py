@@ -1,4 +1,4 @@
-"""Start Altair without the parsers of international addresses, which no chart needs; this saves 1.5 s.
+"""Start Altair without the parsers of international addresses, which no chart needs; saves 1.5 s on first use.
 
 Altair imports jsonschema, which imports rfc3987_syntax if that is installed (it comes with JupyterLab) and so builds
 38 parsers at once. Here jsonschema gets a stand-in that builds them when an address is first checked.

@@ -94,7 +94,7 @@ def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
 
 
 def _blend(grey: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return a grey image blended with amber for positive and violet for negative shares, as (H, W, 3)."""
+    """Return (H, W, 3): a grey image blended with amber for positive, violet for negative shares, most at +-1."""
     cover = 0.85 * np.abs(share)[..., None]
     colour = np.where(share[..., None] > 0, np.array(FOR), np.array(AGAINST))
     return ((1 - cover) * 255 * grey[..., None] + cover * colour).round().astype(np.uint8)
