@@ -69,7 +69,7 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
         points += _point_rows(rows, names, line=line)
         name = shortened(plain(measure), most=_LETTERS) + ", share kept" * (measure in _SHARES)
         label = f"{name} ({rows[0]['better_direction']}: better)"
-        labels.append({"line": line, "label": label, "verdict": _describe_prediction(rows, measured=measured)})
+        labels.append({"line": line, "label": label, "verdict": _state_verdict(rows, measured=measured)})
     text = "Which network does each measure predict to generalise best?"
     layers = _draw_layers(points, labels, names, height=_ROW * len(measures))
     title = alt.Title(text=text, offset=8)
@@ -97,11 +97,11 @@ def _style(place: int) -> dict[str, Any]:
     return {"colour": style.colour, "shape": style.shape}
 
 
-def _describe_prediction(rows: Rows, *, measured: str | None) -> str:
+def _state_verdict(rows: Rows, *, measured: str | None) -> str:
     """Return which network a measure predicts, whether that is right, and whether two intervals overlap.
 
     >>> row = {"better_direction": "lower", "low": None, "high": None}
-    >>> _verdict([{**row, "network": "A", "value": 1.0}, {**row, "network": "B", "value": 2.0}], measured="B")
+    >>> _state_verdict([{**row, "network": "A", "value": 1.0}, {**row, "network": "B", "value": 2.0}], measured="B")
     'predicts A: wrong'
     """
     better = min if rows[0]["better_direction"] == "lower" else max

@@ -164,7 +164,7 @@ def _legend_rows(frame: pd.DataFrame) -> Rows:
 def _format_interval(ends: dict[str, float | None], *, sign: str = "+") -> str:
     """Return a value with its interval as text.
 
-    >>> _text({"value": 0.5, "low": -0.001, "high": 0.75}), _text({"value": None, "low": None, "high": None})
+    >>> _format_interval({"value": 0.5, "low": -0.001, "high": 0.75}), _format_interval({"value": None})
     ('+0.50 (0.00 to 0.75)', 'no value')
     """
     if ends["value"] is None:
