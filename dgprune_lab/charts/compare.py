@@ -119,7 +119,7 @@ def _draw_dots(name: str, data: Mapping[str, Rows], *, first: bool, width: int) 
     return layered(
         rows_of(span, data[span]).mark_point(opacity=0).encode(x=x),
         *zero,
-        *([_names(base, y=y)] if first else []),
+        *([_write_names(base, y=y)] if first else []),
         *interval_marks(base, x, at={"y": y}, tips=tips),
         row_numbers(base, y=y),
     ).properties(width=width, height=alt.Step(_ROW))
@@ -145,7 +145,7 @@ def _draw_classes(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -
     ).properties(width=width, height=_STRIP)
 
 
-def _names(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
+def _write_names(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
     """Write the names of domains or layers to the left of a plot, with their exposure marks below."""
     text = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=12)
     return text.encode(x=LEFT, y=y, text=alt.Text("lines:N"))
@@ -161,6 +161,5 @@ def _draw_layers(rows: Rows) -> alt.LayerChart:
         axis=alt.Axis(tickCount=4),
     )
     tips = tooltip({"label": "Layer", "text": "filters that differ"})
-    return layered(
-        _names(base, y=y), base.mark_bar(style="kept", height=9).encode(x=x, y=y, tooltip=tips), row_numbers(base, y=y)
-    )
+    bars = base.mark_bar(style="kept", height=9).encode(x=x, y=y, tooltip=tips)
+    return layered(_write_names(base, y=y), bars, row_numbers(base, y=y))

@@ -72,8 +72,8 @@ def _point_rows(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -
     for (key, domain), alike in groups.items():
         check_alike(alike)
         row, cost_row, exposure = alike[0], costs[key], exposure_of(alike[0])
-        kind = _network_kind(row)
-        about = {"network": _name(row), "called": f"{_name(row)}{exposure_label(exposures[key])}", "kind": kind}
+        kind, name = _network_kind(row), _network_name(row)
+        about = {"network": name, "called": f"{name}{exposure_label(exposures[key])}", "kind": kind}
         about |= {"number": numbers.get(key, ""), "domain": str(domain)}
         about |= {"label": f"{domain}{exposure_label(exposure)}", "role": styles[str(domain)].role}
         ends = {f"cost_{end}": cost_row["value" if is_missing(cost_row[end]) else end] for end in ("low", "high")}
@@ -94,7 +94,7 @@ def _identity(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple("" if is_missing(row.get(name)) else str(row.get(name)) for name in names)
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _network_name(row: Mapping[str, Any]) -> str:
     if not is_missing(row.get("network")):
         return str(row["network"])
     seed = "" if is_missing(row.get("seed")) else f", seed {row['seed']}"
