@@ -534,7 +534,7 @@ def test_a_chart_names_the_table_that_it_draws_and_what_it_was_given() -> None:
     for draws in (charts.drop, charts.drop_curve):
         with pytest.raises(DgpruneError, match=r"they are of single layers, which dg\.charts\.layers"):
             draws(of_layers)
-        with pytest.raises(DgpruneError, match=r"one of diagnostics\.drop\(study\)\."):
+        with pytest.raises(DgpruneError, match=r"a table of diagnostics\.drop\(study\)\."):
             draws(table_of("flips"))
     with pytest.raises(DgpruneError, match=r"diagnostics\.drop\(study, by='layer'\)"):
         charts.layers(table_of("drop"))

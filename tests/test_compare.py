@@ -382,7 +382,7 @@ def test_the_chart_of_two_networks_draws_the_rows_of_their_table() -> None:
     assert "20 classes" not in below and "Calibration error: how far confidence lies from accuracy" in below
     zeros = re.findall(r">([^<]*)</text>", dg.charts.svg(dg.charts.compare(frame, width=460)))
     assert zeros.count("0") >= 4, "both axes of differences and both of flips label 0"
-    with pytest.raises(dg.DgpruneError, match="another question"):
+    with pytest.raises(dg.DgpruneError, match="table of another kind"):
         dg.charts.compare(dg.sweep(study, scorers=["l1"], ratios=[0.5]))
 
 

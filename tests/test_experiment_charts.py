@@ -164,7 +164,7 @@ def test_tables_of_another_kind_are_refused() -> None:
         charts.claims(pd.DataFrame([claimed()]).drop(columns="verdict"))
     with pytest.raises(DgpruneError, match="no claims"):
         charts.claims(pd.DataFrame([claimed()]).iloc[:0])
-    with pytest.raises(DgpruneError, match="table of another question"):
+    with pytest.raises(DgpruneError, match="table of another kind"):
         charts.experiment(compared().drop(columns="seeds"))
 
 

@@ -358,8 +358,8 @@ def test_the_chart_draws_two_eigenvectors_and_the_pruned_network() -> None:
     assert plain["curves"] == data["curves"] and plain["pruned"] == plain["words"] == []
     for frame, message in (
         (pd.concat([table, table.assign(network="other")]), "frame holds the surroundings of 2 networks"),
-        (table[table.metric != "loss"], "frame is the table of another question"),
-        (hessian_trace(study), "frame is the table of another question"),
+        (table[table.metric != "loss"], "frame is a table of another kind"),
+        (hessian_trace(study), "frame is a table of another kind"),
     ):
         with pytest.raises(dg.DgpruneError, match=message):
             dg.charts.flatness(frame)

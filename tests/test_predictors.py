@@ -580,7 +580,7 @@ def test_what_the_charts_cannot_draw_is_a_sentence(networks: pd.DataFrame, table
     for options in ({"statistic": "beauty"}, {"outcome": "beauty"}):
         with pytest.raises(dg.DgpruneError, match="beauty"):
             referee(table, **options)
-    with pytest.raises(dg.DgpruneError, match="another question"):
+    with pytest.raises(dg.DgpruneError, match="table of another kind"):
         dg.charts.predictors(networks)
 
 

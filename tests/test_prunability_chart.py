@@ -92,7 +92,7 @@ def test_what_cannot_be_drawn_is_a_sentence() -> None:
     with pytest.raises(dg.DgpruneError, match="the table has no losses to draw"):
         dg.charts.prunability(dg.tidy([], extra=EXTRA))
     for tolerance in (0, 1.5):
-        with pytest.raises(dg.DgpruneError, match="the chart's tolerance lies above 0 and up to 1"):
+        with pytest.raises(dg.DgpruneError, match="the chart's tolerance must be above 0 and at most 1"):
             dg.charts.prunability(table({"n": SMOOTH}), tolerance=tolerance)
 
 

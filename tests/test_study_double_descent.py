@@ -103,5 +103,5 @@ def test_the_chart_draws_both_on_one_axis_of_widths_with_intervals_over_seeds() 
     assert dg.charts.svg(chart).count("<path") > 8
     alone = dg.charts.double_descent(planted(share=[0.5, 0.9, 0.3, 0.2], loss=[2.2, 3.5, 2.0, 1.8], seeds=1))
     assert "NaN" not in str(alone.to_dict())
-    with pytest.raises(DgpruneError, match="table of another question"):
+    with pytest.raises(DgpruneError, match="table of another kind"):
         dg.charts.double_descent(frame.assign(metric="accuracy"))

@@ -52,7 +52,7 @@ def after_finetuning(frame: Tidy, *, width: Side = 210) -> alt.HConcatChart:
             "the table has no differences between scorers to draw; they need two or more studies and a scorer beside "
             "the baseline: diagnostics.after_finetuning(dg.training_seeds(), scorers=[...])."
         )
-    baseline, styles = _baseline(frame, used), domain_styles_of(frame)
+    baseline, styles = _find_baseline(frame, used), domain_styles_of(frame)
     panels = []
     fields = {
         "label": "Scorer",
@@ -105,8 +105,8 @@ def detectable_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [start, f"{first} ({names[0]}) to {last} points ({names[1]})"]
 
 
-def _baseline(frame: pd.DataFrame, used: Rows) -> str:
-    """Name of the baseline: the scorer that was run but has no difference."""
+def _find_baseline(frame: pd.DataFrame, used: Rows) -> str:
+    """Return the name of the baseline: the scorer that was run but has no difference."""
     compared = {str(row["scorer"]) for row in used}
     rest = [str(row["scorer"]) for row in records(frame) if str(row["scorer"]) not in compared]
     return shortened(rest[0], most=18) if rest else "the baseline"

@@ -1,4 +1,4 @@
-"""Scorer agreement: every two scorers as heat maps, or one against the others as dots.
+"""Scorer agreement: every pair of scorers as heat maps, or one scorer against the others as dots.
 
 Named data, all of which a page may swap; shares in percent:
 
@@ -17,9 +17,9 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Tidy, is_missing, public, scorer_exposure
-from .marks import FILL, check_table, layered, of_field, row_labels, row_numbers, rows_of, tooltip
+from .marks import FILL, check_table, for_field, layered, row_labels, row_numbers, rows_of, tooltip
 from .pixels.heat import ink_on, mixed
-from .theme import TARGET_AWARE, Rows, beside, check_held, interval_of, marked, records, with_minus
+from .theme import TARGET_AWARE, Rows, beside, check_present, interval_of, marked, records, with_minus
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
 ROW = 24
@@ -30,25 +30,25 @@ _BLANK = "#E6E9ED"
 
 @public
 def agreement(frame: Tidy, *, scorer: str | None = None, cell: Count = 44) -> alt.HConcatChart:
-    """Draw the rank correlation of every two scorers, and beside it the share of kept filters that they share.
+    """Draw the rank correlation of every pair of scorers, and beside it the share of kept filters that both keep.
 
     Two heat maps with the numbers in the cells. The colour of an overlap is (overlap - chance) / (1 - chance): white at
-    the chance level, like a rank correlation of 0. A scorer that looked at a target is marked by a diamond.
+    the chance level, like a rank correlation of 0. A diamond marks a scorer that looked at a target.
 
     Args:
         frame: a table of `diagnostics.agreement`; its rows for the whole network are drawn.
-        scorer: instead of heat maps, draw dots that compare this scorer with each other one; the chance level is grey.
+        scorer: draw dots that compare this scorer with every other, instead of heat maps; the chance level is grey.
         cell: side of one cell, in pixels.
     """
     check_table(
         frame, "diagnostics.agreement(study)", columns=("other", "scorer_target_aware"), metrics=METRICS.values()
     )
     if scorer is None:
-        return beside(*(_map(name, frame, cell=cell) for name in METRICS), spacing=36)
-    check_held(frame, "scorer", scorer)
+        return beside(*(_draw_map(name, frame, cell=cell) for name in METRICS), spacing=36)
+    check_present(frame, "scorer", scorer)
     chart = dot_chart({name: dots(frame, scorer=scorer, metric=metric) for name, metric in METRICS.items()})
-    looked = _looked(_overall(frame, "overlap"))
-    chart.title = alt.Title(text=f"Compared with {marked(scorer, looked.get(scorer, False))}")
+    aware = _read_awareness(_all_rows(frame, "overlap"))
+    chart.title = alt.Title(text=f"Compared with {marked(scorer, aware.get(scorer, False))}")
     return chart
 
 
@@ -57,30 +57,30 @@ def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, 
 
     The metric is "rank_correlation" or "overlap" (in percent); `labels` maps a scorer to its name on screen.
     """
-    chance = {_pair(row): row for row in _overall(frame, f"{metric}_by_chance")}
+    chance = {_scorers(row): row for row in _all_rows(frame, f"{metric}_by_chance")}
     rows: Rows = []
-    for row in _overall(frame, metric):
-        if scorer not in _pair(row):
+    for row in _all_rows(frame, metric):
+        if scorer not in _scorers(row):
             continue
         side = "other" if row["scorer"] == scorer else "scorer"
-        name, looked = str(row[side]), row[f"{side}_target_aware"]
-        value, low, high = _numbers(row)
-        _, chance_low, chance_high = _numbers(chance[_pair(row)])
-        label, text = marked((labels or {}).get(name, name), looked), _text(value, row["unit"])
+        name, target_aware = str(row[side]), row[f"{side}_target_aware"]
+        value, low, high = _read_interval(row)
+        _, chance_low, chance_high = _read_interval(chance[_scorers(row)])
+        label, text = marked((labels or {}).get(name, name), target_aware), _format_number(value, row["unit"])
         ends = {"low": low, "high": high, "chance_low": chance_low, "chance_high": chance_high}
-        about = {"place": len(rows), "label": label, "scorer": name, "text": text, "mark": dot_mark(looked)}
+        about = {"place": len(rows), "label": label, "scorer": name, "text": text, "mark": dot_mark(target_aware)}
         rows.append({**about, "value": value, **ends})
     return rows
 
 
 def waiting(label: str, *, text: str) -> dict[str, Any]:
-    """Return the row of a scorer that is not measured yet."""
+    """Return the row of a scorer that has not been measured yet."""
     return {"label": label, "text": text, **dict.fromkeys(("value", "low", "high", "chance_low", "chance_high"))}
 
 
-def dot_mark(looked: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
+def dot_mark(target_aware: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
     """Return how a scorer is drawn: "diamond" (hollow) if it looked at a target, otherwise "ring" or "dot"."""
-    if scorer_exposure([{"target_aware": looked}]) == "target-aware":
+    if scorer_exposure([{"target_aware": target_aware}]) == "target-aware":
         return "diamond"
     return "ring" if hollow else "dot"
 
@@ -124,10 +124,10 @@ def dot_plot(
     return layered(
         row_numbers(base, y=y),
         base.mark_bar(style="track", height=15).encode(
-            x=of_field(value, "chance_low"), x2=alt.X2("chance_high:Q"), y=y
+            x=for_field(value, "chance_low"), x2=alt.X2("chance_high:Q"), y=y
         ),
         *([row_labels(base, y=y)] if labels else []),
-        base.mark_rule(style="kept", strokeWidth=2).encode(x=of_field(value, "low"), x2=alt.X2("high:Q"), y=y),
+        base.mark_rule(style="kept", strokeWidth=2).encode(x=for_field(value, "low"), x2=alt.X2("high:Q"), y=y),
         *(
             mark.transform_filter(f"datum.mark === '{kind}'").encode(x=value, y=y, tooltip=list(tips))
             for kind, mark in marks.items()
@@ -135,9 +135,9 @@ def dot_plot(
     )
 
 
-def _map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
-    """Draw one heat map; the second map has no names of its own at the left."""
-    rows = _cells(frame, METRICS[name])
+def _draw_map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
+    """Draw one heat map; only the first map has names at the left."""
+    rows = _cell_rows(frame, METRICS[name])
     side = max(cell * len({row["column"] for row in rows}), 1)
     scale = alt.Scale(paddingInner=0.04, paddingOuter=0.0)
     plain: dict[str, Any] = {"title": None, "ticks": False, "domain": False}
@@ -149,63 +149,63 @@ def _map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
         base.mark_rect().encode(fill=FILL, tooltip=tooltip(fields)),
         base.mark_text(fontSize=11).encode(text=alt.Text("text:N"), fill=alt.Fill("ink:N", scale=None)),
     )
-    return chart.properties(width=side, height=side, title=_title(name, frame))
+    return chart.properties(width=side, height=side, title=_make_title(name, frame))
 
 
-def _title(name: str, frame: pd.DataFrame) -> alt.Title:
-    """The title of a heat map: what is drawn, and what the colours mean."""
+def _make_title(name: str, frame: pd.DataFrame) -> alt.Title:
+    """Return the title of a heat map, with the meaning of its colours below."""
     if name == "ranks":
         text, below = "Rank correlation of the scores", "purple alike, brown opposite"
     else:
-        shares = [100 * row["value"] for row in _overall(frame, "overlap_by_chance")]
-        removed = {row["ratio_requested"] for row in _overall(frame, "overlap")}
+        shares = [100 * row["value"] for row in _all_rows(frame, "overlap_by_chance")]
+        removed = {row["ratio_requested"] for row in _all_rows(frame, "overlap")}
         ratio = f"{100 * removed.pop():.4g} % removed; " if len(removed) == 1 else ""
         ends = sorted({f"{share:.0f}" for share in (min(shares), max(shares))}, key=int) if shares else ["?"]
         text, below = "Kept by both, in %", f"{ratio}white is chance: {' to '.join(ends)} %"
     return alt.Title(text=text, subtitle=[below], offset=8)
 
 
-def _cells(frame: pd.DataFrame, metric: str) -> Rows:
-    """The rows of a heat map: each pair of scorers in both orders; the diagonal is blank."""
-    known, chance = ({_pair(row): row for row in _overall(frame, kind)} for kind in (metric, f"{metric}_by_chance"))
-    looked = _looked(known.values())
+def _cell_rows(frame: pd.DataFrame, metric: str) -> Rows:
+    """Return the rows of a heat map: each pair of scorers in both orders; the diagonal is blank."""
+    known, chance = ({_scorers(row): row for row in _all_rows(frame, kind)} for kind in (metric, f"{metric}_by_chance"))
+    aware = _read_awareness(known.values())
     rows: Rows = []
-    for k, scorer in enumerate(looked, start=1):
-        for m, other in enumerate(looked, start=1):
-            cell = {"row": f"{k}  {marked(scorer, looked[scorer])}", "column": str(m), "scorer": scorer, "other": other}
+    for k, scorer in enumerate(aware, start=1):
+        for m, other in enumerate(aware, start=1):
+            cell = {"row": f"{k}  {marked(scorer, aware[scorer])}", "column": str(m), "scorer": scorer, "other": other}
             row = known.get((scorer, other), known.get((other, scorer)))
             if row is None:
                 rows.append({**cell, "text": "", "fill": _BLANK, "ink": _BLANK, "interval": "", "chance": ""})
                 continue
-            value, low, high = _numbers(row)
-            middle, *ends = _numbers(chance[_pair(row)])
+            value, low, high = _read_interval(row)
+            middle, *ends = _read_interval(chance[_scorers(row)])
             most = 1.0 if row["unit"] == "correlation" else 100.0
             defined = value is not None and middle is not None and middle < most
             shade = (value - middle) / (most - middle) if defined else 0.0  # type: ignore[operator]
             fill = mixed(_ALIKE if shade > 0 else _OPPOSITE, min(abs(shade), 1.0)).lower()
             interval = "" if is_missing(row["low"]) else f"{low:.2f} to {high:.2f}"
-            by_chance = " to ".join(_text(end, row["unit"]) for end in ends)
-            cell |= {"text": _text(value, row["unit"]), "fill": fill, "ink": ink_on(fill)}
+            by_chance = " to ".join(_format_number(end, row["unit"]) for end in ends)
+            cell |= {"text": _format_number(value, row["unit"]), "fill": fill, "ink": ink_on(fill)}
             rows.append({**cell, "interval": interval, "chance": by_chance})
     return rows
 
 
-def _overall(frame: pd.DataFrame, metric: str) -> Rows:
-    """The rows of a metric for the whole network."""
+def _all_rows(frame: pd.DataFrame, metric: str) -> Rows:
+    """Return the rows of a metric for the whole network."""
     return [row for row in records(frame, metric=metric) if row.get("group") == "all"]
 
 
-def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
+def _scorers(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row["scorer"]), str(row["other"])
 
 
-def _looked(rows: Any) -> dict[str, Any]:
-    """Scorer -> whether it is target-aware, in the order of the table."""
+def _read_awareness(rows: Any) -> dict[str, Any]:
+    """Return scorer -> whether it is target-aware, in the order of the table."""
     return {str(row[side]): row[f"{side}_target_aware"] for row in rows for side in ("scorer", "other")}
 
 
-def _numbers(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """Value, low and high of a row; shares in percent, None where a value is missing."""
+def _read_interval(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
+    """Return value, low and high of a row; shares in percent, None if the value is missing."""
     if is_missing(row["value"]):
         return None, None, None
     scale = 0.01 if row["unit"] == "correlation" else 1.0
@@ -213,5 +213,5 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float | None, float | None, float 
     return value, low, high
 
 
-def _text(value: float | None, unit: object) -> str:
+def _format_number(value: float | None, unit: object) -> str:
     return "–" if value is None else with_minus(f"{value:.2f}" if unit == "correlation" else f"{value:.0f}")

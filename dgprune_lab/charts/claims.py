@@ -1,4 +1,4 @@
-"""Claims beside what was found here: an estimate with its interval per claim, and the verdict in words.
+"""Claims beside our results: per claim an estimate with its interval, and the verdict as text.
 
 Named data `claims_k` of the k-th unit, one row per claim: place, lines, estimate, low, high, least and most (minus and
 plus the minimum detectable effect), bound (of the tick), verdict, paper, published, seeds, note.
@@ -14,13 +14,13 @@ import altair as alt
 import pandas as pd
 
 from ..core import DgpruneError, Side, claimed_by, is_missing, public
-from .marks import LEFT, RIGHT, ZERO_LINE, layered, of_field, rows_of, signed_axis, tooltip
+from .marks import LEFT, RIGHT, ZERO_LINE, for_field, layered, rows_of, signed_axis, tooltip
 from .theme import Rows, beside, percent
 
 COLUMNS = ("claim", "paper", "estimate", "low", "high", "minimum_detectable_effect", "unit", "seeds", "verdict")
-_TOLD = ("claim", "paper", "published", "verdict", "seeds", "note")
+_TEXT_FIELDS = ("claim", "paper", "published", "verdict", "seeds", "note")
 _LETTERS, _LINE = 62, 14
-_WORDS = {"share": "points", "%": "points", "percent": "points"}
+_UNIT_NAMES = {"share": "points", "%": "points", "percent": "points"}
 HOW = [
     "Dot: our estimate, 95 % interval over training seeds. Grey: minimum detectable effect, half of that interval.",
     "Tick: the published gain, or the largest loss that counts as kept. “Ours”: a control, not claimed by the paper.",
@@ -42,9 +42,9 @@ def claims(table: pd.DataFrame, *, width: Side = 300) -> alt.HConcatChart:
         raise DgpruneError(f"table must be one of experiments.claims_table; it has no column {missing[0]!r}.")
     if table.empty:
         raise DgpruneError("the table has no claims to draw.")
-    units = list(dict.fromkeys(_WORDS.get(str(unit), str(unit)) for unit in table["unit"]))
+    units = list(dict.fromkeys(_UNIT_NAMES.get(str(unit), str(unit)) for unit in table["unit"]))
     rows = claim_rows(table)
-    panels = [_panel(k, [row for row in rows if row["unit"] == unit], unit=unit) for k, unit in enumerate(units)]
+    panels = [_draw_panel(k, [row for row in rows if row["unit"] == unit], unit=unit) for k, unit in enumerate(units)]
     sized = [panel.properties(width=width) for panel in panels]
     title = alt.Title(text="Claims, and what was found here", subtitle=HOW, offset=14)
     stacked: Any = alt.vconcat(*sized, spacing=26)
@@ -55,27 +55,27 @@ def claim_rows(table: pd.DataFrame) -> Rows:
     """Return the chart's rows: shares in points, other units as they are."""
     rows: Rows = []
     for place, row in enumerate(table.to_dict("records")):
-        sizes = {name: _size(row, name) for name in ("estimate", "low", "high", "minimum_detectable_effect", "claimed")}
-        margin = _size(row, "margin")
+        sizes = {key: _number(row, key) for key in ("estimate", "low", "high", "minimum_detectable_effect", "claimed")}
+        margin = _number(row, "margin")
         bound = sizes.pop("claimed") or (-margin if margin else None)
         smallest = sizes["minimum_detectable_effect"]
         text = f"{row['claim']} ({claimed_by(row)})"
-        about = {name: "" if is_missing(row.get(name)) else str(row[name]) for name in _TOLD}
-        about |= {"place": place, "unit": _WORDS.get(str(row["unit"]), str(row["unit"]))}
+        about = {name: "" if is_missing(row.get(name)) else str(row[name]) for name in _TEXT_FIELDS}
+        about |= {"place": place, "unit": _UNIT_NAMES.get(str(row["unit"]), str(row["unit"]))}
         about |= {"lines": "\n".join(textwrap.wrap(text, _LETTERS, max_lines=3, placeholder=" …"))}
         bar = {"least": None if smallest is None else -smallest, "most": smallest, "bound": bound}
         rows.append({**about, **sizes, **bar})
     return rows
 
 
-def _size(row: Mapping[Any, Any], name: str) -> float | None:
+def _number(row: Mapping[Any, Any], name: str) -> float | None:
     value: Any = row.get(name)
     if is_missing(value):
         return None
-    return percent(float(value), row["unit"]) if str(row["unit"]) in _WORDS else float(value)
+    return percent(float(value), row["unit"]) if str(row["unit"]) in _UNIT_NAMES else float(value)
 
 
-def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
+def _draw_panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
     x = alt.X("estimate:Q", scale=alt.Scale(zero=True), title=unit, axis=signed_axis(tickCount=6, **ZERO_LINE))
     y = alt.Y("place:O", axis=None)
     base = rows_of(f"claims_{k}", rows)
@@ -92,15 +92,15 @@ def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
     tips = tooltip(fields, ends="+.2f")
     at: dict[str, Any] = {"y": y}
     up = alt.ExprRef(f"{-_LINE / 2} * (length(split(datum.lines, '\\n')) - 1)")  # the middle of the lines at the dot
-    words = base.mark_text(
+    claim_text = base.mark_text(
         style="words", align="right", dx=-9, dy=up, lineBreak="\n", lineHeight=_LINE, baseline="middle"
     )
     return layered(
-        base.mark_bar(style="track", height=12).encode(**at, x=of_field(x, "least"), x2=alt.X2("most:Q")),
-        base.mark_rule(strokeWidth=2.2, style="kept").encode(**at, x=of_field(x, "low"), x2=alt.X2("high:Q")),
+        base.mark_bar(style="track", height=12).encode(**at, x=for_field(x, "least"), x2=alt.X2("most:Q")),
+        base.mark_rule(strokeWidth=2.2, style="kept").encode(**at, x=for_field(x, "low"), x2=alt.X2("high:Q")),
         base.mark_point(filled=True, size=62, style="kept", opacity=1).encode(**at, x=x, tooltip=tips),
-        base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "bound")),
-        words.encode(**at, x=LEFT, text=alt.Text("lines:N")),
+        base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=for_field(x, "bound")),
+        claim_text.encode(**at, x=LEFT, text=alt.Text("lines:N")),
         base.mark_text(style="strong", align="left", dx=10, fontWeight=600).encode(
             **at, x=RIGHT, text=alt.Text("verdict:N")
         ),

@@ -73,19 +73,19 @@ def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Side = 
 
 
 def compare_chart(data: Mapping[str, Rows], *, width: int, labels: int) -> alt.HConcatChart:
-    """Return the chart over these data; rows may be swapped later. `labels` is the room for names, in pixels."""
+    """Return the chart of these data; rows may be swapped later. `labels` is the room for names, in pixels."""
     side = (width - 16 - labels - 2 * _NUMBER - _SPACING) // 2
-    lines: list[Any] = [_words(data["words"], width=width, labels=labels)]
+    stack: list[Any] = [_draw_lines(data["words"], width=width, labels=labels)]
     for pair in (("differences", "calibration"), ("turned_wrong", "turned_right")):
-        plots = [_dots(name, data, first=name == pair[0], width=side) for name in pair]
+        plots = [_draw_dots(name, data, first=name == pair[0], width=side) for name in pair]
         if data[pair[0]]:
-            lines.append(alt.hconcat(*plots, spacing=_SPACING))
+            stack.append(alt.hconcat(*plots, spacing=_SPACING))
     strips = [name for name in data if name.startswith("classes_") and not name.endswith("_span")]
     inner = 2 * side + _NUMBER + _SPACING
-    lines += [_strip(k, data, last=name == strips[-1], width=inner) for k, name in enumerate(strips)]
+    stack += [_draw_classes(k, data, last=name == strips[-1], width=inner) for k, name in enumerate(strips)]
     if data["layers"]:
-        lines.append(_layers(data["layers"]).properties(width=inner - _NUMBER, height=alt.Step(_BAR)))
-    stacked: Any = alt.vconcat(*lines, spacing=14)
+        stack.append(_draw_layers(data["layers"]).properties(width=inner - _NUMBER, height=alt.Step(_BAR)))
+    stacked: Any = alt.vconcat(*stack, spacing=14)
     return beside(stacked, padding=(6, 10, 6, 6))
 
 
@@ -96,13 +96,13 @@ def label_room(data: Mapping[str, Rows]) -> int:
     return 22 + round(_LABEL * max(letters, default=10))
 
 
-def _words(rows: Rows, *, width: int, labels: int) -> alt.Chart:
+def _draw_lines(rows: Rows, *, width: int, labels: int) -> alt.Chart:
     base = rows_of("words", rows).mark_text(style="words", align="left")
     text = base.encode(x=alt.XValue(-labels + 16), y=alt.Y("y:Q", scale=None, axis=None), text=alt.Text("text:N"))
     return text.properties(width=width - labels - 20, height=LINE * max(len(rows), 1))
 
 
-def _dots(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
+def _draw_dots(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
     """Draw a difference, or the share of the images that flip, per domain with its interval and its number."""
     base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
     if name in FLIPS:
@@ -113,19 +113,19 @@ def _dots(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> al
         tips = tooltip(fields, ends=".1f", looked=True)
     else:
         span, zero = f"{name}_span", [base.mark_rule(**ZERO).encode(x=alt.XDatum(0))]
-        axis = signed_axis(values=span_ticks(span, width=width), tickCount=3)  # so many, however narrow
+        axis = signed_axis(values=span_ticks(span, width=width), tickCount=3)  # Vega leaves out values beyond the count
         x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=axis)
         tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
     return layered(
         rows_of(span, data[span]).mark_point(opacity=0).encode(x=x),
         *zero,
-        *([_names(base, y=y)] if first else []),
+        *([_write_names(base, y=y)] if first else []),
         *interval_marks(base, x, at={"y": y}, tips=tips),
         row_numbers(base, y=y),
     ).properties(width=width, height=alt.Step(_ROW))
 
 
-def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.LayerChart:
+def _draw_classes(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.LayerChart:
     """Draw the difference per class on one domain."""
     base, head = rows_of(f"classes_{k}", data[f"classes_{k}"]), rows_of(f"class_head_{k}", data[f"class_head_{k}"])
     x = alt.X("class:O", axis=None)
@@ -145,13 +145,13 @@ def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.L
     ).properties(width=width, height=_STRIP)
 
 
-def _names(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
-    """Write the names of domains or layers to the left of a plot, the mark of what was looked at below."""
+def _write_names(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
+    """Write the names of domains or layers to the left of a plot, with their exposure marks below."""
     text = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=12)
     return text.encode(x=LEFT, y=y, text=alt.Text("lines:N"))
 
 
-def _layers(rows: Rows) -> alt.LayerChart:
+def _draw_layers(rows: Rows) -> alt.LayerChart:
     """Draw the number of filters that one network keeps and the other removes, per layer."""
     base, y = rows_of("layers", rows), alt.Y("place:O", axis=None)
     x = alt.X(
@@ -161,6 +161,5 @@ def _layers(rows: Rows) -> alt.LayerChart:
         axis=alt.Axis(tickCount=4),
     )
     tips = tooltip({"label": "Layer", "text": "filters that differ"})
-    return layered(
-        _names(base, y=y), base.mark_bar(style="kept", height=9).encode(x=x, y=y, tooltip=tips), row_numbers(base, y=y)
-    )
+    bars = base.mark_bar(style="kept", height=9).encode(x=x, y=y, tooltip=tips)
+    return layered(_write_names(base, y=y), bars, row_numbers(base, y=y))

@@ -1,4 +1,4 @@
-"""What is written on the lines of chart A: the names of domains at the left, and the letters of pinned views."""
+"""Text on the lines of chart A: the names of domains at the left, and the letters of pinned views."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .marks import LEFT, TEXT_COLOUR, point_marks
 from .theme import PIN_DASHES, Rows
 
 LETTER, BEFORE = 6.3, 22
-"""Width of a letter of a name, and of what stands before the name, in pixels."""
+"""Width of a letter of a name, and of the space before the name, in pixels."""
 CLEAR = 0.7
-"""Least distance of a name from a line, in heights of a name."""
+"""Minimum distance of a name from a line, in heights of a name."""
 FAR = 5
-"""Distance of a name from its `value` up to which it covers points rather than moves on, in heights of a name."""
+"""Maximum distance, in heights of a name, by which a name leaves its `value` to cover fewer points."""
 APART = 6.0
-"""Least distance between two letters of a pin, in percent."""
+"""Minimum distance between two letters of a pin, in percent."""
 RIGHT_OF_NAMES = 55.0
 Points = Sequence[tuple[float, float]]
 
@@ -30,8 +30,8 @@ def place_names(
     """Give each name, the highest first, the free height that is nearest to its `value`, in percent.
 
     Heights are at least `gap` from other names and from `texts`, clear of `lines`, and of the `points` (share removed,
-    value) that a name reaches in a plot of `width` pixels. Where nothing is free nearby, as where steep curves cross
-    the names, they cover the fewest points.
+    value) that a name reaches in a plot of `width` pixels. Where no height nearby is free, as where steep curves
+    cross the names, they cover the fewest points.
 
     >>> place = {"gap": 4, "width": 400, "lines": [98.0], "texts": [], "points": [(10.0, 95.0)]}
     >>> [row["value"] for row in place_names([{"value": 98.0, "label": "mnist"}], **place)]
@@ -67,9 +67,9 @@ def names_inside(base: alt.Chart, *, y: alt.Y) -> list[alt.Chart]:
 
 
 def obstacles(data: Mapping[str, Rows], *, gap: float) -> dict[str, Any]:
-    """Return what names must not, or should not, cover; see `place_names`. Lines are points close to each other.
+    """Return the `lines`, `texts` and `points` that `place_names` keeps names away from.
 
-    The edges of a band are points too.
+    Curves become points close to each other; the edges of a band are points too.
     """
     levels = [row["value"] for row in data["chance"]]
     curves = data["curves"]
@@ -93,9 +93,9 @@ def pinned_rows(points: Sequence[Mapping[str, Any]], *, letter: str) -> Rows:
 
 
 def letter_rows(rows: Sequence[Mapping[str, Any]], *, letter: str) -> Rows:
-    """Return where the letter of a pin stands: on each domain's curve, right of the names, each pin at another ratio.
+    """Return the places of a pin's letter: on each domain's curve, right of the names, each pin at a ratio of its own.
 
-    Where curves of a pin meet, one of them has the letter.
+    Where curves of a pin meet, only one of them gets the letter.
     """
     place, letters = 74 + 12 * (list(PIN_DASHES).index(letter) - 1), {}
     for row in rows:

@@ -1,6 +1,6 @@
 """Differences in accuracy, paired by image: a panel per domain, a row per scorer and ratio, or per network.
 
-Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text and ends in words;
+Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text and ends as text;
 colour, fill, shape, looked).
 """
 
@@ -61,16 +61,16 @@ _SPANS = (1, 2, 5, *range(10, 101, 10))
 def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
     """Draw how much more accurate each scorer or network is than the reference, in points, a panel per domain.
 
-    Right of 0 it is more accurate than the reference, which the axis names. Intervals: 95 %, as the table holds them.
-    What looked at a target is a hollow diamond, and is marked after its name. All panels have one axis.
+    Right of 0 it is more accurate than the reference, which the axis names. Intervals are those of the table (95 %).
+    A scorer or network that looked at a target is a hollow diamond, marked after its name. All panels share one axis.
 
     Args:
         frame: a table of `diagnostics.compare_scorers` or `diagnostics.compare_networks`.
         width: width of one panel, in pixels.
 
     Raises:
-        DgpruneError: a table without differences; of several references; with rows that would be drawn as one; a
-            difference that is no finite number, or no share.
+        DgpruneError: a table without differences, or of several references; rows that would be drawn as one; a
+            difference that is not finite, or not a share.
     """
     maker = "diagnostics.compare_scorers(study, ...) or compare_networks(studies)"
     check_table(frame, maker, columns=("against", "draws"), metrics=("difference",))
@@ -84,21 +84,21 @@ def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
             f"frame compares with several references, {', '.join(references)}; draw one: "
             f"frame[frame.against == {references[0]!r}]."
         )
-    styles, listed = domain_styles_of(frame), grouped(used, lambda row: str(row["domain"]))
-    rows = {name: _rows(listed[name], style) for name, style in styles.items() if name in listed}
-    reach = _reach([row for some in rows.values() for row in some])
+    styles, by_domain = domain_styles_of(frame), grouped(used, lambda row: str(row["domain"]))
+    rows = {name: _panel_rows(by_domain[name], style) for name, style in styles.items() if name in by_domain}
+    reach = _axis_ends([row for points in rows.values() for row in points])
     title, panels = ["Points of accuracy against", shortened(references[0], most=36)], []
-    for k, (name, some) in enumerate(rows.items()):
-        panel = difference_panel(some, place=k, title=title, width=width, reach=reach, fields={"label": "Compared"})
-        about = role_label(styles[name].role) + _mark(listed[name])
+    for k, (name, points) in enumerate(rows.items()):
+        panel = difference_panel(points, place=k, title=title, width=width, reach=reach, fields={"label": "Compared"})
+        about = role_label(styles[name].role) + _panel_mark(by_domain[name])
         head = alt.Title(text=fitted(name, about), color=styles[name].colour)
         panels.append(panel.properties(title=head))
-    words = "Difference in accuracy, right of 0: better"
-    return beside(*panels, title=titled(words, frame, change=True) or alt.Title(text=words, offset=12))
+    text = "Difference in accuracy, right of 0: better"
+    return beside(*panels, title=titled(text, frame, change=True) or alt.Title(text=text, offset=12))
 
 
-def _mark(rows: Rows) -> str:
-    """The mark of a whole panel; where only some scorers looked at the target, their rows alone are marked."""
+def _panel_mark(rows: Rows) -> str:
+    """Return the exposure mark of a whole panel; "" where only some scorers looked, and their rows are marked."""
     seen: list[Exposure] = [exposure_of(row) for row in rows]
     of_rows = not all(seen) and not any(is_missing(row["scorer"]) for row in rows)
     return "" if of_rows else exposure_label(strongest_exposure(seen))
@@ -114,22 +114,22 @@ def _check_numbers(rows: Rows) -> None:
             )
 
 
-def _reach(rows: Rows) -> tuple[float, float]:
-    """Both ends of the axis, in points: 0 and all rows lie within, and a little of the other side of 0 shows."""
-    low, high = (pick(0.0, *(row[key] for row in rows for key in ("change", "low", "high"))) for pick in (min, max))
+def _axis_ends(rows: Rows) -> tuple[float, float]:
+    """Return both ends of the axis, in points: around all rows and 0, with a little of the other side of 0."""
+    low, high = (end(0.0, *(row[key] for row in rows for key in ("change", "low", "high"))) for end in (min, max))
     below, above = (step_above(end, _SPANS) if end else 0.0 for end in (-low, high))
     least = max(below, above, _SPANS[0]) / 10
     return -max(below, least), max(above, least)
 
 
-def _rows(listed: Rows, style: DomainStyle) -> Rows:
-    """The rows of one domain's panel, grouped by scorer or network, in the order of the table."""
-    several = len({row["ratio_requested"] for row in listed if not is_missing(row["ratio_requested"])}) > 1
-    named = grouped(listed, lambda row: str(row["network"] if is_missing(row["scorer"]) else row["scorer"]))
+def _panel_rows(used: Rows, style: DomainStyle) -> Rows:
+    """Return the rows of one domain's panel, grouped by scorer or network, in the order of the table."""
+    several = len({row["ratio_requested"] for row in used if not is_missing(row["ratio_requested"])}) > 1
+    by_name = grouped(used, lambda row: str(row["network"] if is_missing(row["scorer"]) else row["scorer"]))
     rows: Rows = []
-    for name, own in named.items():
-        drawn = grouped(own, lambda row: None if is_missing(row["ratio_requested"]) else row["ratio_requested"])
-        for ratio, alike in drawn.items():
+    for name, group in by_name.items():
+        by_ratio = grouped(group, lambda row: None if is_missing(row["ratio_requested"]) else row["ratio_requested"])
+        for ratio, alike in by_ratio.items():
             check_alike(alike)
             share = f", {100 * ratio:g} %" if several and ratio is not None else ""
             label = fitted(name, share + exposure_label(scorer_exposure(alike)))
@@ -142,9 +142,9 @@ def difference_panel(
 ) -> alt.LayerChart:
     """Draw the panel of one domain: zero line, intervals, dots, numbers; only the first panel has names.
 
-    `reach` holds both ends of the axis, in points; without it they are the nearest steps that hold all rows.
+    `reach` holds both ends of the axis, in points; without it they are the nearest steps around all rows.
     """
-    low, high = reach or _reach(rows)
+    low, high = reach or _axis_ends(rows)
     scale = alt.Scale(domain=[low, high], nice=False, clamp=True)
     ticks = ticks_around_zero(low, high, width=width)
     axis = signed_axis(values=ticks, tickCount=len(ticks))  # Vega leaves out values beyond the count

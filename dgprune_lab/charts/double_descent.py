@@ -1,4 +1,4 @@
-"""Test loss, prunability and training loss over the width of a network, panels above one another on one axis of widths.
+"""Test loss, prunability and training loss over the width of a network, in stacked panels with one axis of widths.
 
 Named data: `loss`, `prunability` and `training_loss`, one row per width: width, value, low, high, seeds.
 """
@@ -12,7 +12,7 @@ import altair as alt
 
 from ..core import Side, Tidy, public
 from ..stats import intervals
-from .marks import check_table, layered, of_field, rows_of, tooltip
+from .marks import check_table, for_field, layered, rows_of, tooltip
 from .theme import Rows, beside, grouped, records, scorer_styles
 
 _FLOOR = 1e-6
@@ -42,40 +42,40 @@ def double_descent(frame: Tidy, *, width: Side = 460, height: Side = 130) -> alt
     """
     check_table(frame, "experiments.shipped('double_descent')", metrics=("loss", "prunability"), columns=("width",))
     scale, panels = alt.Scale(type="log", nice=False, padding=12), []
-    data = {name: _means(frame, name, split=split) for name, split, *_ in _PANELS}
+    data = {name: _mean_rows(frame, name, split=split) for name, split, *_ in _PANELS}
     ticks = sorted({row["width"] for row in data["loss"]})
     axis: dict[str, Any] = {"values": ticks, "format": "~g", "grid": False, "labelOverlap": "greedy"}
     for name, _, title, limits, numbers in _PANELS:
         last = name == _PANELS[-1][0]
         x = alt.X("width:Q", scale=scale, title="Hidden units" if last else None, axis=alt.Axis(**axis, labels=last))
         y = alt.Y("value:Q", title=title, scale=limits, axis=numbers)
-        panels.append(_panel(name, data[name], x=x, y=y).properties(width=width, height=height))
+        panels.append(_draw_panel(name, data[name], x=x, y=y).properties(width=width, height=height))
     title = alt.Title("Double descent", subtitle="Mean over training seeds; bar: 95 % interval", anchor="start")
     return beside(alt.vconcat(*panels, spacing=14), title=title, padding=(28, 16, 8, 8))
 
 
-def _means(frame: Any, metric: str, *, split: str) -> Rows:
-    """A row per width: the mean over training seeds with its interval; of the logarithm where the axis has one."""
+def _mean_rows(frame: Any, metric: str, *, split: str) -> Rows:
+    """Return a row per width: the mean over training seeds with its interval; on a log axis, of the logarithm."""
     logarithmic = metric == "training_loss"
     used = [row for row in records(frame, metric=metric) if row["split"] == split]
     rows: Rows = []
-    for place, alike in sorted(grouped(used, lambda row: float(row["width"])).items()):
-        values = [float(row["value"]) for row in alike]
+    for width, seed_rows in sorted(grouped(used, lambda row: float(row["width"])).items()):
+        values = [float(row["value"]) for row in seed_rows]
         numbers = [math.log(max(value, _FLOOR)) for value in values] if logarithmic else values
         ends = [math.exp(end) if logarithmic else end for end in intervals.over_seeds(numbers)]
         value, low, high = (None if math.isnan(end) else end for end in ends)
-        rows.append({"width": place, "value": value, "low": low, "high": high, "seeds": len(values)})
+        rows.append({"width": width, "value": value, "low": low, "high": high, "seeds": len(values)})
     return rows
 
 
-def _panel(name: str, rows: Rows, *, x: alt.X, y: alt.Y) -> alt.LayerChart:
-    """One panel: a line, its dots and the bars of their intervals."""
+def _draw_panel(name: str, rows: Rows, *, x: alt.X, y: alt.Y) -> alt.LayerChart:
+    """Draw one panel: a line, its dots and the bars of their intervals."""
     base, colour = rows_of(name, rows), next(scorer_styles()).colour
     fields = {"width": ("Hidden units", "~g"), "value": ("Mean", ".3~g"), "seeds": "Training seeds"}
     dots = base.mark_point(size=26, filled=True, opacity=1, color=colour)
     return layered(
         base.mark_rule(strokeWidth=1.6, opacity=0.6, clip=True, color=colour).encode(
-            x=x, y=of_field(y, "low"), y2=alt.Y2("high:Q")
+            x=x, y=for_field(y, "low"), y2=alt.Y2("high:Q")
         ),
         base.mark_line(strokeWidth=1.6, color=colour).encode(x=x, y=y),
         dots.encode(x=x, y=y, tooltip=tooltip(fields, ends=".3~g")),

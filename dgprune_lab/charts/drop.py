@@ -1,9 +1,9 @@
 """Chart D: the accuracy change of each domain against the full network.
 
-A hollow diamond, at the dot and with text after the name, marks what was looked at. Named data: `drops` (domain,
-label, change, low, high in points of accuracy; text, range, colour, fill, shape, ring, opacity, looked); `ghosts`, a
-pinned view on a domain (pin, label, change, colour, opacity); and `span` (change): the ends of the axis, in steps. A
-page that shows one ratio after another keeps the widest ends, so that its axis does not move with the slider.
+A hollow diamond, at the dot and with text after the name, marks a domain that was looked at. Named data: `drops`
+(domain, label, change, low, high in points of accuracy; text, range, colour, fill, shape, ring, opacity, looked);
+`ghosts`, a pinned view on a domain (pin, label, change, colour, opacity); and `span` (change): the ends of the axis, in
+steps. A page keeps the widest ends of all ratios, so that its axis does not move with the slider.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .marks import (
 from .theme import (
     PIN_DASHES,
     Rows,
-    check_held,
+    check_present,
     domain_styles_of,
     finish,
     grouped,
@@ -45,10 +45,10 @@ from .theme import (
     titled,
 )
 
-OF_A_PART = "they are of single layers, which dg.charts.layers draws, or of single classes."
+NOT_OVERALL = "they are of single layers, which dg.charts.layers draws, or of single classes."
 CAPTION = "Measured right after removal, before any fine-tuning."
 ROW = 28
-"""Least height of a row, in pixels, at which the interval stands below the number."""
+"""Minimum height of a row, in pixels, at which the interval stands below the number."""
 _LETTERS = 28  # of a domain's name; its mark stands after it
 PADDING = {"left": 78, "right": 82, "top": 6, "bottom": 40}
 CHANGE = "accuracy_change"
@@ -66,10 +66,10 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
         width, height: size of the plot, in pixels.
     """
     if metric != CHANGE:
-        check_held(frame, "metric", metric)
-    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=OF_A_PART)
+        check_present(frame, "metric", metric)
+    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=NOT_OVERALL)
     rows = drop_rows(frame, metric=metric)
-    # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its text is below.
+    # Room for the longest name; the explorer makes its chart without rows, and has its text below.
     longest = max((len(row["label"]) for row in rows), default=0)
     padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
     names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
@@ -88,16 +88,16 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
         rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
         drops.mark_rule(**ZERO).encode(x=alt.XDatum(0)),
         *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
-        *_ghosts(change, domain),
+        *_draw_ghosts(change, domain),
         number.encode(**place, text=alt.Text("text:N")),
         ends.encode(**place, text=alt.Text("range:N")),
     )
-    drawn = {str(row["seed"]) for row in records(frame, metric=metric) if row["scorer"] == "random"}
-    head = titled("Accuracy change", frame, below=["random: one draw"] * (len(drawn) == 1), change=True)
+    seeds = {str(row["seed"]) for row in records(frame, metric=metric) if row["scorer"] == "random"}
+    head = titled("Accuracy change", frame, below=["random: one draw"] * (len(seeds) == 1), change=True)
     return finish(chart, width=width, height=height, padding=padding, title=head)
 
 
-def _ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
+def _draw_ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
     """Draw the changes of pinned views as hollow marks with the pin's letter, each pin at its own height."""
     layers: list[alt.Chart] = []
     for letter, offset in zip(PIN_DASHES, (-9, 0, 9), strict=True):
@@ -123,7 +123,7 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
         exposure = exposure_of(row)
         name = names[str(row["domain"])]
         label = name + exposure_label(exposure)
-        if several:  # target-aware is written once, at the scorer
+        if several:  # "target-aware" is written once, after the scorer
             seen = exposure_label("seen" if "seen" in exposure else "")
             label = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {name}{seen}"
         label = f"{row['network']}, {label}" if networks else label
@@ -147,18 +147,18 @@ def ends_text(change: Mapping[str, Any]) -> str:
 
 
 def is_overall(row: Mapping[str, Any]) -> bool:
-    """Whether a row is about all classes together and about pruning all layers."""
+    """Return whether a row is about all classes together and about pruning all layers."""
     return is_missing(row.get("class")) and is_missing(row.get("group"))
 
 
 def at_largest_ratio(rows: Rows) -> Rows:
-    """Return the rows whose ratio is the largest; refuse those that would be drawn on one another."""
+    """Return the rows whose ratio is the largest; refuse rows that would be drawn as one."""
     largest = max((row["ratio_requested"] for row in rows), default=None)
-    kept = [row for row in rows if row["ratio_requested"] == largest]
-    apart = ("network", "scorer", "domain", "group", "class")
-    for alike in grouped(kept, lambda row: tuple(row.get(name) for name in apart)).values():
+    used = [row for row in rows if row["ratio_requested"] == largest]
+    keys = ("network", "scorer", "domain", "group", "class")
+    for alike in grouped(used, lambda row: tuple(row.get(name) for name in keys)).values():
         check_alike(alike)
-    return kept
+    return used
 
 
 def span_rows(rows: Rows) -> Rows:
@@ -168,5 +168,5 @@ def span_rows(rows: Rows) -> Rows:
     [{'change': -25}, {'change': 5}]
     """
     lost = max([-row["low"] for row in rows] or [0.0])
-    won = max([row["high"] for row in rows] or [0.0])
-    return [{"change": -step_above(lost)}, {"change": step_above(won)}]
+    gained = max([row["high"] for row in rows] or [0.0])
+    return [{"change": -step_above(lost)}, {"change": step_above(gained)}]

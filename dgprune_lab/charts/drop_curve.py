@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Positive, Side, Tidy, exposure_label, is_missing, public, scorer_exposure
-from .drop import CAPTION, OF_A_PART, POINTS, is_overall
+from .drop import CAPTION, NOT_OVERALL, POINTS, is_overall
 from .marks import ZERO, check_table, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
 from .theme import Rows, beside, grouped, records, titled
@@ -28,7 +28,7 @@ def drop_curve(
     """Draw the drop of accuracy right after removal against the share removed, a line per domain with its interval.
 
     Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
-    faint dots. A domain without a relative drop, because its accuracy was at chance before, is named below the title.
+    faint dots. A domain without a relative drop, because its accuracy was at chance before, is listed below the title.
 
     Args:
         frame: a table of `diagnostics.drop`; only rows about the whole network and all classes are drawn, several
@@ -41,12 +41,12 @@ def drop_curve(
     Raises:
         DgpruneError: an unknown metric.
     """
-    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=OF_A_PART)
+    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall, instead=NOT_OVERALL)
     overall = cast(pd.DataFrame, frame[[is_overall(row) for row in records(frame)]])
     rows = records(overall, metric=metric)
-    groups = grouped(rows, _key) or {("", ""): Rows()}
+    groups = grouped(rows, _plot_key) or {("", ""): Rows()}
     networks = {network for network, _ in groups}
-    span = _span(rows)
+    span = _axis_span(rows)
     plots = []
     for k, ((network, scorer), used) in enumerate(groups.items()):
         known = pd.DataFrame([row for row in used if not is_missing(row["value"])], columns=overall.columns)
@@ -57,7 +57,7 @@ def drop_curve(
         at_chance = dict.fromkeys(str(row["domain"]) for row in used if is_missing(row["value"]))
         below = [f"{domain}: at chance before, so it has no relative drop" for domain in at_chance]
         title = alt.Title(text=name, subtitle=below)
-        plot = _plot(data, suffix=f"_{k}", metric=metric, span=span)
+        plot = _draw_plot(data, suffix=f"_{k}", metric=metric, span=span)
         plots.append(plot.properties(width=width, height=height, title=title))
     counts = sorted({int(row["images"]) for row in rows if not is_missing(row["images"])})
     ends = " to ".join(f"{count:,}" for count in dict.fromkeys((*counts[:1], *counts[-1:])))
@@ -65,17 +65,17 @@ def drop_curve(
     return beside(*plots, title=titled("Accuracy change", frame, below=[caption], change=True))
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+def _plot_key(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row.get("network")), str(row["scorer"])
 
 
-def _span(rows: Rows) -> tuple[float, float]:
-    """The ends of the axis on each side of 0, rounded outwards to a step; at least 5."""
+def _axis_span(rows: Rows) -> tuple[float, float]:
+    """Return the ends of the axis on each side of 0, rounded outwards to a step; at least 5."""
     ends = [100 * row[name] for row in rows for name in ("value", "low", "high") if not is_missing(row[name])]
     return -float(step_above(-min([0.0, *ends]))), float(step_above(max([0.0, *ends])))
 
 
-def _plot(data: Mapping[str, Rows], *, suffix: str, metric: Metric, span: tuple[float, float]) -> alt.LayerChart:
+def _draw_plot(data: Mapping[str, Rows], *, suffix: str, metric: Metric, span: tuple[float, float]) -> alt.LayerChart:
     """Draw one plot: zero line, bands, lines, points and names."""
     curves, gaps, names = (rows_of(f"{name}{suffix}", data[name]) for name in ("curves", "gaps", "names"))
     scale, title = alt.Scale(domain=list(span), nice=False, clamp=True), TITLES[metric]

@@ -22,9 +22,9 @@ from .marks import (
     SHAPE,
     ZERO_LINE,
     check_table,
+    for_field,
     interval_marks,
     layered,
-    of_field,
     signed_axis,
     tooltip,
 )
@@ -48,7 +48,7 @@ RESULTS = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "
 MOST_COLUMNS = 8
 SIGNIFICANT = 0.05
 LINES = "split(datum.label, '\\n')"
-_KEPT = ("scope", "budget", "batchnorm", "split")
+_SETUP = ("scope", "budget", "batchnorm", "split")
 _BAR, _SIZE, _LETTERS = 15, 24, 22
 _LETTER = 6.4
 """Pixels of a letter in a heading."""
@@ -62,7 +62,7 @@ def experiment(
 
     Each dot is a mean over training seeds with its 95 % t interval. Differences stand around a line at 0, in front of a
     grey bar that reaches from minus to plus the minimum detectable effect: a dot outside it has an interval that does
-    not reach 0. A dot is filled where also the p-value, adjusted by Holm's method for the number of ratios, is below
+    not reach 0. A dot is filled if its p-value, adjusted by Holm's method for the number of ratios, is also below
     0.05. A scorer that looked at a target is marked ◇.
 
     Args:
@@ -90,7 +90,7 @@ def experiment(
 def study_chart(
     rows: Rows, *, title: alt.Title, over: str, signed: bool, size: tuple[int, int] = (150, 58)
 ) -> alt.HConcatChart:
-    """Return the chart over these cells, which are differences if `signed`; a page may replace them later."""
+    """Return the chart of these cells, which are differences if `signed`; a page may replace them later."""
     name = "Removed (%)" if over == "ratio_requested" else plain(over)
     x = alt.X("at:O", title=name, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", grid=False, format="~g"))
     grid = ZERO_LINE if signed else {}
@@ -106,7 +106,7 @@ def study_chart(
         "p": ("p (Holm)", ".3f"),
         "seeds": "Training seeds",
     }
-    bar = base.mark_bar(style="track", width=_BAR).encode(x=x, y=of_field(y, "least"), y2=alt.Y2("most:Q"))
+    bar = base.mark_bar(style="track", width=_BAR).encode(x=x, y=for_field(y, "least"), y2=alt.Y2("most:Q"))
     line = base.mark_line(strokeWidth=1.2, opacity=0.5).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH)
     *below, point = interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.2f", looked=True), size=_SIZE)
     hole = base.mark_point(style="halo", filled=True, size=_SIZE).encode(x=x, y=y, shape=SHAPE, opacity=OPAQUE)
@@ -129,10 +129,10 @@ def study_chart(
 def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
     """Return the chart's rows: values in percent, or differences in percentage points."""
     used, styles = [row for row in records(frame) if not is_missing(row[over])], domain_styles_of(frame)
-    differing = _differing(used, of=of, over=over)
-    own = [name for name in differing if any(is_missing(row[name]) for row in used)]  # of some scorers only
+    differing = _find_differing(used, of=of, over=over)
+    own = [name for name in differing if any(is_missing(row[name]) for row in used)]  # settings of some scorers only
     shared = [name for name in differing if name not in own]
-    texts = {(row[of], name, _text(row, name)) for row in used for name in own}
+    texts = {(row[of], name, _setting_text(row, name)) for row in used for name in own}
     several = {
         value: [n for n in own if sum(text[:2] == (value, n) for text in texts) > 1] for value in {t[0] for t in texts}
     }
@@ -144,11 +144,11 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
         style = mark_of(styles[name], exposure=exposure)
         p = math.nan if is_missing(row.get("p_holm")) else float(row["p_holm"])
         hollow = is_difference(row) and not p < SIGNIFICANT
-        shown = marked(str(row[of]), _looked(used, of=of, name=row[of]))
-        settings = [line for words in _words(row, shared) for line in textwrap.wrap(words, _LETTERS)]
+        label = marked(str(row[of]), _read_awareness(used, of=of, name=row[of]))
+        settings = [line for setting in _setting_lines(row, shared) for line in textwrap.wrap(setting, _LETTERS)]
         about = {
-            "row": "\n".join([shown, *_words(row, several.get(row[of], ()))]),
-            "column": "\n".join([*_title(name, role_label(styles[name].role)), *settings]),
+            "row": "\n".join([label, *_setting_lines(row, several.get(row[of], ()))]),
+            "column": "\n".join([*_heading_lines(name, role_label(styles[name].role)), *settings]),
             "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
             "least": None if half is None else -half,
             "most": half,
@@ -157,18 +157,18 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
             "seeds": str(row["seeds"]),
         }
         rows.append({**about, **interval_of(row), **style, **({"fill": "transparent"} if hollow else {})})
-    return _placed(rows)
+    return _place_panels(rows)
 
 
-def _placed(rows: Rows) -> Rows:
-    """Number the rows and columns of panels, and add a point without a value where one has none.
+def _place_panels(rows: Rows) -> Rows:
+    """Number the rows and columns of panels, and add a point without a value to an empty panel.
 
-    Without it Vega would draw the panels after the gap in the wrong place.
+    Otherwise Vega would draw the panels after it in the wrong place.
     """
     names, columns = (list(dict.fromkeys(row[key] for row in rows)) for key in ("row", "column"))
-    filled, nothing = {(row["row"], row["column"]) for row in rows}, dict.fromkeys(rows[0] if rows else ())
+    filled, blank = {(row["row"], row["column"]) for row in rows}, dict.fromkeys(rows[0] if rows else ())
     empty = [(name, column) for name in names for column in columns if (name, column) not in filled]
-    rows = rows + [{**nothing, "row": name, "column": column, "at": rows[0]["at"]} for name, column in empty]
+    rows = rows + [{**blank, "row": name, "column": column, "at": rows[0]["at"]} for name, column in empty]
     places = ((names.index(row["row"]), columns.index(row["column"])) for row in rows)
     return [
         {**row, "row_place": name, "column_place": column} for row, (name, column) in zip(rows, places, strict=True)
@@ -176,7 +176,7 @@ def _placed(rows: Rows) -> Rows:
 
 
 def study_title(frame: pd.DataFrame) -> alt.Title:
-    """Return the title of the chart over a table: what is drawn, and how to read it."""
+    """Return the title of the chart of a table: what is drawn, and how to read it."""
     below = ["Mean over training seeds, 95 % t interval."]
     if not any(map(is_difference, records(frame))):
         metric = str(frame["metric"].iloc[0]) if len(frame) else "accuracy"
@@ -186,42 +186,42 @@ def study_title(frame: pd.DataFrame) -> alt.Title:
         "Dot outside the grey bar: its interval, by itself, does not reach 0.",
         f"Filled: also p, corrected for the number of ratios (Holm), is below {SIGNIFICANT:g}.",
     ]
-    return alt.Title(text=f"Accuracy minus that of {_baseline(frame)} (points)", subtitle=below, offset=12)
+    return alt.Title(text=f"Accuracy minus that of {_find_baseline(frame)} (points)", subtitle=below, offset=12)
 
 
 def is_difference(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a difference between two choices, and no level."""
+    """Return whether a row is a difference between two choices rather than a level."""
     return row["metric"] == "difference"
 
 
-def _baseline(frame: pd.DataFrame) -> str:
+def _find_baseline(frame: pd.DataFrame) -> str:
     names = list(dict.fromkeys(str(row["baseline"]) for row in records(frame) if not is_missing(row.get("baseline"))))
     return shortened(names[0], most=24) if len(names) == 1 else "the baseline"
 
 
-def _looked(rows: Rows, *, of: str, name: object) -> object:
-    """Whether any row of this value looked at a target; None where no row says."""
+def _read_awareness(rows: Rows, *, of: str, name: object) -> object:
+    """Return whether any row of this value looked at a target; None if no row holds it."""
     known = [row["target_aware"] for row in rows if row[of] == name and not is_missing(row["target_aware"])]
     return any(known) if known else None
 
 
-def _differing(rows: Rows, *, of: str, over: str) -> list[str]:
-    """Settings by which rows differ that would otherwise be drawn on one another, in the order of the columns."""
-    names = [name for name in (rows[0] if rows else {}) if name in _KEPT or name not in (*COLUMNS, *RESULTS, of, over)]
+def _find_differing(rows: Rows, *, of: str, over: str) -> list[str]:
+    """Return the settings that tell apart rows otherwise drawn as one, in the order of the columns."""
+    names = [name for name in (rows[0] if rows else {}) if name in _SETUP or name not in (*COLUMNS, *RESULTS, of, over)]
     groups = grouped(rows, lambda row: (row[of], row["domain"], row[over])).values()
-    return [name for name in names if any(len({_text(row, name) for row in alike}) > 1 for alike in groups)]
+    return [name for name in names if any(len({_setting_text(row, name) for row in alike}) > 1 for alike in groups)]
 
 
-def _title(name: str, role: str) -> list[str]:
+def _heading_lines(name: str, role: str) -> list[str]:
     """Return the name of a domain with its role, in one line or, where that is longer than a panel, in two."""
     short = shortened(name, most=_LETTERS)
     return [short + role] if len(short + role) <= _LETTERS else [short, role.strip()]
 
 
-def _words(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def _setting_lines(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return a setting per line, as "target mnist"."""
-    return [f"{plain(name)} {_text(row, name)}" for name in names if not is_missing(row[name])]
+    return [f"{plain(name)} {_setting_text(row, name)}" for name in names if not is_missing(row[name])]
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def _setting_text(row: Mapping[str, Any], name: str) -> str:
     return "none" if is_missing(row[name]) else shortened(str(row[name]), most=22)

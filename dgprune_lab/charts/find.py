@@ -1,4 +1,4 @@
-"""The networks that `dg.find` tried: ratio against accuracy with the goal, and each limited size below.
+"""Networks that `dg.find` tried: accuracy against the ratio with the goal, and each limited size below.
 
 Named data, shares in percent; plot 0 holds the accuracies, plot k the k-th limited size:
 
@@ -39,7 +39,7 @@ from .trade_off import name_lines
 from .trade_off_rows import axis_ends, name_rows
 
 WANTED, LIMIT = "accuracy_wanted", "_limit"
-_KEPT = DomainStyle(colour="#4C5B6B", dash=(1, 0), shape="square")
+_NETWORK_STYLE = DomainStyle(colour="#4C5B6B", dash=(1, 0), shape="square")
 _NAMES = {**QUANTITIES, "latency": "Latency (ms)"}
 
 
@@ -47,8 +47,8 @@ _NAMES = {**QUANTITIES, "latency": "Latency (ms)"}
 def find(frame: Tidy, *, width: Side = 560, height: Side = 200) -> alt.HConcatChart:
     """Draw the networks that a search tried: their accuracy against the ratio, the goal, and the one that was chosen.
 
-    Networks that meet the goal are filled, the others hollow. Below stands a plot for each limited size. Between two
-    ratios nothing was measured.
+    Networks that meet the goal are filled, the others hollow. A plot for each limited size stands below. Nothing
+    was measured between two ratios.
 
     Args:
         frame: the table of `dg.find`, `found.table`.
@@ -56,18 +56,18 @@ def find(frame: Tidy, *, width: Side = 560, height: Side = 200) -> alt.HConcatCh
         height: height of the plot of accuracies, in pixels.
     """
     check_table(frame, "dg.find(study, keep=0.95), its found.table", columns=("evaluation", "meets", "chosen"))
-    data, inner = find_data(frame), width - 74
+    data, side = find_data(frame), width - 74
     limits = [str(metric) for metric in frame["metric"].unique() if str(metric).endswith(LIMIT)]
-    plots = [_accuracies(data).properties(width=inner, height=height)]
-    plots += [_sizes(data, k, metric).properties(width=inner, height=90) for k, metric in enumerate(limits, start=1)]
-    title = titled("Networks that the search tried", frame, below=_below(frame))
+    plots = [_draw_accuracies(data).properties(width=side, height=height)]
+    plots += [_draw_size(data, k, metric).properties(width=side, height=90) for k, metric in enumerate(limits, start=1)]
+    title = titled("Networks that the search tried", frame, below=_describe_data(frame))
     return beside(alt.vconcat(*plots, spacing=16), padding=(6, 14, 6, 6), title=title)
 
 
 def find_data(frame: pd.DataFrame) -> Data:
     """Return the named data of the chart."""
     styles = domain_styles_of(frame)
-    tried = _tried(frame, "accuracy", styles)
+    tried = _tried_rows(frame, "accuracy", styles)
     data: Data = {"tried_0": tried, "goal_0": [], "span_0": [{"value": end} for end in axis_ends(tried)], "chosen": []}
     data["names"] = name_rows("", styles, lines=len(styles))[1:]
     for row in records(frame, metric=WANTED):
@@ -80,23 +80,23 @@ def find_data(frame: pd.DataFrame) -> Data:
     limits = [row for row in records(frame) if str(row["metric"]).endswith(LIMIT)]
     for k, row in enumerate(limits, start=1):
         metric = str(row["metric"]).removesuffix(LIMIT)
-        data[f"tried_{k}"] = _tried(frame, metric, styles)
-        data[f"goal_{k}"] = [{"value": row["value"], "label": f"Limit: {_amount(row['value'], metric)}"}]
+        data[f"tried_{k}"] = _tried_rows(frame, metric, styles)
+        data[f"goal_{k}"] = [{"value": row["value"], "label": f"Limit: {_format_amount(row['value'], metric)}"}]
         largest = max([row["value"], *(tried["high"] for tried in data[f"tried_{k}"])])
         data[f"span_{k}"] = [{"value": 0.0}, {"value": 1.2 * largest}]
     return data
 
 
-def _tried(frame: pd.DataFrame, metric: str, styles: dict[str, DomainStyle]) -> Rows:
-    """The rows of one plot, in the order of the search; a network that misses the goal is hollow."""
+def _tried_rows(frame: pd.DataFrame, metric: str, styles: dict[str, DomainStyle]) -> Rows:
+    """Return the rows of one plot, in the order of the search; a network that misses the goal is hollow."""
     rows: Rows = []
     for row in records(frame, metric=metric):
         of_domain, exposure = not is_missing(row["domain"]), exposure_of(row)
-        style = styles[str(row["domain"])] if of_domain else _KEPT
+        style = styles[str(row["domain"])] if of_domain else _NETWORK_STYLE
         name = str(row["domain"]) if of_domain else ""
         about = {"evaluation": int(row["evaluation"]), "removed": 100 * row["ratio_requested"], "domain": name}
         ends = interval_of(row) if of_domain else ends_of(row)
-        text = f"{rounded(ends['value'], 1):.1f} %" if of_domain else _amount(row["value"], metric)
+        text = f"{rounded(ends['value'], 1):.1f} %" if of_domain else _format_amount(row["value"], metric)
         mark = {**mark_of(style), "looked": mark_of(style, exposure=exposure)["looked"]}
         if not row["meets"]:
             mark["fill"] = "transparent"
@@ -105,20 +105,20 @@ def _tried(frame: pd.DataFrame, metric: str, styles: dict[str, DomainStyle]) -> 
     return rows
 
 
-def _amount(value: float, metric: str) -> str:
+def _format_amount(value: float, metric: str) -> str:
     return f"{value:.3g} ms" if metric == "latency" else amount(value, metric=metric)
 
 
-def _below(frame: pd.DataFrame) -> list[str]:
-    """Lines below the title: what was read, and what that means for a report."""
+def _describe_data(frame: pd.DataFrame) -> list[str]:
+    """Return the lines below the title: the images that were read, and what that means for a report."""
     used = records(frame, metric="accuracy")
     splits = sorted({str(row["split"]) for row in used})
     names = list(dict.fromkeys(str(row["domain"]) for row in used))
-    read = f"Accuracy on the split {' and '.join(splits)} of {', '.join(names)}, which the search has seen"
-    return [f"{read} (seen_by_selection).", "Filled: meets the goal; hollow: misses it. Report on another split."]
+    sentence = f"Accuracy on the split {' and '.join(splits)} of {', '.join(names)}, which the search has seen"
+    return [f"{sentence} (seen_by_selection).", "Filled: meets the goal; hollow: misses it. Report on another split."]
 
 
-def _accuracies(data: Data) -> alt.LayerChart:
+def _draw_accuracies(data: Data) -> alt.LayerChart:
     """Draw the accuracies, the goal, and the ratio that was chosen."""
     y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=False), title="Accuracy (%)")
     chosen = rows_of("chosen", data["chosen"])
@@ -127,23 +127,23 @@ def _accuracies(data: Data) -> alt.LayerChart:
         chosen.mark_text(style="strong", fontWeight=600, align="right", dy=-8, baseline="bottom").encode(
             x=RIGHT, y=alt.YValue(0), text=alt.Text("label:N")
         ),
-        *_marks(data, 0, y=y, fields={"label": "Domain", "text": "Accuracy"}, ends=".1f"),
+        *_draw_marks(data, 0, y=y, fields={"label": "Domain", "text": "Accuracy"}, ends=".1f"),
         *name_lines(rows_of("names", data["names"])),
     )
 
 
-def _sizes(data: Data, k: int, metric: str) -> alt.LayerChart:
+def _draw_size(data: Data, k: int, metric: str) -> alt.LayerChart:
     """Draw a limited size of the networks, and the limit."""
     name = _NAMES[metric.removesuffix(LIMIT)]
     y = alt.Y("value:Q", scale=alt.Scale(zero=True, nice=False), title=name, axis=alt.Axis(tickCount=3, format="~s"))
-    return layered(*_marks(data, k, y=y, fields={"text": name}))
+    return layered(*_draw_marks(data, k, y=y, fields={"text": name}))
 
 
-def _marks(data: Data, k: int, *, y: alt.Y, fields: dict[str, str], ends: str = "") -> list[alt.Chart]:
-    """The goal as a dashed line with its name, then intervals and points."""
+def _draw_marks(data: Data, k: int, *, y: alt.Y, fields: dict[str, str], ends: str = "") -> list[alt.Chart]:
+    """Draw the goal as a dashed line with its name, then intervals and points."""
     tried, goal = rows_of(f"tried_{k}", data[f"tried_{k}"]), rows_of(f"goal_{k}", data[f"goal_{k}"])
-    shown: dict[str, str | tuple[str, str]] = {"evaluation": "Evaluation", "removed": ("Removed %", ".4g"), **fields}
-    tips = tooltip({**shown, "verdict": "Verdict"}, ends=ends, looked=k == 0)
+    columns: dict[str, str | tuple[str, str]] = {"evaluation": "Evaluation", "removed": ("Removed %", ".4g"), **fields}
+    tips = tooltip({**columns, "verdict": "Verdict"}, ends=ends, looked=k == 0)
     joined = tried.mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
     return [
         rows_of(f"span_{k}", data[f"span_{k}"]).mark_point(opacity=0).encode(y=y),

@@ -6,7 +6,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`:
 |---|---|---|
 | curves | a step along an eigenvector | rank, step (%), loss, low, high, colour, dash |
 | names | the line above the plot that names an eigenvector | text, line (pixels), colour, dash, shape |
-| pruned | the pruned network seen along an eigenvector | step (%), loss, text, colour, shape |
+| pruned | the pruned network along an eigenvector | step (%), loss, text, colour, shape |
 | words | a sentence above the plot | text, line (pixels) |
 """
 
@@ -19,13 +19,13 @@ import altair as alt
 import pandas as pd
 
 from ..core import DgpruneError, Side, Tidy, is_missing, public
-from .marks import COLOUR, DASH, LEFT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, rows_of, tooltip
+from .marks import COLOUR, DASH, LEFT, SHAPE, TEXT_COLOUR, check_table, for_field, layered, rows_of, tooltip
 from .theme import Data, Rows, finish, grouped, marked, records, scorer_styles, titled
 
 PADDING = {"left": 64, "right": 24, "top": 84, "bottom": 42}
 _LEAST = 1e-9
 _LINES = (-66, -50, -30, -14)  # pixels above the plot: two eigenvectors, then two sentences
-_DRAWN = 2
+_EIGENVECTORS = 2
 
 
 @public
@@ -34,7 +34,7 @@ def flatness(frame: Tidy, *, width: Side = 560, height: Side = 300) -> alt.Layer
 
     Lines: L(w + step |w| v), band: the interval over images. Hollow marks: the pruned network, at its loss and at the
     step along each eigenvector that comes closest to it. It lies off the plane of the two eigenvectors, by the distance
-    above the plot, so it need not lie on the lines.
+    given above the plot, and so need not lie on the lines.
 
     Args:
         frame: a table of `diagnostics.flatness` of one network; with `mask=` for the pruned network.
@@ -65,51 +65,51 @@ def flatness_data(frame: pd.DataFrame) -> Data:
         grouped(records(frame, metric=metric), lambda row: row["rank"]) for metric in ("loss", "pruned_step")
     )
     for row, style, line in zip(
-        records(frame, metric="hessian_eigenvalue"), scorer_styles(), _LINES[:_DRAWN], strict=False
+        records(frame, metric="hessian_eigenvalue"), scorer_styles(), _LINES[:_EIGENVECTORS], strict=False
     ):
-        rank, looks = row["rank"], {"colour": style.colour, "dash": list(style.dash), "shape": style.shape}
+        rank, mark = row["rank"], {"colour": style.colour, "dash": list(style.dash), "shape": style.shape}
         name = f"eigenvector {rank:.0f}, eigenvalue {row['value']:.4g}"
-        data["names"].append({"text": name, "line": line, **looks})
-        for each in losses.get(rank, ()):
-            ends = {end: max(each[end], _LEAST) for end in ("low", "high") if not is_missing(each[end])}
-            point = {"rank": name, "step": 100 * each["step"], "loss": max(each["value"], _LEAST)}
-            data["curves"].append({**point, **ends, **looks})
+        data["names"].append({"text": name, "line": line, **mark})
+        for step_row in losses.get(rank, ()):
+            ends = {end: max(step_row[end], _LEAST) for end in ("low", "high") if not is_missing(step_row[end])}
+            point = {"rank": name, "step": 100 * step_row["step"], "loss": max(step_row["value"], _LEAST)}
+            data["curves"].append({**point, **ends, **mark})
         for loss in records(frame, metric="pruned_loss"):
-            for each in closest.get(rank, ()):
-                point = {"rank": name, "step": 100 * each["value"], "loss": max(loss["value"], _LEAST)}
-                data["pruned"].append({**point, **looks})
+            for step_row in closest.get(rank, ()):
+                point = {"rank": name, "step": 100 * step_row["value"], "loss": max(loss["value"], _LEAST)}
+                data["pruned"].append({**point, **mark})
     data["words"] = [
-        {"text": text, "line": line} for text, line in zip(pruned_words(frame), _LINES[_DRAWN:], strict=False)
+        {"text": text, "line": line} for text, line in zip(pruned_words(frame), _LINES[_EIGENVECTORS:], strict=False)
     ]
     return data
 
 
 def pruned_words(frame: pd.DataFrame) -> list[str]:
-    """Return where the pruned network is, in two sentences; nothing for a table without one."""
-    found = {row["metric"]: row for row in records(frame) if str(row["metric"]).startswith("pruned_")}
-    if "pruned_loss" not in found:
+    """Return two sentences on where the pruned network lies; none for a table without one."""
+    pruned = {row["metric"]: row for row in records(frame) if str(row["metric"]).startswith("pruned_")}
+    if "pruned_loss" not in pruned:
         return []
-    loss, away, off = (found[f"pruned_{name}"] for name in ("loss", "distance", "off_plane"))
+    loss, distance, off_plane = (pruned[f"pruned_{name}"] for name in ("loss", "distance", "off_plane"))
     mask = f"{100 * loss['ratio_achieved']:.3g} % removed by {marked(str(loss['scorer']), loss['target_aware'])}"
     return [
         f"Hollow marks: the pruned network ({mask}), loss {loss['value']:.3g}.",
-        f"It is {100 * away['value']:.3g} % of the weights’ norm away, and {100 * off['value']:.3g} % off the plane of "
-        "the eigenvectors.",
+        f"It is {100 * distance['value']:.3g} % of the weights’ norm away, and {100 * off_plane['value']:.3g} % off "
+        "the plane of the eigenvectors.",
     ]
 
 
 def flatness_chart(
     data: Mapping[str, Rows], *, title: alt.Title | None = None, width: int = 560, height: int = 300
 ) -> alt.LayerChart:
-    """Return the chart over these data, which may be empty and come later."""
+    """Return the chart of these data, which may be empty and come later."""
     scale = alt.Scale(type="log", nice=False, padding=8)
     axis = alt.Axis(format="~g", tickCount=5, grid=False)
-    words, across = "Step along the eigenvector (% of the weights’ norm)", alt.Scale(nice=False, padding=8)
-    step: Any = alt.X("step:Q", title=words, scale=across, axis=alt.Axis(tickCount=10))
+    step_title, across = "Step along the eigenvector (% of the weights’ norm)", alt.Scale(nice=False, padding=8)
+    step: Any = alt.X("step:Q", title=step_title, scale=across, axis=alt.Axis(tickCount=10))
     loss = alt.Y("loss:Q", title="Loss on the training images", scale=scale, axis=axis)
     fields = {"rank": "Along", "step": ("Step %", ".3~g"), "loss": ("Loss", ".4~g")}
     curves, names, pruned = (rows_of(name, data[name]) for name in ("curves", "names", "pruned"))
-    band = {"x": step, "y": of_field(loss, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
+    band = {"x": step, "y": for_field(loss, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
     at: Any = {"y": {"expr": "datum.line"}}
     sentences = rows_of("words", data["words"]).mark_text(style="strong", align="left", baseline="middle", **at)
     chart = layered(

@@ -1,4 +1,4 @@
-"""How many images turned from right to wrong, and how many from wrong to right, per domain.
+"""Share of images that turned from right to wrong, and from wrong to right, per domain.
 
 Named data: `turned_wrong` and `turned_right` (place, label, domain, value, low, high in percent of the images; text,
 colour, fill, shape, looked).
@@ -32,14 +32,14 @@ def flips(frame: Tidy, *, width: Side = 260) -> alt.HConcatChart:
     """
     check_table(frame, "diagnostics.flips(study)", metrics=METRICS)
     rows = {metric: flip_rows(frame, metric=metric) for metric in METRICS}
-    end = step_above(max((row["high"] for listed in rows.values() for row in listed), default=0.0))
-    plots = (_plot(metric, rows[metric], end=end, width=width) for metric in METRICS)
+    end = step_above(max((row["high"] for plot_rows in rows.values() for row in plot_rows), default=0.0))
+    plots = (_draw_plot(metric, rows[metric], end=end, width=width) for metric in METRICS)
     return beside(*plots, spacing=36, title=titled("Prediction flips", frame, below=[CAPTION], change=True))
 
 
 def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
     """Return the rows of one plot in percent, with the number of images as text."""
-    counts = {_key(row): row["value"] for row in records(frame, metric=f"{metric}_count")}
+    counts = {_row_key(row): row["value"] for row in records(frame, metric=f"{metric}_count")}
     used = at_largest_ratio([row for row in records(frame, metric=metric) if is_overall(row)])
     styles = domain_styles_of(frame)
     several = {name: len({row.get(name) for row in used}) > 1 for name in ("scorer", "network")}
@@ -49,17 +49,17 @@ def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
         labels = [f"{row['network']}"] * several["network"]
         labels += [f"{row['scorer']}{exposure_label(scorer_exposure([row]))}"] * several["scorer"]
         label = ", ".join([*labels, f"{row['domain']}{exposure_label(exposure)}"])
-        text = f"{counts[_key(row)]:,.0f} of {row['images']:,}" if _key(row) in counts else ""
+        text = f"{counts[_row_key(row)]:,.0f} of {row['images']:,}" if _row_key(row) in counts else ""
         about = {"place": len(rows), "label": label, "domain": str(row["domain"]), "text": text}
         rows.append({**about, **interval_of(row), **point_of(styles[str(row["domain"])], exposure=exposure)})
     return rows
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in ("network", "scorer", "ratio_requested", "domain"))
 
 
-def _plot(metric: str, rows: Rows, *, end: float, width: int) -> alt.LayerChart:
+def _draw_plot(metric: str, rows: Rows, *, end: float, width: int) -> alt.LayerChart:
     """Draw one plot: intervals, dots and numbers of images; only the first plot has the names of the domains."""
     y = alt.Y("place:O", axis=None)
     value = alt.X("value:Q", scale=alt.Scale(domain=[0, end], nice=False), title=METRICS[metric])

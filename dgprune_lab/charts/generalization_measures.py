@@ -1,4 +1,4 @@
-"""What several measures say about the same networks: a row per measure, a dot with its interval per network.
+"""Several measures of the same networks: a row per measure, a dot with its interval per network.
 
 Named data: `measures` (measure, meaning, network, line in pixels, share, low, high: relative to the largest number of
 the row, text, colour, shape) and `names` (line, label, verdict).
@@ -13,7 +13,7 @@ import altair as alt
 
 from ..core import DgpruneError, Side, Tidy, is_missing, public
 from ..stats import alike
-from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, row_labels, rows_of, tooltip
+from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, for_field, layered, row_labels, rows_of, tooltip
 from .theme import Rows, ends_of, finish, grouped, plain, records, scorer_styles, shortened
 
 _MEANING = {
@@ -39,9 +39,9 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
     """Draw every measure of two or more networks, and which network each predicts to generalise best.
 
     A row per measure. Values are divided by the largest number of their row, the ends of intervals included, so that
-    measures of any unit share an axis; the tooltip has the value itself, and what the measure is. Rules are the
-    intervals that the table holds: over images, 95 %. One right prediction says little about a measure: of two networks
-    a coin finds the better one half of the time.
+    measures of any unit share an axis; the tooltip has the value itself and the meaning of the measure. Rules are the
+    intervals that the table holds: over images, 95 %. One correct prediction tells little about a measure: guessing
+    finds the better of two networks half of the time.
 
     Args:
         frame: a table of `diagnostics.generalization_measures`.
@@ -66,18 +66,18 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
         if len({row["network"] for row in rows}) < len(rows):
             raise DgpruneError(f"frame has several rows of one network for {measure!r}; draw one setting at a time.")
         line = (place + 0.5) * _ROW
-        points += _points(rows, names, line=line)
+        points += _point_rows(rows, names, line=line)
         name = shortened(plain(measure), most=_LETTERS) + ", share kept" * (measure in _SHARES)
         label = f"{name} ({rows[0]['better_direction']}: better)"
-        labels.append({"line": line, "label": label, "verdict": _verdict(rows, measured=measured)})
-    words = "Which network does each measure predict to generalise best?"
-    layers = _layers(points, labels, names, height=_ROW * len(measures))
-    title = alt.Title(text=words, offset=8)
+        labels.append({"line": line, "label": label, "verdict": _state_verdict(rows, measured=measured)})
+    text = "Which network does each measure predict to generalise best?"
+    layers = _draw_layers(points, labels, names, height=_ROW * len(measures))
+    title = alt.Title(text=text, offset=8)
     return finish(layers, width=width, height=_ROW * len(measures), padding=_PADDING, title=title)
 
 
-def _points(rows: Rows, names: list[str], *, line: float) -> Rows:
-    """One measure of every network, relative to the largest number of the row."""
+def _point_rows(rows: Rows, names: list[str], *, line: float) -> Rows:
+    """Return the points of one measure for every network, relative to the largest number of the row."""
     ends = [ends_of(row) for row in rows]
     most = max(abs(number) for numbers in ends for number in numbers.values()) or 1.0
     points: Rows = []
@@ -87,21 +87,21 @@ def _points(rows: Rows, names: list[str], *, line: float) -> Rows:
         about["meaning"] = _MEANING.get(str(row["metric"]), "")
         shares = {"share": numbers["value"] / most, "low": numbers["low"] / most, "high": numbers["high"] / most}
         at = {"line": line + _APART * (place - (len(names) - 1) / 2)}
-        points.append({**about, **shares, **at, **_mark(place)})
+        points.append({**about, **shares, **at, **_style(place)})
     return points
 
 
-def _mark(place: int) -> dict[str, Any]:
-    """Colour and mark of the k-th network, the same as in the chart of prunability."""
+def _style(place: int) -> dict[str, Any]:
+    """Return colour and mark of the k-th network, the same as in the chart of prunability."""
     style = next(islice(scorer_styles(), place, None))
     return {"colour": style.colour, "shape": style.shape}
 
 
-def _verdict(rows: Rows, *, measured: str | None) -> str:
-    """Which network a measure predicts, whether that is right, and whether two intervals overlap.
+def _state_verdict(rows: Rows, *, measured: str | None) -> str:
+    """Return which network a measure predicts, whether that is right, and whether two intervals overlap.
 
     >>> row = {"better_direction": "lower", "low": None, "high": None}
-    >>> _verdict([{**row, "network": "A", "value": 1.0}, {**row, "network": "B", "value": 2.0}], measured="B")
+    >>> _state_verdict([{**row, "network": "A", "value": 1.0}, {**row, "network": "B", "value": 2.0}], measured="B")
     'predicts A: wrong'
     """
     better = min if rows[0]["better_direction"] == "lower" else max
@@ -119,7 +119,7 @@ def _verdict(rows: Rows, *, measured: str | None) -> str:
     return text
 
 
-def _layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt.LayerChart:
+def _draw_layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt.LayerChart:
     """Draw names, intervals with marks, predictions at the right, and the networks above."""
     least = min(0.0, *(row["low"] for row in points))
     x = alt.X(
@@ -133,12 +133,12 @@ def _layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt
     fields["meaning"] = "What it is"
     base, rows = rows_of("measures", points), rows_of("names", labels)
     legend = rows_of(
-        "legend", [{"label": shortened(name, most=18), "at": 6 + 90 * k, **_mark(k)} for k, name in enumerate(names)]
+        "legend", [{"label": shortened(name, most=18), "at": 6 + 90 * k, **_style(k)} for k, name in enumerate(names)]
     )
     at: Any = {"y": -13, "x": {"expr": "datum.at"}}
     mark: dict[str, Any] = {"fill": TEXT_COLOUR, "shape": SHAPE}
     return layered(
-        base.mark_rule(strokeWidth=2.2).encode(y=y, x=of_field(x, "low"), x2=alt.X2("high:Q"), stroke=COLOUR),
+        base.mark_rule(strokeWidth=2.2).encode(y=y, x=for_field(x, "low"), x2=alt.X2("high:Q"), stroke=COLOUR),
         base.mark_point(size=64, opacity=1, filled=True).encode(y=y, x=x, tooltip=tooltip(fields), **mark),
         row_labels(rows, y=y),
         rows.mark_text(style="strong", align="left", dx=12).encode(x=RIGHT, y=y, text=alt.Text("verdict:N")),

@@ -1,7 +1,7 @@
 """Mean stability of each run against its final accuracy: a panel per domain, a dot per run, by treatment.
 
 Named data: `runs_k` of the k-th panel, one row per run: run, domain, arm, treatment, control, stable (percent), at
-(percent, where it is drawn), value, low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends of the
+(percent, its position), value, low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends of the
 horizontal axis: stable; `legend`.
 """
 
@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Side, Tidy, exposure_label, exposure_of, is_missing, public, strongest_exposure
-from .marks import COLOUR, check_table, fitted, layered, of_field, point_marks, rows_of, tooltip
+from .marks import COLOUR, check_table, fitted, for_field, layered, point_marks, rows_of, tooltip
 from .theme import (
     DomainStyle,
     Rows,
@@ -61,14 +61,14 @@ def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Side = 240, 
     rows, styles = instability_rows(frame, metric=metric), domain_styles_of(frame)
     stable = [row["stable"] for row in rows] or [100.0]
     margin = max(2.0, 0.08 * (max(stable) - min(stable)))
-    _side_by_side(rows, margin=margin)
+    _place_controls(rows, margin=margin)
     span: Rows = [{"stable": min(stable) - margin}, {"stable": max(100.0, *stable) + margin}]
     panels, domains = [], grouped(rows, lambda row: row["domain"]) or {"": Rows()}
-    for k, (name, own) in enumerate(domains.items()):
+    for k, (name, runs) in enumerate(domains.items()):
         legend = legend_marks(legend_rows(rows), left=width + 22) if k == len(domains) - 1 else []
-        layers = [*_layers(own, span, place=k, metric=metric), *_head(name, own, styles), *legend]
+        layers = [*_draw_layers(runs, span, place=k, metric=metric), *_draw_heading(name, runs, styles), *legend]
         panels.append(layered(*layers).properties(width=width, height=height))
-    below = _correlations(frame, metric)
+    below = _correlation_lines(frame, metric)
     if any(row["control"] for row in rows):
         below.append("Controls (hollow marks) are not counted.")
     title = titled("Instability of pruning and the end of training", frame, below=below)
@@ -91,8 +91,8 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> Rows:
     return rows
 
 
-def _side_by_side(rows: Rows, *, margin: float) -> None:
-    """Add where each run is drawn: at its mean stability, but controls beside each other around theirs."""
+def _place_controls(rows: Rows, *, margin: float) -> None:
+    """Add the position of each run: its mean stability, with controls side by side around theirs."""
     controls = sorted({row["run"] for row in rows if row["control"]})
     step = margin * min(0.6, 1.5 / max(1, len(controls)))
     shift = {run: step * (place - (len(controls) - 1) / 2) for place, run in enumerate(controls)}
@@ -100,18 +100,18 @@ def _side_by_side(rows: Rows, *, margin: float) -> None:
         row["at"] = row["stable"] + shift.get(row["run"], 0.0)
 
 
-def _head(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> list[alt.Chart]:
-    """The name of a panel, the domain in its colour: a text at a fixed height, which no label of an axis moves."""
+def _draw_heading(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> list[alt.Chart]:
+    """Write a panel's domain in its colour, at a fixed height that labels of the axes do not change."""
     if not rows:
         return []
     about = role_label(styles[name].role) + exposure_label(strongest_exposure(row["exposure"] for row in rows))
-    look: Any = {"style": "strong", "fontWeight": "bold", "fill": styles[name].colour}
+    style: Any = {"style": "strong", "fontWeight": "bold", "fill": styles[name].colour}
     head = alt.Chart(alt.InlineData(values=[{}]))
-    return [head.mark_text(align="left", x=0, y=-14, text=fitted(name, about), **look)]
+    return [head.mark_text(align="left", x=0, y=-14, text=fitted(name, about), **style)]
 
 
-def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
-    """Lines of text: the correlation of each domain, or a warning if there are few runs."""
+def _correlation_lines(frame: pd.DataFrame, metric: str) -> list[str]:
+    """Return lines of text: the correlation of each domain, or a warning if there are few runs."""
     lines = []
     for row in records(frame, metric="kendall"):
         if row["of_metric"] == metric and row["within"] == "all rates":
@@ -123,7 +123,7 @@ def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
     return lines[:3]
 
 
-def _layers(rows: Rows, span: Rows, *, place: int, metric: str) -> list[alt.Chart]:
+def _draw_layers(rows: Rows, span: Rows, *, place: int, metric: str) -> list[alt.Chart]:
     scale = alt.Scale(nice=False, zero=False)
     x = alt.X("at:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=5))
     y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=True), title=TITLES[metric])
@@ -139,7 +139,7 @@ def _layers(rows: Rows, span: Rows, *, place: int, metric: str) -> list[alt.Char
     tips = tooltip(fields, ends=".1f", looked=True)
     rule = base.mark_rule(strokeWidth=1.4, opacity=0.5)
     return [
-        rows_of("ends", span).mark_point(opacity=0).encode(x=of_field(x, "stable")),
-        rule.encode(x=x, y=of_field(y, "low"), y2=alt.Y2("high:Q"), stroke=COLOUR),
+        rows_of("ends", span).mark_point(opacity=0).encode(x=for_field(x, "stable")),
+        rule.encode(x=x, y=for_field(y, "low"), y2=alt.Y2("high:Q"), stroke=COLOUR),
         *point_marks(base, size=70, stroke=1.6, at={"x": x, "y": y}, tips=tips),
     ]

@@ -47,8 +47,8 @@ def layers(frame: Tidy, *, width: Side = 320) -> alt.HConcatChart:
     Raises:
         DgpruneError: rows of several networks or scorers.
     """
-    check_table(frame, "diagnostics.drop(study, by='layer')", columns=("group",), metrics=(CHANGE,), where=_of_layer)
-    used = _used(frame)
+    check_table(frame, "diagnostics.drop(study, by='layer')", columns=("group",), metrics=(CHANGE,), where=_is_of_layer)
+    used = _read_layer_rows(frame)
     for column in ("network", "scorer"):
         names = sorted({str(row.get(column)) for row in used})
         if len(names) > 1:
@@ -67,13 +67,13 @@ def layers(frame: Tidy, *, width: Side = 320) -> alt.HConcatChart:
 def layer_rows(
     frame: pd.DataFrame, *, estimates: Collection[tuple[str, str]] = (), styles: Mapping[str, DomainStyle] | None = None
 ) -> Rows:
-    """Return the chart's rows, one per layer and domain, in points; without `styles` they are made from the frame.
+    """Return the chart's rows, one per layer and domain, in points; `styles` default to those of the frame.
 
-    `estimates` are the (layer, domain) that were measured on few images: pale, with a "~" before the number.
+    `estimates` are the pairs (layer, domain) measured on few images: pale, with a "~" before the number.
     """
     styles = styles or domain_styles_of(frame)
     rows: Rows = []
-    for row in _used(frame):
+    for row in _read_layer_rows(frame):
         exposure, layer, domain = exposure_of(row), str(row["group"]), str(row["domain"])
         change, estimate = change_of(row), (row["group"], row["domain"]) in estimates
         change |= {"text": f"~ {change['text']}", "opacity": 0.45} if estimate else {"opacity": 1.0}
@@ -84,7 +84,7 @@ def layer_rows(
 
 
 def waiting(layer: str, *, domain: str, style: DomainStyle) -> dict[str, Any]:
-    """Return the row of a layer that is not measured yet."""
+    """Return the row of a layer that has not been measured yet."""
     return {"layer": layer, "domain": domain, "label": domain, **_MEASURING, **point_of(style), "looked": ""}
 
 
@@ -92,23 +92,23 @@ def placed(rows: Rows) -> Rows:
     """Return the rows with their positions, shortened names, and the position where the layers' names end."""
     end = -24 - 6.4 * min(max((len(row["label"]) for row in rows), default=0), LETTERS)
     before = [None, *(row["layer"] for row in rows)]
-    drawn: Rows = []
+    positioned: Rows = []
     for place, (row, previous) in enumerate(zip(rows, before, strict=False)):
         label, name = (shortened(row[key], most=LETTERS) for key in ("label", "layer"))
         first = row["layer"] != previous
-        drawn.append({**row, "place": place, "label": label, "first": first, "name": name, "at": end})
-    return drawn
+        positioned.append({**row, "place": place, "label": label, "first": first, "name": name, "at": end})
+    return positioned
 
 
 def known(rows: Rows) -> Rows:
-    """Return the rows that are measured."""
+    """Return the rows that have been measured."""
     return [row for row in rows if row["change"] is not None]
 
 
 def layers_chart(
     data: Mapping[str, Rows] | None = None, *, width: int = 300, title: alt.Title | None = None
 ) -> alt.HConcatChart:
-    """Return the chart over these data; rows may come later."""
+    """Return the chart of these data; rows may come later."""
     data = data or {"layers": [], "span": span_rows([])}
     axis = signed_axis(tickCount=width // 48, orient="top")
     change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=axis)
@@ -131,13 +131,13 @@ def layers_chart(
     return beside(chart.properties(width=width, height=alt.Step(ROW)), title=title)
 
 
-def _of_layer(row: Mapping[str, Any]) -> bool:
+def _is_of_layer(row: Mapping[str, Any]) -> bool:
     return not is_missing(row.get("group"))
 
 
-def _used(frame: pd.DataFrame) -> Rows:
-    """The rows of single layers at the largest ratio, ordered by layer as in the table, then by domain."""
-    rows = [row for row in records(frame, metric=CHANGE) if _of_layer(row)]
+def _read_layer_rows(frame: pd.DataFrame) -> Rows:
+    """Return the rows of single layers at the largest ratio, ordered by layer as in the table, then by domain."""
+    rows = [row for row in records(frame, metric=CHANGE) if _is_of_layer(row)]
     rows = at_largest_ratio(rows)
     order = {name: list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "domain")}
     return sorted(rows, key=lambda row: tuple(names.index(row[name]) for name, names in order.items()))

@@ -36,10 +36,10 @@ def leave_one_out(frame: Tidy, *, width: Side = 320) -> alt.LayerChart:
     value = alt.X("value:Q", scale=alt.Scale(domain=[0, 100], nice=False), title="Accuracy on the held-out domain (%)")
     fields = {"label": "Held out", "value": ("Accuracy (%)", ".1f"), "images": ("Images", ",")}
     dots = interval_marks(base, value, at={"y": place}, tips=tooltip(fields, ends=".1f", looked=True))
-    over = [_INTERVALS.get(kind, "") for kind in frame["interval"].dropna().unique()[:1]]
+    bases = [_INTERVALS.get(kind, "") for kind in frame["interval"].dropna().unique()[:1]]
     title = alt.Title(
         text="Each domain by networks trained on the others",
-        subtitle=[f"95 % interval {words}".rstrip() for words in over],
+        subtitle=[f"95 % interval {basis}".rstrip() for basis in bases],
         offset=10,
     )
     chart = layered(*dots, row_labels(base, y=place), row_numbers(base, y=place))

@@ -1,6 +1,6 @@
 """Parts that charts share: encodings, tooltips, labels, intervals with points, lines with bands.
 
-Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for any other, Altair hashes its whole schema.
+Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for others, Altair hashes its whole schema.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RING: dict[str, Any] = {
     "shape": alt.ShapeValue("diamond"),
     "fill": alt.FillValue("transparent"),
 }
-"""Encodings of the hollow diamond around the point of a domain that was looked at."""
+"""Encodings of the hollow diamond that marks a domain that was looked at."""
 LEFT, RIGHT = alt.XValue(0), alt.XValue("width")
 ZERO: dict[str, Any] = {"style": "ink", "strokeWidth": 1, "opacity": 0.6}
 ZERO_LINE: dict[str, Any] = {
@@ -41,7 +41,7 @@ ZERO_LINE: dict[str, Any] = {
 LABEL_HEIGHT = 14
 """Pixels between two labels at the ends of lines."""
 STEPS = (5, 10, 25, 50, 100)
-_TICK, _END = 32, 24  # pixels from a number on an axis to the next, and from an end to 0
+_TICK, _END = 32, 24  # minimum pixels between numbers on an axis, and from an end to 0
 
 
 def check_table(
@@ -53,41 +53,41 @@ def check_table(
     where: Callable[[Mapping[str, Any]], bool] | None = None,
     instead: str = "",
 ) -> None:
-    """Refuse a table of another diagnostic, from which a chart could draw nothing; a table without rows is accepted.
+    """Refuse a table of another diagnostic, which the chart cannot draw; accept a table without rows.
 
     Args:
         frame: the table to check.
         maker: name of the function that makes the right kind of table.
         columns: columns that the table must have.
         metrics: metrics of which the table must have at least one; any metric if empty.
-        where: condition that at least one row with these metrics must satisfy.
-        instead: what to do where rows have these metrics and none satisfies the condition.
+        where: condition that at least one row of these metrics must satisfy.
+        instead: end of the message if rows have these metrics but none satisfies the condition.
     """
     used = [row for row in records(frame) if not metrics or row["metric"] in metrics]
     fits = any(where(row) for row in used) if where is not None else bool(used)
     if len(frame) and not (fits and set(columns) <= set(frame.columns)):
         if used and instead:
             raise DgpruneError(f"frame is of the right kind, but this chart draws none of its rows: {instead}")
-        held = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
+        present = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
         raise DgpruneError(
-            f"frame is the table of another question (its metrics: {held}); this chart draws one of {maker}."
+            f"frame is a table of another kind (its metrics: {present}); this chart draws a table of {maker}."
         )
 
 
 def check_alike(rows: Rows) -> None:
     """Refuse rows that would be drawn as one number, unless they are draws or trainings of different seeds."""
-    of = f"domain {rows[0]['domain']!r}" if rows else ""
+    domain = f"domain {rows[0]['domain']!r}" if rows else ""
     for name in ("network", "scope", "budget", "batchnorm", "split"):
         first, *others = dict.fromkeys(row[name] for row in rows if not is_missing(row.get(name))) or [""]
         if others:
             raise DgpruneError(
-                f"frame holds rows of {of} with {name} {first!r} and with {others[0]!r}, which would be drawn as one "
-                f"number; draw each by itself: frame[frame.{name} == {first!r}]."
+                f"frame holds rows of {domain} with {name} {first!r} and with {others[0]!r}, which would be drawn as "
+                f"one number; draw each by itself: frame[frame.{name} == {first!r}]."
             )
     if len({(str(row.get("seed")), str(row.get("training_seed"))) for row in rows}) < len(rows):
         raise DgpruneError(
-            f"frame holds several rows of {of} that differ in no setting, as after joining the tables of two networks "
-            "or one table twice; draw each table by itself."
+            f"frame holds several rows of {domain} that differ in no setting, as after joining the tables of two "
+            "networks or one table twice; draw each table by itself."
         )
 
 
@@ -96,7 +96,7 @@ def layered(*charts: Any) -> alt.LayerChart:
     sent: set[str] = set()
     layers: list[alt.Chart] = []
     for chart in charts:
-        _share(chart)
+        _share_parts(chart)
         name = getattr(chart.data, "name", None)
         if name in sent:
             chart = chart.copy(deep=False)
@@ -107,12 +107,12 @@ def layered(*charts: Any) -> alt.LayerChart:
     return cast(alt.LayerChart, alt.layer(*layers))
 
 
-def _share(chart: Any) -> None:
+def _share_parts(chart: Any) -> None:
     """Let all copies of a chart share its rows, mark and encoding, which Altair copies dozens of times when nesting."""
     for name in ("data", "mark", "encoding"):
         part = getattr(chart, name, None)
         if isinstance(part, alt.SchemaBase):
-            object.__setattr__(part, "__deepcopy__", lambda _, part=part: part)  # Altair's copy asks for this name
+            object.__setattr__(part, "__deepcopy__", lambda _, part=part: part)  # Altair's copy looks this name up
 
 
 def rows_of(name: str, rows: Rows) -> alt.Chart:
@@ -126,23 +126,23 @@ def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", look
     `ends`, a number format, adds low and high of the interval; `looked` adds which stages looked at the domain.
     """
     interval = {"low": ("from", ends), "high": ("to", ends)} if ends else {}
-    every = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}
+    entries = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}
     return [
         alt.Tooltip(f"{name}:N", title=spec)
         if isinstance(spec, str)
         else alt.Tooltip(f"{name}:Q", title=spec[0], format=spec[1])
-        for name, spec in every.items()
+        for name, spec in entries.items()
     ]
 
 
 def menu(name: str, options: Sequence[str], *, value: str, labels: Sequence[str] | None = None) -> Any:
-    """Return a parameter of a chart that a live page offers as a menu below the chart; `labels` are shown instead."""
-    shown: Any = alt.Undefined if labels is None else list(labels)
-    bind = alt.binding_select(options=list(options), labels=shown, name=f"{plain(name)} ")
+    """Return a chart parameter that a live page offers as a menu below the chart; `labels` replace the options."""
+    names: Any = alt.Undefined if labels is None else list(labels)
+    bind = alt.binding_select(options=list(options), labels=names, name=f"{plain(name)} ")
     return alt.param(name=name, value=value, bind=bind).param
 
 
-def of_field(channel: Any, field: str) -> Any:
+def for_field(channel: Any, field: str) -> Any:
     """Return the same channel for another numeric field."""
     other = channel.copy()
     other.shorthand = f"{field}:Q"
@@ -156,7 +156,7 @@ def signed_axis(**options: Any) -> alt.Axis:
 
 
 def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
-    """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step, so far apart that none touch.
+    """Return the ticks of an axis `width` pixels wide: 0 and multiples of a round step that do not touch.
 
     >>> ticks_around_zero(-30, 80, width=125), ticks_around_zero(-1, 2, width=125)
     ([0.0, 50.0], [-1.0, 0.0, 1.0, 2.0])
@@ -169,7 +169,7 @@ def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
 def span_ticks(name: str, *, width: int) -> Any:
     """Return the ticks of an axis whose ends the two rows of the named data `name` set: the ends, and 0 between them.
 
-    Of two ends too near for their labels, the nearer one has none; the page computes this from the rows.
+    An end so near to 0 that labels would touch has none; the page computes this from the rows.
     """
     low, high = (f"data('{name}')[{k}].change" for k in (0, 1))
     near = f"{_END} * ({high} - {low}) / {width}"
@@ -196,7 +196,7 @@ def interval_marks(
     `value` is the channel of the number, X or Y; `at` holds the other channel.
     """
     axis, end = ("x", alt.X2) if isinstance(value, alt.X) else ("y", alt.Y2)
-    ends = {axis: of_field(value, "low"), f"{axis}2": end("high:Q")}
+    ends = {axis: for_field(value, "low"), f"{axis}2": end("high:Q")}
     ring, point = point_marks(base, size=size, stroke=1.8, at={**at, axis: value}, tips=tips, opacity=opacity)
     return [ring, base.mark_rule(strokeWidth=2.2).encode(**at, **ends, stroke=COLOUR, opacity=opacity), point]
 
@@ -210,7 +210,7 @@ def point_marks(
     opacity: Any = OPAQUE,
     stroke: float = 1,
 ) -> list[alt.Chart]:
-    """Draw points, and a hollow diamond around those of a domain that was looked at; `at` holds their place."""
+    """Draw points, with a hollow diamond around those of a domain that was looked at; `at` holds X and Y."""
     return [
         base.mark_point(size=3.2 * size + 40, strokeWidth=1.5).encode(**at, **RING, opacity=opacity),
         base.mark_point(size=size, strokeWidth=stroke).encode(**at, **POINT, opacity=opacity, tooltip=list(tips)),
@@ -222,7 +222,7 @@ def curve_layers(
 ) -> list[alt.Chart]:
     """Draw bands, lines and points, a line per domain and measured range; dots cross ranges that were not measured."""
     stretch = [alt.Detail("domain:N"), alt.Detail("stretch:N")]
-    band = {"x": x, "y": of_field(value, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
+    band = {"x": x, "y": for_field(value, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
     return [
         curves.mark_area(opacity=0.16).encode(**band, detail=stretch),
         gaps.mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55).encode(
@@ -267,13 +267,13 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
     return rows
 
 
-def fitted(name: str, after: str) -> str:
-    """Return a name and what stands after it; only the name is shortened, so that both have at most 34 letters."""
-    return shortened(name, most=max(8, 34 - len(after))) + after
+def fitted(name: str, suffix: str) -> str:
+    """Return a name and its suffix; only the name is shortened, to at most 34 characters with the suffix."""
+    return shortened(name, most=max(8, 34 - len(suffix))) + suffix
 
 
 def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
-    """Return each name with its shortened form; names that a cut at the end would make alike lose their beginning.
+    """Return each name with its shortened form; names that would be cut to the same form lose their beginning.
 
     >>> list(shortened_apart(["photos_indoor", "photos_outdoor", "art_painting"], most=8).values())
     ['…s_indo…', '…s_outd…', 'art_pai…']
@@ -281,8 +281,8 @@ def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
     forms, cut = dict[str, str](), {name: shortened(name, most=most) for name in dict.fromkeys(names)}
     for name, text in cut.items():
         alike = [other for other in cut if cut[other] == text]
-        same = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*alike, strict=False))))
-        start = max(min(same - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
+        common = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*alike, strict=False))))
+        start = max(min(common - 2, len(name) - most + 1), 0) if len(alike) > 1 else 0
         forms[name] = shortened("…" * (start > 0) + name[start:], most=most)
     return forms
 

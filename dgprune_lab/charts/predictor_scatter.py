@@ -1,7 +1,7 @@
 """A measure of many networks against how they generalise; Kendall's tau follows a selection by the pointer.
 
-The page itself computes tau from the points alone: a brush chooses networks, each is joined with every other one, and
-agreeing pairs are counted. Named data:
+The page computes tau from the points alone: a brush selects networks, each is paired with every other one, and
+concordant pairs are counted. Named data:
 
 | name | one row is | fields |
 |---|---|---|
@@ -23,7 +23,7 @@ from .marks import COLOUR, LEFT, SHAPE, TEXT_COLOUR, layered, menu, rows_of, too
 from .theme import Rows, finish, plain, role_label, scorer_styles, shortened
 
 MOST = 400
-"""More networks make too many pairs for a page that follows the pointer."""
+"""Maximum number of networks; more make too many pairs for a page that follows the pointer."""
 _LEVELS, _LETTERS, _LINE, _LEGEND = 8, 22, 18, 150
 _NONE_SELECTED = "Drag over points to select some."
 _PADDING = {"left": 64, "right": _LEGEND, "top": 48, "bottom": 60}
@@ -63,12 +63,12 @@ def predictor_scatter(
     first = measures[0] if measure is None else measure
     if first not in measures:
         raise unknown("measure", first, measures)
-    places = {place: _place(table, place) for place in table.outcomes}
-    start = next((words for (name, _), words in places.items() if name == outcome), None)
+    places = {place: _label_outcome(table, place) for place in table.outcomes}
+    start = next((label for (name, _), label in places.items() if name == outcome), None)
     if start is None:
         raise unknown("outcome", outcome, sorted({name for name, _ in places}))
     title = alt.Title(text="Does the measure order the networks as they generalise?", offset=8)
-    layers = _layers(table, places, hyperparameters=hyperparameters, height=height)
+    layers = _draw_layers(table, places, hyperparameters=hyperparameters, height=height)
     chart = finish(layers, width=width, height=height, padding=_PADDING, title=title)
     brushes: Any = chart.params
     chart.params = [
@@ -86,8 +86,8 @@ def network_rows(table: NetworkTable, places: Mapping[Any, str], *, hyperparamet
     for network, settings in table.settings[table.settings["converged"]].iterrows():
         levels = {name: str(settings[name]) for name in hyperparameters}
         about = ", ".join(f"{plain(name)} {level}" for name, level in levels.items())
-        measures = {name: _number(table.measures.at[network, name]) for name in table.measures}
-        outcomes = {words: _number(table.outcomes[place].at[network]) for place, words in places.items()}
+        measures = {name: _finite_or_none(table.measures.at[network, name]) for name in table.measures}
+        outcomes = {label: _finite_or_none(table.outcomes[place].at[network]) for place, label in places.items()}
         seed = f", training seed {settings['training_seed']}"
         rows.append({"network": about + seed, "measures": measures, "outcomes": outcomes, "levels": levels})
     return rows
@@ -106,7 +106,7 @@ def level_rows(table: NetworkTable, *, hyperparameters: Sequence[str]) -> Rows:
     return rows
 
 
-def _layers(
+def _draw_layers(
     table: NetworkTable, places: Mapping[Any, str], *, hyperparameters: Sequence[str], height: int
 ) -> alt.LayerChart:
     """Draw points, a legend, the titles of the axes, and tau of all and of the selected networks."""
@@ -125,51 +125,51 @@ def _layers(
     points = styled.mark_point(size=46, strokeWidth=1).encode(
         x=x, y=y, stroke=COLOUR, fill=TEXT_COLOUR, shape=SHAPE, opacity=opacity, tooltip=tips
     )
-    shown = legend.transform_filter("datum.hyperparameter === colour")
+    entries = legend.transform_filter("datum.hyperparameter === colour")
     at: Any = {"y": {"expr": "8 + datum.line"}}
     right = {"expr": "width + 16"}
     return layered(
-        shown.mark_point(size=46, opacity=1, x=right, **at).encode(stroke=COLOUR, fill=TEXT_COLOUR, shape=SHAPE),
-        shown.mark_text(style="words", align="left", baseline="middle", dx=11, x=right, **at).encode(
+        entries.mark_point(size=46, opacity=1, x=right, **at).encode(stroke=COLOUR, fill=TEXT_COLOUR, shape=SHAPE),
+        entries.mark_text(style="words", align="left", baseline="middle", dx=11, x=right, **at).encode(
             text=alt.Text("label:N")
         ),
         points.add_params(brush),
-        *_titles(table, height=height),
-        _tau(base, table, "All", y=-34),
-        _tau(base.transform_filter(brush), table, "Selected:", y=-16, otherwise=_NONE_SELECTED),
+        *_draw_titles(table, height=height),
+        _draw_tau(base, table, "All", y=-34),
+        _draw_tau(base.transform_filter(brush), table, "Selected:", y=-16, otherwise=_NONE_SELECTED),
     )
 
 
-def _titles(table: NetworkTable, *, height: int) -> list[alt.Chart]:
-    """Write what the axes are, which follows the choice, and which end of the measure is predicted to be better."""
-    better = _object({name: f"{direction} is predicted to be better" for name, direction in table.better.items()})
-    one = alt.Chart(alt.InlineData(values=[{}]))
+def _draw_titles(table: NetworkTable, *, height: int) -> list[alt.Chart]:
+    """Write the titles of the axes, which follow the menus, and the end of the measure predicted to be better."""
+    better = _vega_object({name: f"{direction} is predicted to be better" for name, direction in table.better.items()})
+    blank = alt.Chart(alt.InlineData(values=[{}]))
     below = {"expr": f"replace(measure, /_/g, ' ') + ': ' + {better}[measure]"}
     return [
-        one.mark_text(style="words", align="center", text=below, x={"expr": "width / 2"}, y=height + 36),
-        one.mark_text(style="words", align="center", angle=270, text={"expr": "outcome"}, x=-50, y=height / 2),
+        blank.mark_text(style="words", align="center", text=below, x={"expr": "width / 2"}, y=height + 36),
+        blank.mark_text(style="words", align="center", angle=270, text={"expr": "outcome"}, x=-50, y=height / 2),
     ]
 
 
-def _tau(points: alt.Chart, table: NetworkTable, words: str, *, y: int, otherwise: str = "") -> alt.Chart:
-    """Write tau-a over these points: each is joined with every other, and agreeing signs of differences are counted.
+def _draw_tau(points: alt.Chart, table: NetworkTable, prefix: str, *, y: int, otherwise: str = "") -> alt.Chart:
+    """Write tau-a over these points: each is paired with every other, and equal signs of differences are counted.
 
-    While nothing is selected, `otherwise` stands there, if given.
+    While nothing is selected, `otherwise` replaces it, if given.
     """
-    signs = _object({name: -1 if direction == "lower" else 1 for name, direction in table.better.items()})
-    outcomes = _object(
-        {_place(table, place): -1 if table.better[place[0]] == "lower" else 1 for place in table.outcomes}
+    signs = _vega_object({name: -1 if direction == "lower" else 1 for name, direction in table.better.items()})
+    outcomes = _vega_object(
+        {_label_outcome(table, place): -1 if table.better[place[0]] == "lower" else 1 for place in table.outcomes}
     )
     sign = "((datum.{0} > datum.other.{0}) - (datum.{0} < datum.other.{0}))"
-    every: Any = [alt.JoinAggregateFieldDef(op="values", field="x", **{"as": "other"})]
+    others: Any = [alt.JoinAggregateFieldDef(op="values", field="x", **{"as": "other"})]
     label = (
-        f"'{words} ' + datum.networks + ' networks, tau-a ' + "
+        f"'{prefix} ' + datum.networks + ' networks, tau-a ' + "
         "(datum.pairs > 0 ? format(datum.agree / datum.pairs, '+.3f') : 'needs two')"
     )
     if otherwise:
         label = f"length(data('brush_store')) ? {label} : '{otherwise}'"
-    counted = (
-        points.transform_joinaggregate(every)
+    counts = (
+        points.transform_joinaggregate(others)
         .transform_flatten(["other"])
         .transform_calculate(
             same=f"{sign.format('x')} * {sign.format('y')} * {signs}[measure] * {outcomes}[outcome]",
@@ -179,18 +179,18 @@ def _tau(points: alt.Chart, table: NetworkTable, words: str, *, y: int, otherwis
         .transform_calculate(pairs="datum.all - datum.networks")
         .transform_calculate(label=label)
     )
-    return counted.mark_text(style="strong", align="left", fontWeight=600, y=y).encode(x=LEFT, text=alt.Text("label:N"))
+    return counts.mark_text(style="strong", align="left", fontWeight=600, y=y).encode(x=LEFT, text=alt.Text("label:N"))
 
 
-def _place(table: NetworkTable, place: tuple[str, str]) -> str:
-    """An outcome on a domain, in words."""
+def _label_outcome(table: NetworkTable, place: tuple[str, str]) -> str:
+    """Return an outcome on a domain as text."""
     return f"{plain(place[0])} on {place[1]}{role_label(table.rows[place].get('role'))}"
 
 
-def _object(values: Mapping[str, Any]) -> str:
-    """A mapping as an expression of Vega."""
+def _vega_object(values: Mapping[str, Any]) -> str:
+    """Return a mapping as a Vega expression."""
     return json.dumps(values, ensure_ascii=True)
 
 
-def _number(value: Any) -> float | None:
+def _finite_or_none(value: Any) -> float | None:
     return float(value) if value == value and abs(value) != float("inf") else None

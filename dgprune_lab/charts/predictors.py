@@ -1,6 +1,6 @@
-"""Which measure predicts how networks generalise: a row per measure, a dot with its interval per domain.
+"""How well measures predict generalisation: a row per measure, a dot with its interval per domain.
 
-The page itself shows the rows of the statistic and the outcome that are chosen below the chart. Named data:
+The page shows the rows of the statistic and the outcome that are chosen below the chart. Named data:
 
 | name | one row is | fields |
 |---|---|---|
@@ -35,7 +35,7 @@ from .theme import Rows, domain_styles_of, finish, plain, point_of, records, rol
 
 _ROW, _LETTERS, _HEAD, _EDGE = 18, 28, 46, -180
 _PADDING = {"left": 190, "right": 168, "top": _HEAD, "bottom": 30}
-_WORDS = {
+_STATISTIC_NAMES = {
     "kendall_tau_a": "Kendall's tau-a",
     "kendall_tau_b": "Kendall's tau-b",
     "granulated_tau": "Granulated tau",
@@ -45,7 +45,7 @@ _WORDS = {
     "tau_difference": "Tau-a minus that of",
     "partial_correlation": "Partial rank correlation given",
 }
-_HOW = (
+_READING = (
     "indexof(statistic, 'information') >= 0 ? 'Never below 0; it has no direction.' : "
     "indexof(statistic, 'minus') >= 0 ? 'Above 0: predicts better than the other.' : 'Above 0: predicts correctly.'"
 )
@@ -71,9 +71,9 @@ def predictors(
     """
     check_table(frame, "experiments.predictors(frame, hyperparameters=...)", columns=("measure", "outcome", "given"))
     outcomes = list(dict.fromkeys(frame["outcome"]))
-    for what, name, known in (("statistic", statistic, set(frame["metric"])), ("outcome", outcome, set(outcomes))):
+    for kind, name, known in (("statistic", statistic, set(frame["metric"])), ("outcome", outcome, set(outcomes))):
         if name is not None and name not in known:
-            raise unknown(what, name, sorted(known))
+            raise unknown(kind, name, sorted(known))
     rows = judged_rows(frame)
     statistics = list(dict.fromkeys(row["statistic"] for row in rows))
     first = next(row["statistic"] for row in rows if row["metric"] == statistic)
@@ -84,7 +84,7 @@ def predictors(
     about = [f"{counts}, 95 % intervals over cells.{lost}"]
     title = alt.Title(text="Does the measure predict how networks generalise?", subtitle=about, offset=8)
     height = max((row["line"] for row in rows), default=0) + _ROW
-    chart = finish(_layers(frame, rows, height=height), width=width, height=height, padding=_PADDING, title=title)
+    chart = finish(_draw_layers(frame, rows, height=height), width=width, height=height, padding=_PADDING, title=title)
     menus: list[Any] = [
         menu("statistic", statistics, value=first),
         menu("outcome", [plain(name) for name in outcomes], value=plain(outcome or outcomes[0])),
@@ -99,60 +99,60 @@ def judged_rows(frame: pd.DataFrame) -> Rows:
     measures, domains = (list(dict.fromkeys(frame[name])) for name in ("measure", "domain"))
     rows: Rows = []
     for row in records(frame):
-        place, own = measures.index(row["measure"]), domains.index(row["domain"])
-        given = "" if is_missing(row["given"]) else f" {plain(row['given'])}"
+        place, domain_place = measures.index(row["measure"]), domains.index(row["domain"])
+        condition = "" if is_missing(row["given"]) else f" {plain(row['given'])}"
         ends = {name: None if is_missing(row[name]) else float(row[name]) for name in ("value", "low", "high")}
-        whole = {name: ends["value"] if ends[name] is None else ends[name] for name in ends}
+        filled = {name: ends["value"] if ends[name] is None else ends[name] for name in ends}
         rows.append(
             {
                 "metric": row["metric"],
-                "statistic": f"{_WORDS.get(row['metric'], row['metric'])}{given}",
+                "statistic": f"{_STATISTIC_NAMES.get(row['metric'], row['metric'])}{condition}",
                 "outcome": plain(row["outcome"]),
                 "measure": plain(row["measure"]),
                 "domain": row["domain"],
-                "line": (place * (len(domains) + 0.5) + own + 0.5) * _ROW,
-                "text": _text(ends, sign="" if row["unit"] == "share" else "+"),
+                "line": (place * (len(domains) + 0.5) + domain_place + 0.5) * _ROW,
+                "text": _format_interval(ends, sign="" if row["unit"] == "share" else "+"),
                 "networks": int(row["networks"]),
                 "ties": int(row["ties"]),
                 "note": row["note"] or "",
-                **whole,
+                **filled,
                 **point_of(styles[row["domain"]], exposure=exposure_of(row)),
             }
         )
     return rows
 
 
-def _layers(frame: pd.DataFrame, rows: Rows, *, height: float) -> alt.LayerChart:
+def _draw_layers(frame: pd.DataFrame, rows: Rows, *, height: float) -> alt.LayerChart:
     """Draw names, intervals with dots, numbers at the right, what is shown and a legend above."""
     x = alt.X("value:Q", scale=alt.Scale(zero=True, nice=True), title=None, axis=signed_axis(tickCount=5, **ZERO_LINE))
     y = alt.Y("line:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
-    shown = rows_of("judged", rows).transform_filter("datum.statistic === statistic && datum.outcome === outcome")
-    known = shown.transform_filter("isValid(datum.value)")
+    used = rows_of("judged", rows).transform_filter("datum.statistic === statistic && datum.outcome === outcome")
+    known = used.transform_filter("isValid(datum.value)")
     fields = {"measure": "Measure", "domain": "Domain", "value": ("Value", "+.3f"), "networks": "Networks"}
     tips = tooltip({**fields, "ties": "Tied pairs", "note": "Note"}, ends="+.3f", looked=True)
     measures = {row["measure"]: [r["line"] for r in rows if r["measure"] == row["measure"]] for row in rows}
     names = [{"label": shortened(name, most=_LETTERS), "line": sum(at) / len(at)} for name, at in measures.items()]
-    legend = rows_of("legend", _legend(frame))
+    legend = rows_of("legend", _legend_rows(frame))
     at: Any = {"y": -12, "x": {"expr": "datum.at"}}
-    words = alt.Chart(alt.InlineData(values=[{}])).mark_text(
+    caption = alt.Chart(alt.InlineData(values=[{}])).mark_text(
         style="strong",
         align="left",
         x=_EDGE,
         y=-_HEAD + 14,
         fontWeight=600,
-        text={"expr": f"statistic + ', ' + outcome + '. ' + ({_HOW})"},
+        text={"expr": f"statistic + ', ' + outcome + '. ' + ({_READING})"},
     )
     return layered(
-        words,
+        caption,
         legend.mark_point(size=42, opacity=1, filled=True, **at).encode(fill=TEXT_COLOUR, shape=SHAPE),
         legend.mark_text(style="words", align="left", baseline="middle", dx=10, **at).encode(text=alt.Text("label:N")),
         row_labels(rows_of("names", names), y=y),
         *interval_marks(known, x, at={"y": y}, tips=tips, size=44),
-        shown.mark_text(style="words", align="left", dx=12).encode(x=RIGHT, y=y, text=alt.Text("text:N"), tooltip=tips),
+        used.mark_text(style="words", align="left", dx=12).encode(x=RIGHT, y=y, text=alt.Text("text:N"), tooltip=tips),
     )
 
 
-def _legend(frame: pd.DataFrame) -> Rows:
+def _legend_rows(frame: pd.DataFrame) -> Rows:
     rows, at = [], 6.0
     for name, style in domain_styles_of(frame).items():
         label = shortened(name, most=_LETTERS) + role_label(style.role)
@@ -161,10 +161,10 @@ def _legend(frame: pd.DataFrame) -> Rows:
     return rows
 
 
-def _text(ends: dict[str, float | None], *, sign: str = "+") -> str:
-    """A value with its interval, in short.
+def _format_interval(ends: dict[str, float | None], *, sign: str = "+") -> str:
+    """Return a value with its interval as text.
 
-    >>> _text({"value": 0.5, "low": -0.001, "high": 0.75}), _text({"value": None, "low": None, "high": None})
+    >>> _format_interval({"value": 0.5, "low": -0.001, "high": 0.75}), _format_interval({"value": None})
     ('+0.50 (0.00 to 0.75)', 'no value')
     """
     if ends["value"] is None:

@@ -1,4 +1,4 @@
-"""The size of type and lines in charts and widgets: for a screen, or for a projector in a class room."""
+"""The size of type and lines in charts and widgets: for a screen, or for a projector in a classroom."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _present: list[Theme] = ["screen"]
 
 @public
 def theme(name: Theme) -> None:
-    """Choose how large charts and widgets are shown from now on; what is already shown stays as it is.
+    """Choose how large charts and widgets are shown from now on; those already shown stay as they are.
 
     On a projector, type and lines are 1.5 times as large, so that the smallest type has 16 pixels or more, and an
     explorer begins with its slider, its sentence and chart A. A button in each explorer changes that explorer alone.

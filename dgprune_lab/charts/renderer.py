@@ -20,7 +20,7 @@ from ..core import DIAMOND, DgpruneError
 PAPER = "#FFFFFF"
 _TITLE = re.compile(r"""aria-label="Title text '([^"]*?)'""")
 
-# The child lifts the limit as far as it may, and starts V8 before it is told what to draw.
+# The child raises the limit as far as it may, and starts V8 before it reads the request.
 _CHILD = """
 import json, sys
 try:
@@ -36,16 +36,16 @@ _COMMAND = (sys.executable, "-P", "-c", _CHILD)  # -P: no file of the working fo
 
 
 def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
-    """Render a Vega-Lite specification as SVG, on white unless it names a background, to be read on a dark page too.
+    """Render a Vega-Lite specification as SVG, on white unless it names a background, so that a dark page can show it.
 
     Raises:
         DgpruneError: the memory limit of this process leaves no room for it.
     """
-    return _converted("vegalite_to_svg", _on_paper(spec))
+    return _convert("vegalite_to_svg", _add_background(spec))
 
 
 class Drawing:
-    """Charts drawn by a child process, which starts at once, while this one goes on; leave the `with` block to end it.
+    """Charts drawn by a child process that starts at once and runs beside this one until the `with` block ends.
 
     >>> with Drawing() as drawing:
     ...     drawing.begin([{"mark": "point", "data": {"values": [{}]}}])
@@ -57,7 +57,7 @@ class Drawing:
     def __enter__(self) -> Self:
         self._specs: Sequence[Mapping[str, Any]] = ()
         try:
-            self._child = _started()
+            self._child = _start_child()
         except OSError:  # no room for another process
             self._child = None
         return self
@@ -73,7 +73,7 @@ class Drawing:
         self._specs = specs
         if self._child is not None and self._child.stdin is not None:
             with contextlib.suppress(OSError), self._child.stdin as pipe:  # the child may have died
-                pipe.write(_request("vegalite_to_svg", [_on_paper(spec) for spec in specs]))
+                pipe.write(_encode_request("vegalite_to_svg", [_add_background(spec) for spec in specs]))
 
     def finish(self) -> list[str]:
         """Return the charts as SVG, in their order, each as `vegalite_to_svg` draws it.
@@ -82,23 +82,23 @@ class Drawing:
             DgpruneError: the memory limit of this process leaves no room for a picture.
         """
         if self._child is not None and self._child.stdout is not None:
-            drawn = self._child.stdout.read()
+            output = self._child.stdout.read()
             if self._child.wait() == 0:
-                return json.loads(drawn)
+                return json.loads(output)
         return [vegalite_to_svg(spec) for spec in self._specs]
 
 
 def svg_to_png(svg: str, *, scale: float) -> bytes:
-    """Render an SVG as PNG on white, with `scale` pixels per unit; V8 has no part in it.
+    """Render an SVG as PNG on white, with `scale` pixels per unit, without V8.
 
-    The converter darkens what is half transparent where nothing is behind it. Its own sans-serif font lacks the diamond
-    of target-aware numbers, and a text with it would fall back to a font with serifs as a whole; a lozenge, which the
-    font has, stands in.
+    The converter darkens half-transparent marks that have nothing behind them. Its own sans-serif font lacks the
+    diamond of target-aware numbers, and would give way to a serif font for the whole text; a lozenge, which the font
+    has, stands in.
     """
     import vl_convert
 
     ground = f'<rect width="100%" height="100%" fill="{PAPER}"/>'
-    on_white = re.sub(r"<svg\b[^>]*>", lambda found: found[0] + ground, svg, count=1)
+    on_white = re.sub(r"<svg\b[^>]*>", lambda match: match[0] + ground, svg, count=1)
     return vl_convert.svg_to_png(on_white.replace(DIAMOND, "◊"), scale=scale)
 
 
@@ -106,15 +106,15 @@ def image(svg: str) -> str:
     """Return an image element that holds an SVG.
 
     Inline, the ids of several SVGs in one page would collide, and JupyterLab leaves them out of a notebook that it does
-    not trust. As an image of a page it is also drawn smaller where the page is narrower.
+    not trust. An image element also shrinks with a narrow page.
     """
     return f'<img alt="{title_of(svg)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
 
 
 def title_of(svg: str) -> str:
     """Return the title of a chart that this package has drawn, escaped as in its SVG; "chart" if it has none."""
-    found = _TITLE.search(svg)
-    return found[1] if found else "chart"
+    match = _TITLE.search(svg)
+    return match[1] if match else "chart"
 
 
 def javascript_bundle(snippet: str, *, vl_version: str) -> str:
@@ -123,17 +123,17 @@ def javascript_bundle(snippet: str, *, vl_version: str) -> str:
     Raises:
         DgpruneError: as `vegalite_to_svg`.
     """
-    return _converted("javascript_bundle", snippet, vl_version=vl_version)
+    return _convert("javascript_bundle", snippet, vl_version=vl_version)
 
 
-def _converted(function: Literal["vegalite_to_svg", "javascript_bundle"], argument: Any, **options: str) -> str:
+def _convert(function: Literal["vegalite_to_svg", "javascript_bundle"], argument: Any, **options: str) -> str:
     """Call a function of vl-convert, in a child process where address space is limited."""
-    limit = _address_limit()
+    limit = _read_address_limit()
     if limit is None:
         import vl_convert
 
         return getattr(vl_convert, function)(argument, **options)
-    request = _request(function, [argument], **options)
+    request = _encode_request(function, [argument], **options)
     child = subprocess.run(_COMMAND, input=request, capture_output=True, check=False)
     if child.returncode == 0:
         return json.loads(child.stdout)[0]
@@ -148,7 +148,7 @@ def _converted(function: Literal["vegalite_to_svg", "javascript_bundle"], argume
     )
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start_child() -> subprocess.Popen[bytes]:
     """Start the child in its own process group, so that an interrupt of the notebook does not reach it."""
     return subprocess.Popen(
         _COMMAND,
@@ -160,16 +160,16 @@ def _started() -> subprocess.Popen[bytes]:
     )
 
 
-def _request(function: str, arguments: Sequence[Any], **options: str) -> bytes:
+def _encode_request(function: str, arguments: Sequence[Any], **options: str) -> bytes:
     return json.dumps([[function, argument, options] for argument in arguments], default=str).encode()
 
 
-def _on_paper(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+def _add_background(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"background": PAPER, **spec}
 
 
-def _address_limit() -> int | None:
-    """The bytes of address space that this process may use; None where there is no limit."""
+def _read_address_limit() -> int | None:
+    """Return the bytes of address space that this process may use; None without a limit."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Chart C, size and cost: what remains of the network; its title names a scorer that looked at a target.
+"""Chart C, size and cost: the remaining share of the network; its title names a scorer that looked at a target.
 
 Named data: `left`, one row per quantity: what, share (0 to 100), text, percent, opacity; in the order in which they are
 drawn.
@@ -50,11 +50,11 @@ def size_and_cost(
         text.encode(x=RIGHT, y=y, text=alt.Text("text:N"), opacity=OPACITY),
         percent.encode(x=RIGHT, y=y, text=alt.Text("percent:N"), opacity=OPACITY),
     )
-    drawn = [row for metric in QUANTITIES for row in _by_ratio(frame, metric)[-1:]]
-    exposure = scorer_exposure(drawn)
+    largest = [row for metric in QUANTITIES for row in _rows_by_ratio(frame, metric)[-1:]]
+    exposure = scorer_exposure(largest)
     title = None
     if exposure:
-        name = "" if is_missing(drawn[0]["scorer"]) else str(drawn[0]["scorer"])
+        name = "" if is_missing(largest[0]["scorer"]) else str(largest[0]["scorer"])
         title = alt.Title(
             (name + exposure_label(exposure)).strip(), fontSize=11, fontWeight="normal", offset=4, limit=width
         )
@@ -65,18 +65,18 @@ def size_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -
     """Return the chart's rows from a tidy table."""
     rows: Rows = []
     for metric in QUANTITIES:
-        listed = _by_ratio(frame, metric)
-        if not listed:
+        by_ratio = _rows_by_ratio(frame, metric)
+        if not by_ratio:
             continue
         before = (full or {}).get(metric)
         if before is None:
-            if listed[0]["ratio_requested"] != 0.0:
+            if by_ratio[0]["ratio_requested"] != 0.0:
                 raise DgpruneError(
                     f"size_and_cost draws shares of the full network, but the table has no row of {metric!r} at "
                     f"ratio_requested 0; pass full={{{metric!r}: number}}, or measure the full network too."
                 )
-            before = float(listed[0]["value"])
-        rows.append(size_row(metric, float(listed[-1]["value"]), full=before))
+            before = float(by_ratio[0]["value"])
+        rows.append(size_row(metric, float(by_ratio[-1]["value"]), full=before))
     return rows
 
 
@@ -88,7 +88,7 @@ def size_row(metric: str, value: float, *, full: float) -> dict[str, Any]:
     return {"what": QUANTITIES[metric], "share": share, "text": text, "percent": percent, "opacity": 1.0}
 
 
-def _by_ratio(frame: pd.DataFrame, metric: str) -> Rows:
+def _rows_by_ratio(frame: pd.DataFrame, metric: str) -> Rows:
     return sorted(records(frame, metric=metric), key=lambda row: row["ratio_requested"])
 
 

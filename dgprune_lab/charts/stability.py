@@ -1,4 +1,4 @@
-"""How far a scorer agrees with itself: a dot per scorer, its range, and the chance level in grey.
+"""Agreement of each scorer with itself: a dot per scorer with its range, and the chance level in grey.
 
 Named data, per kind `halves` and `training_seeds`: place, label, value, low, high, chance_low, chance_high, text, mark.
 """
@@ -34,26 +34,26 @@ def stability(frame: Tidy, *, width: Side = 300) -> alt.HConcatChart:
         raise DgpruneError("frame has no row to draw; pass the table of diagnostics.stability.")
     present = set(frame["over"])
     kinds = [kind for kind in TITLES if kind in present] or ["halves"]
-    return beside(*(_plot(frame, kind, width=width) for kind in kinds))
+    return beside(*(_draw_plot(frame, kind, width=width) for kind in kinds))
 
 
 def stability_rows(frame: pd.DataFrame, *, over: str) -> Rows:
     """Return the chart's rows for one value of the column `over`: a row per scorer, in the order of the table."""
-    chance = {str(row["scorer"]): row for row in _means(frame, over, metric="rank_correlation_by_chance")}
+    chance = {str(row["scorer"]): row for row in _mean_rows(frame, over, metric="rank_correlation_by_chance")}
     rows: Rows = []
-    for row in _means(frame, over, metric="rank_correlation"):
-        name, looked = str(row["scorer"]), row["target_aware"]
+    for row in _mean_rows(frame, over, metric="rank_correlation"):
+        name, target_aware = str(row["scorer"]), row["target_aware"]
         unread = row["over"] == "halves" and row["images"] == 0 and row["interval"] != "seeds"
         number = "–" if is_missing(row["value"]) else with_minus(f"{row['value']:.2f}")
         numbers = {key: row[key] for key in ("value", "low", "high")}
         numbers |= {f"chance_{key}": chance[name][key] for key in ("low", "high")}
         numbers = {key: None if is_missing(value) else value for key, value in numbers.items()}
-        words = {"label": marked(name, looked), "text": number + (", reads no images" if unread else "")}
-        rows.append({"place": len(rows), **words, **numbers, "mark": dot_mark(looked, hollow=unread)})
+        texts = {"label": marked(name, target_aware), "text": number + (", reads no images" if unread else "")}
+        rows.append({"place": len(rows), **texts, **numbers, "mark": dot_mark(target_aware, hollow=unread)})
     return rows
 
 
-def _plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
+def _draw_plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
     """Draw one kind: names, numbers, the chance level in grey, ranges and dots."""
     rows = stability_rows(frame, over=over)
     ends = [row[key] for row in rows for key in ("value", "low", "chance_low") if row[key] is not None]
@@ -62,22 +62,22 @@ def _plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
     value = alt.X("value:Q", scale=scale, title="Rank correlation with itself", axis=axis)
     fields = {"label": "Scorer", "value": ("Mean", ".3f"), "chance_high": ("by chance up to", ".2f")}
     chart = dot_plot(over, rows, value=value, tips=tooltip(fields, ends=".3f"))
-    title = alt.Title(text=TITLES[over], subtitle=_below(frame, over), offset=10)
+    title = alt.Title(text=TITLES[over], subtitle=_describe_ranges(frame, over), offset=10)
     return chart.properties(width=width, height=alt.Step(ROW), title=title)
 
 
-def _below(frame: pd.DataFrame, over: str) -> list[str]:
-    """Lines of text on what the ranges and the grey mean, and on how good the matching is."""
+def _describe_ranges(frame: pd.DataFrame, over: str) -> list[str]:
+    """Return lines of text on the meaning of the ranges and the grey, and on the quality of the matching."""
     pairs = {row["pair"] for row in records(frame, metric="rank_correlation") if row["over"] == over}
     count = len({pair.split(",")[0] for pair in pairs if not is_missing(pair)})
     grey = "grey: filters paired at random, 95 %"
     if over == "halves":
         return [f"mean and range of {count} {'cut' if count == 1 else 'cuts'} into halves", grey]
-    match = [r["value"] for r in _means(frame, over, metric="match_correlation")][:1]
+    match = [r["value"] for r in _mean_rows(frame, over, metric="match_correlation")][:1]
     alike = "".join(f"; outputs of matched filters correlate {value:.2f}" for value in match)
     return [f"mean and range of {count} {'pair' if count == 1 else 'pairs'} of trainings{alike}", grey]
 
 
-def _means(frame: pd.DataFrame, over: str, *, metric: str) -> Rows:
+def _mean_rows(frame: pd.DataFrame, over: str, *, metric: str) -> Rows:
     rows = records(frame, metric=metric)
     return [row for row in rows if row["over"] == over and row["group"] == "all" and is_missing(row["pair"])]

@@ -62,7 +62,7 @@ from .theme import (
     Data,
     Rows,
     beside,
-    check_held,
+    check_present,
     domain_styles_of,
     finish,
     grouped,
@@ -97,8 +97,8 @@ def sweep(
     """Draw a metric of each domain against the share removed.
 
     One scorer: a line per domain with its interval, named at the left. Several scorers: a panel per domain, a line per
-    scorer, named at its end. A hollow diamond around the points, with text after the name, marks domains at which
-    scorer, fine-tuning or selection have looked.
+    scorer, named at its end. A hollow diamond around the points, with text after the name, marks domains that
+    scorer, fine-tuning or selection looked at.
     Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
     faint dots.
 
@@ -111,37 +111,37 @@ def sweep(
         metric: name of the metric to draw.
         width, height: size of one plot, in pixels.
     """
-    check_held(frame, "metric", metric)
+    check_present(frame, "metric", metric)
     if "stage" in frame.columns:
         raise DgpruneError("frame is the table of a training, with several networks per ratio; use charts.training.")
     named = [f"{letter}: {shortened(name, most=40)}" for letter, name in zip(PIN_DASHES, pinned or (), strict=False)]
-    title = titled(metric.capitalize(), frame, below=[*_refused(frame), *named])
+    title = titled(metric.capitalize(), frame, below=[*_describe_prunable(frame), *named])
     scorers = list(dict.fromkeys(str(row["scorer"]) for row in records(frame) if not is_missing(row["scorer"])))
     if len(scorers) > 1:
-        panels = _by_domain(frame, scorers, metric=metric, size=(width, height), chance=chance, step=step)
+        panels = _draw_domain_panels(frame, scorers, metric=metric, size=(width, height), chance=chance, step=step)
         return beside(*panels, title=title)
     data = sweep_data(sweep_points(frame, metric=metric), now=now, chance=chance, step=step, height=height, width=width)
     for letter, other in zip(PIN_DASHES, (pinned or {}).values(), strict=False):
         data["pinned"] += pinned_rows(sweep_points(other, metric=metric), letter=letter)
         data["letters"] += letter_rows(data["pinned"], letter=letter)
-    return finish(_layers(data, metric=metric), width=width, height=height, padding=PADDING, title=title)
+    return finish(_draw_layers(data, metric=metric), width=width, height=height, padding=PADDING, title=title)
 
 
-def _refused(frame: pd.DataFrame) -> list[str]:
-    """What a ratio is a share of, where not all filters can be pruned."""
+def _describe_prunable(frame: pd.DataFrame) -> list[str]:
+    """Return a line on the filters that ratios are shares of, if not all filters can be pruned."""
     columns = ("prunable", "of_all")
     if frame.empty or not set(columns) <= set(frame.columns):
         return []
-    can, every = (int(frame[name].iloc[0]) for name in columns)
-    if can >= every:
+    prunable, total = (int(frame[name].iloc[0]) for name in columns)
+    if prunable >= total:
         return []
-    return [f"Removed: a share of the {can:,} of {every:,} filters that can be pruned."]
+    return [f"Removed: a share of the {prunable:,} of {total:,} filters that can be pruned."]
 
 
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
     """Return the measured points in percent, one per domain and ratio, several seeds as mean and range.
 
-    In each row, `label` follows the name: the mark of what was seen of the domain, or else its role; `below` is a line
+    In each row, `label` follows the name: the exposure mark of the domain, or else its role; `below` is a line
     for a mark that is too long for `label`; `exposure` is the mark itself; `given` is True for the full network as
     given.
     """
@@ -156,11 +156,11 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
         if exposure == LONGEST:
             label, below = "", exposure_label(exposure).strip()
         place = {"domain": domain, "removed": round(100.0 * ratio, 4), "value": sum(values) / len(values)}
-        words: dict[str, Any] = {"exposure": exposure, "label": label, "below": below}
+        texts: dict[str, Any] = {"exposure": exposure, "label": label, "below": below}
         ends = {"low": min(lows), "high": max(highs)}
-        # Of a network whose BatchNorm was re-estimated, what is measured at 0 % is not the full network as given.
-        words["given"] = ratio == 0 and all(row.get("batchnorm") != "recalibrate" for row in rows)
-        points.append({**place, **ends, **words, **mark_of(styles[domain], exposure=exposure)})
+        # With re-estimated BatchNorm, the network measured at 0 % is not the full network as given.
+        texts["given"] = ratio == 0 and all(row.get("batchnorm") != "recalibrate" for row in rows)
+        points.append({**place, **ends, **texts, **mark_of(styles[domain], exposure=exposure)})
     order = list(styles)
     return sorted(points, key=lambda row: (order.index(row["domain"]), row["removed"]))
 
@@ -183,7 +183,7 @@ def sweep_data(
     """
     data: Data = {name: [] for name in NAMES}
     for rows in grouped(map(dict, points), lambda row: row["domain"]).values():
-        data["names"] += _names_at_end(rows[-1], letters) if ends else [_name_inside(rows[0])]
+        data["names"] += _end_name_rows(rows[-1], letters) if ends else [_inside_name_row(rows[0])]
         _add_domain(data, rows, now=now, step=step)
     if now is not None:
         data["now"] = [{"removed": 100.0 * now}]
@@ -199,7 +199,7 @@ def sweep_data(
 
 
 def domain_label(role: str, exposure: Exposure) -> str:
-    """Return the suffix of a domain's name: its role, or instead the mark of what was seen of it.
+    """Return the suffix of a domain's name: its exposure mark, or else its role.
 
     >>> domain_label("target", ""), domain_label("target", "?"), domain_label("target", "target-aware")
     (' (target)', ' (target) ?', ' (target-aware)')
@@ -207,22 +207,22 @@ def domain_label(role: str, exposure: Exposure) -> str:
     return role_label(role) + exposure_label(exposure) if exposure in ("", "?") else f" ({exposure})"
 
 
-def line_label(name: str, words: str, *, letters: int = 27) -> str:
-    """Return a domain's name followed by `words`, the name shortened so that the label is not too long."""
-    return shortened(name, most=min(22, max(7, letters - len(words)))) + words
+def line_label(name: str, suffix: str, *, letters: int = 27) -> str:
+    """Return a domain's name followed by `suffix`, the name shortened so that the label is not too long."""
+    return shortened(name, most=min(22, max(7, letters - len(suffix)))) + suffix
 
 
-def _names_at_end(row: Mapping[str, Any], letters: int) -> Rows:
-    """A name at the end of a line, and the line below it; of two labels at one height the first is placed below."""
+def _end_name_rows(row: Mapping[str, Any], letters: int) -> Rows:
+    """Return a name for the end of a line, and the label below it; of two labels at one height the first is lower."""
     end = {key: row[key] for key in ("domain", "removed", "value", "colour")}
     label = line_label(row["domain"], row["label"], letters=letters)
     return [{**end, "label": line} for line in (row["below"], label) if line]
 
 
-def _name_inside(row: Mapping[str, Any]) -> dict[str, Any]:
-    words = f"{row['label']} {row['below']}".rstrip()
+def _inside_name_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    suffix = f"{row['label']} {row['below']}".rstrip()
     style = {key: row[key] for key in ("domain", "value", "colour", "shape", "fill", "ring")}
-    return {**style, "label": line_label(row["domain"], words, letters=44)}
+    return {**style, "label": line_label(row["domain"], suffix, letters=44)}
 
 
 def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float) -> None:
@@ -233,15 +233,15 @@ def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float) -> No
         if before is not None and row["removed"] - before["removed"] > 100.0 * step + 1e-6:
             stretch += 1
             data["gaps"] += [{**{key: at[key] for key in end}, "gap": stretch} for at in (before, row)]
-        given = [row.pop(name) for name in ("label", "below", "exposure", "given")][-1]
+        is_full = [row.pop(name) for name in ("label", "below", "exposure", "given")][-1]
         data["curves"].append({**row, "stretch": stretch})
-        if given:
+        if is_full:
             data["full"].append({"domain": row["domain"], "value": row["value"]})
         if now is not None and abs(row["removed"] - 100.0 * now) < 1e-6:
             data["dots"].append({**row, "opacity": 1.0})
 
 
-def _layers(data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: int | None = None) -> alt.LayerChart:
+def _draw_layers(data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: int | None = None) -> alt.LayerChart:
     """Draw all marks of one plot; `suffix` ends the names of the data.
 
     Names are at the left inside the plot, or with `room`, their largest width in pixels, at the ends of the lines.
@@ -276,7 +276,7 @@ def _layers(data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: in
     )
 
 
-def _by_domain(
+def _draw_domain_panels(
     frame: pd.DataFrame, scorers: Sequence[str], *, metric: str, size: tuple[int, int], **options: Any
 ) -> list[alt.LayerChart]:
     """Draw a panel per domain with a line per scorer, named at its end; all panels have the same axes."""
@@ -291,8 +291,8 @@ def _by_domain(
                 mark = mark_of(styles[scorer], exposure=row["exposure"])
                 points.append({**row, "domain": scorer, "label": label, "below": "", **mark})
         data = sweep_data(points, now=None, height=size[1], letters=38, ends=(0.0, 100.0), **options)
-        # Datasets of a concatenation share one namespace, so each panel's get its own suffix.
-        panel = _layers(data, metric=metric, suffix=f"_{len(panels)}", room=220)
+        # Data sets of a concatenation share one namespace, so those of each panel get a suffix.
+        panel = _draw_layers(data, metric=metric, suffix=f"_{len(panels)}", room=220)
         title = alt.Title(text=domain + role_label(style.role), color=style.colour)
         panels.append(panel.properties(width=size[0], height=size[1], title=title))
     return panels

@@ -1,4 +1,4 @@
-"""How many chose each option of a question, with the measured answer marked.
+"""Number of guesses for each option of a question, with the measured answer marked.
 
 Named data: `options`, one row per option: place, option (with a mark on the measured one), count, text, measured.
 """
@@ -29,7 +29,7 @@ def tally(
     below: Sequence[str] = (),
     width: Side = 480,
 ) -> alt.LayerChart:
-    """Draw how many guessed each option as bars; the measured answer is named and has an outline.
+    """Draw the number of guesses for each option as bars; the measured answer is named and outlined.
 
     Args:
         frame: the table of `dg.tally(lines)`.
@@ -60,8 +60,8 @@ def tally(
             x=x, y=y, text=alt.Text("text:N")
         ),
     )
-    words = [part for sentence in below for part in textwrap.wrap(sentence, _WIDE)]
-    asked = textwrap.wrap(question, _LETTERS) or ["Guesses"]
-    title = alt.Title(asked, subtitle=words or alt.Undefined, offset=10)
-    padding = {**PADDING, "top": PADDING["top"] + _TITLE_LINE * (len(asked) - 1)}
+    lines = [part for sentence in below for part in textwrap.wrap(sentence, _WIDE)]
+    heading = textwrap.wrap(question, _LETTERS) or ["Guesses"]
+    title = alt.Title(heading, subtitle=lines or alt.Undefined, offset=10)
+    padding = {**PADDING, "top": PADDING["top"] + _TITLE_LINE * (len(heading) - 1)}
     return finish(chart, width=width, height=_ROW * len(rows), padding=padding, title=title)

@@ -115,8 +115,8 @@ def grouped(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Key]
     return groups
 
 
-def check_held(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: str) -> None:
-    """Refuse a metric or scorer that a table with rows does not hold; its chart would be empty."""
+def check_present(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: str) -> None:
+    """Refuse a metric or scorer that a table with rows lacks; its chart would be empty."""
     present = sorted(set(frame[column].dropna()))
     if present and name not in present:
         raise unknown(column, name, present)
@@ -141,7 +141,7 @@ def point_of(style: DomainStyle, *, exposure: Exposure = "") -> dict[str, Any]:
     """Return the fields of a data row that style its point.
 
     Colour and mark are always the domain's. `ring` is the colour of a hollow diamond around the point of a target that
-    was looked at; None for no diamond.
+    was looked at, or None.
     """
     ring = TARGET_AWARE if exposure.startswith("target-aware") else None
     point = {"colour": style.colour, "shape": style.shape, "fill": style.colour}
@@ -187,36 +187,36 @@ def finish(
         lines = [] if title.subtitle is alt.Undefined else cast("list[str]", title.subtitle)
         sized.title = title
         sized.padding["top"] += 26 + 14 * len(lines)
-    return _in_style(sized)
+    return _apply_style(sized)
 
 
 def beside(
     *charts: Any, spacing: int = 24, padding: tuple[int, int, int, int] = (28, 44, 6, 6), title: alt.Title | None = None
 ) -> alt.HConcatChart:
-    """Put charts side by side in the house style; each is as large as its content, even after its data were replaced.
+    """Put charts side by side in the house style; each is as large as its content, even with other data.
 
-    `padding` is the space left, right, above and below, in pixels; a page's font may be wider than the font here.
+    `padding` is the space left, right, above and below, in pixels; the font of a page may be wider than here.
     """
     chart = cast(alt.HConcatChart, alt.hconcat(*charts, spacing=spacing))
     chart.autosize = alt.AutoSizeParams(type="pad", resize=True)
     chart.padding = dict(zip(("left", "right", "top", "bottom"), padding, strict=True))
     if title is not None:
         chart.title = title
-    return _in_style(chart)
+    return _apply_style(chart)
 
 
 @public
 def svg(chart: alt.TopLevelMixin) -> str:
-    """Render a chart as SVG on white in the size of the present `dg.theme`, without a browser.
+    """Render a chart as SVG on white, in the size of the current `dg.theme`, without a browser.
 
     Raises:
-        DgpruneError: the memory limit of this process leaves no room for the engine that draws.
+        DgpruneError: the memory limit of this process leaves no room for the rendering engine.
     """
     return in_theme(vegalite_to_svg(chart.to_dict()))
 
 
-class _Still:
-    """Shows a chart in a notebook as a rendered picture; Altair's default would load Vega from the web."""
+class _Picture:
+    """A chart that a notebook shows as a rendered picture; Altair's default would load Vega from the web."""
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
         try:
@@ -226,14 +226,14 @@ class _Still:
 
 
 @cache
-def _still(kind: type) -> type:
-    return type(kind.__name__, (_Still, kind), {"__module__": __name__})
+def _picture_class(kind: type) -> type:
+    return type(kind.__name__, (_Picture, kind), {"__module__": __name__})
 
 
-def _in_style(chart: Any) -> Any:
+def _apply_style(chart: Any) -> Any:
     chart.config = config()
     chart.usermeta = {"embedOptions": {"actions": False}}
-    object.__setattr__(chart, "__class__", _still(type(chart)))  # Altair takes plain assignments for its own fields
+    object.__setattr__(chart, "__class__", _picture_class(type(chart)))  # Altair would take an assignment for a field
     return chart
 
 
@@ -247,13 +247,13 @@ def shortened(name: str, *, most: int) -> str:
 
 
 def plain(name: object) -> str:
-    """Return the name of a column, a metric or a setting in words: with spaces in place of underscores."""
+    """Return the name of a column, a metric or a setting with spaces in place of underscores."""
     return str(name).replace("_", " ")
 
 
-def marked(name: str, looked: object) -> str:
-    """Return a scorer's name, shortened, with a mark for its value of `target_aware`."""
-    exposure = scorer_exposure([{"target_aware": looked}])
+def marked(name: str, target_aware: object) -> str:
+    """Return a scorer's name, shortened, with the mark for its value of `target_aware`."""
+    exposure = scorer_exposure([{"target_aware": target_aware}])
     mark = {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}")
     return shortened(name, most=LETTERS - len(mark)) + mark
 
@@ -263,7 +263,7 @@ def role_label(role: object) -> str:
     return f" ({role})" if role in ("source", "target") else ""
 
 
-def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change: bool = False) -> alt.Title | None:
+def titled(title: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change: bool = False) -> alt.Title | None:
     """Return a title followed by the pruned networks' BatchNorm setting, as in "Accuracy, BatchNorm re-estimated".
 
     If the table has rows at ratio 0 with re-estimated statistics, a line below says that the re-estimation causes their
@@ -275,11 +275,11 @@ def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change
     setting = batchnorm_words((pruned if len(pruned) else rows)["batchnorm"])
     lines = list(below)
     if ((rows["ratio_requested"] == 0) & (rows["batchnorm"] == "recalibrate")).any():
-        what = "the change" if change else "the difference to the full network"
-        lines.append(f"At 0 % {what} is due to re-estimation alone.")
+        quantity = "the change" if change else "the difference to the full network"
+        lines.append(f"At 0 % {quantity} is due to re-estimation alone.")
     if not setting and not lines:
         return None
-    text = ", ".join(part for part in (words, setting) if part)
+    text = ", ".join(part for part in (title, setting) if part)
     return alt.Title(text=text, offset=12, subtitle=lines or alt.Undefined)
 
 

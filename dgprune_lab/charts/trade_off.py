@@ -13,7 +13,7 @@ Named data, all of which a page may swap; k is 0 for the first role that is draw
 | axis_k | the name of the quantity below the plot | text |
 | key | a numbered network | number, text, x and y in pixels |
 
-A page sets the parameter `picked`, {network} or {}: this network's points are outlined in both plots.
+A page sets the parameter `picked`, {network} or {}: the points of this network are outlined in both plots.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from .marks import (
     SHAPE,
     TEXT_COLOUR,
     check_table,
+    for_field,
     layered,
-    of_field,
     rows_of,
     tooltip,
 )
@@ -55,7 +55,7 @@ def trade_off(frame: Tidy, *, cost: Cost = "parameters", width: Side = 560, heig
     """Draw the accuracy of each network against its size or cost, sources and targets side by side.
 
     Each network is a point per domain with its interval over images; the line of a domain is its Pareto front: no other
-    network that was measured is both cheaper and at least as accurate. Points that looked at a target are hollow
+    measured network is both cheaper and at least as accurate. Points that looked at a target are hollow
     diamonds, and the front leaves them out. Networks are numbered; the key below names them.
 
     Args:
@@ -69,12 +69,12 @@ def trade_off(frame: Tidy, *, cost: Cost = "parameters", width: Side = 560, heig
     """
     check_table(frame, "diagnostics.trade_off(study, networks)", metrics=("accuracy",))
     present = {style.role for style in domain_styles_of(frame).values()}
-    drawn = [role for role in (*ROLES, "") if role in present] or ["source"]
-    data = trade_off_data(frame, cost=cost, roles=drawn, width=width, height=height)
+    roles = [role for role in (*ROLES, "") if role in present] or ["source"]
+    data = trade_off_data(frame, cost=cost, roles=roles, width=width, height=height)
     lines = max((int(row["y"]) for row in data["key"]), default=-1) // LINE + 1
-    chart = trade_off_chart(data, roles=drawn, width=width, height=height, key_lines=lines)
-    what = NAMES[cost] if cost == "macs" else NAMES[cost].lower()
-    chart.title = titled(f"Accuracy against {what}", frame, below=BELOW) or alt.Undefined
+    chart = trade_off_chart(data, roles=roles, width=width, height=height, key_lines=lines)
+    quantity = NAMES[cost] if cost == "macs" else NAMES[cost].lower()
+    chart.title = titled(f"Accuracy against {quantity}", frame, below=BELOW) or alt.Undefined
     return chart
 
 
@@ -86,13 +86,13 @@ def trade_off_chart(
     height: int = 230,
     key_lines: int = 0,
 ) -> alt.HConcatChart:
-    """Return the chart over these data; rows may come later. `key_lines` is the height of the key in lines."""
+    """Return the chart of these data; rows may come later. `key_lines` is the height of the key in lines."""
     rows = data or {}
-    plots = [_plot(rows, k, first=k == 0, height=height) for k in range(len(roles))]
+    plots = [_draw_plot(rows, k, first=k == 0, height=height) for k in range(len(roles))]
     side = plot_width(width, roles=roles)
     both: Any = alt.hconcat(*(plot.properties(width=side, height=height) for plot in plots), spacing=SPACING)
     if key_lines:
-        both = alt.vconcat(both, _drawn_key(rows.get("key", []), lines=key_lines, width=width), spacing=14)
+        both = alt.vconcat(both, _draw_key(rows.get("key", []), lines=key_lines, width=width), spacing=14)
     chart = beside(both, padding=(6, 10, 6, 6))
     picked: Any = alt.param(name="picked", value={}).param
     chart.params = [picked]
@@ -101,7 +101,7 @@ def trade_off_chart(
     return chart
 
 
-def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.LayerChart:
+def _draw_plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.LayerChart:
     """Draw one plot: fronts, intervals, points, numbers, the picked network and the names of the domains."""
     parts = ("points", "front", "numbers", "names", "span", "axis")
     data = {name: rows_of(f"{name}_{k}", rows.get(f"{name}_{k}", [])) for name in parts}
@@ -118,16 +118,16 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
         .mark_line(interpolate="step-after", strokeWidth=1.4, opacity=0.7)
         .encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail=alt.Detail("domain:N"), order=alt.Order("cost:Q")),
         points.mark_rule(strokeWidth=1.4).encode(
-            x=x, y=of_field(y, "low"), y2=alt.Y2("high:Q"), stroke=COLOUR, opacity=OPACITY
+            x=x, y=for_field(y, "low"), y2=alt.Y2("high:Q"), stroke=COLOUR, opacity=OPACITY
         ),
         points.transform_filter("datum.cost_low < datum.cost_high")
         .mark_rule(strokeWidth=1.4)
-        .encode(x=of_field(x, "cost_low"), x2=alt.X2("cost_high:Q"), y=y, stroke=COLOUR, opacity=OPACITY),
+        .encode(x=for_field(x, "cost_low"), x2=alt.X2("cost_high:Q"), y=y, stroke=COLOUR, opacity=OPACITY),
         points.mark_point(size=240, strokeWidth=1.5).encode(x=x, y=y, **RING, opacity=OPACITY),
         points.mark_point(strokeWidth=1.8).encode(
             x=x, y=y, **POINT, size=alt.Size("size:Q", scale=None), opacity=OPACITY, tooltip=tips
         ),
-        *(  # light below dark: one of them is seen on any page
+        *(  # light below dark: one of them is visible on any page
             picked.mark_point(size=190, fillOpacity=0, strokeWidth=wide, stroke=stroke).encode(x=x, y=y)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),
@@ -152,7 +152,7 @@ def name_lines(base: alt.Chart) -> list[alt.Chart]:
     ]
 
 
-def _drawn_key(rows: Rows, *, lines: int, width: int) -> alt.LayerChart:
+def _draw_key(rows: Rows, *, lines: int, width: int) -> alt.LayerChart:
     base = rows_of("key", rows).encode(x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None))
     numbers = base.mark_text(style="strong", align="right", fontWeight=600, dx=-4).encode(text=alt.Text("number:N"))
     chart = layered(numbers, base.mark_text(style="words", align="left").encode(text=alt.Text("text:N")))

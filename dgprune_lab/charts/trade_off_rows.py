@@ -1,4 +1,4 @@
-"""The rows of the chart of sizes and accuracies, see `trade_off`; how networks are told apart, named and numbered."""
+"""Rows of the chart of sizes and accuracies, see `trade_off`; how networks are identified, named and numbered."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def trade_off_data(
 ) -> Data:
     """Return the named data of the chart from a table of networks."""
     styles = domain_styles_of(frame)
-    points = _points(records(frame), cost=cost, styles=styles)
+    points = _point_rows(records(frame), cost=cost, styles=styles)
     end = 1.05 * max([row["cost_high"] for row in points] or [1.0])
     low, high = axis_ends(points)
-    data: Data = {"key": _key(points, width=width)}
+    data: Data = {"key": _key_rows(points, width=width)}
     most = max((sum(style.role == role for style in styles.values()) for role in roles), default=0)
     for k, role in enumerate(roles):
         rows = [{**row, "line": k} for row in points if row["role"] == role]
@@ -43,8 +43,8 @@ def trade_off_data(
         scale = (end / plot_width(width, roles=roles), (high - low) / height)
         data |= {
             f"points_{k}": rows,
-            f"front_{k}": [corner for name, style in shared.items() for corner in _front(rows, name, style, end=end)],
-            f"numbers_{k}": _numbers(rows, scale=scale, ends=(end, low, high)),
+            f"front_{k}": [corner for name, style in shared.items() for corner in _corners(rows, name, style, end=end)],
+            f"numbers_{k}": _number_rows(rows, scale=scale, ends=(end, low, high)),
             f"names_{k}": name_rows(_HEADINGS[role], shared, lines=most),
             f"span_{k}": [{"cost": 0.0, "value": low}, {"cost": end, "value": high}],
             f"axis_{k}": [{"text": NAMES[cost]}],
@@ -57,69 +57,69 @@ def plot_width(width: int, *, roles: Sequence[str]) -> int:
     return (width - 16 - len(roles) * (_AXIS + SPACING) + SPACING) // len(roles)
 
 
-def _points(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Rows:
-    """The points of all domains, the cheapest network first; networks without this cost have none."""
+def _point_rows(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Rows:
+    """Return the points of all domains, the cheapest network first; networks without this cost have none."""
     costs = {_identity(row): row for row in table if row["metric"] == cost}
-    looked: dict[Any, Exposure] = {key: scorer_exposure(rows) for key, rows in grouped(table, _identity).items()}
+    exposures: dict[Any, Exposure] = {key: scorer_exposure(rows) for key, rows in grouped(table, _identity).items()}
     if not costs and table:
-        held = [name for name in NAMES if any(row["metric"] == name for row in table)]
-        raise DgpruneError(f"frame has no rows of {cost!r}; cost can be {', '.join(map(repr, held)) or 'nothing'}.")
-    drawn = (row for row in table if row["metric"] == "accuracy" and not is_missing(row["domain"]))
-    groups = grouped((row for row in drawn if _identity(row) in costs), lambda row: (_identity(row), row["domain"]))
+        present = [name for name in NAMES if any(row["metric"] == name for row in table)]
+        raise DgpruneError(f"frame has no rows of {cost!r}; cost can be {', '.join(map(repr, present)) or 'nothing'}.")
+    measured = (row for row in table if row["metric"] == "accuracy" and not is_missing(row["domain"]))
+    groups = grouped((row for row in measured if _identity(row) in costs), lambda row: (_identity(row), row["domain"]))
     places = {key: k for k, key in enumerate(sorted(costs, key=lambda key: costs[key]["value"]))}
-    numbers = _numbered(table, [key for key in places if any(key == at for at, _ in groups)])
+    numbers = _number_networks(table, [key for key in places if any(key == at for at, _ in groups)])
     points: Rows = []
     for (key, domain), alike in groups.items():
         check_alike(alike)
-        row, of_cost, exposure = alike[0], costs[key], exposure_of(alike[0])
-        kind = _kind(row)
-        about = {"network": _name(row), "called": f"{_name(row)}{exposure_label(looked[key])}", "kind": kind}
+        row, cost_row, exposure = alike[0], costs[key], exposure_of(alike[0])
+        kind, name = _network_kind(row), _network_name(row)
+        about = {"network": name, "called": f"{name}{exposure_label(exposures[key])}", "kind": kind}
         about |= {"number": numbers.get(key, ""), "domain": str(domain)}
         about |= {"label": f"{domain}{exposure_label(exposure)}", "role": styles[str(domain)].role}
-        ends = {f"cost_{end}": of_cost["value" if is_missing(of_cost[end]) else end] for end in ("low", "high")}
-        about |= {"cost": of_cost["value"], **ends}
+        ends = {f"cost_{end}": cost_row["value" if is_missing(cost_row[end]) else end] for end in ("low", "high")}
+        about |= {"cost": cost_row["value"], **ends}
         ratio = row["ratio_achieved"]
         removed = "" if is_missing(ratio) else f"{rounded(100 * ratio, 1):.1f} %"
-        about |= {"amount": _amount(of_cost, cost=cost), "removed": removed, "place": places[key]}
+        about |= {"amount": _format_amount(cost_row, cost=cost), "removed": removed, "place": places[key]}
         style = {"size": _SIZES.get(kind, 70), "opacity": 0.6 if kind == RATIO else 1.0}
         points.append({**about, **style, **interval_of(row), **mark_of(styles[str(domain)], exposure=exposure)})
     return sorted(points, key=lambda row: row["place"])
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells networks apart: their name, or what they were pruned by."""
+    """Return the identity of a network: its name, or the settings of its pruning."""
     if not is_missing(row.get("network")):
         return (str(row["network"]),)
     names = ("scorer", "ratio_requested", "scope", "budget", "seed", "training_seed")
     return tuple("" if is_missing(row.get(name)) else str(row.get(name)) for name in names)
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _network_name(row: Mapping[str, Any]) -> str:
     if not is_missing(row.get("network")):
         return str(row["network"])
     seed = "" if is_missing(row.get("seed")) else f", seed {row['seed']}"
     return f"{row['scorer']}, {100 * row['ratio_requested']:.4g} %{seed}"
 
 
-def _kind(row: Mapping[str, Any]) -> str:
+def _network_kind(row: Mapping[str, Any]) -> str:
     named = "network" if not is_missing(row.get("network")) else RATIO
     return named if is_missing(row.get("kind")) else str(row["kind"])
 
 
-def _numbered(table: Rows, drawn: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """Network -> its number, in the order of the table; measured ratios have none."""
-    named = dict.fromkeys(_identity(row) for row in table if _kind(row) != RATIO)
-    return {key: str(k) for k, key in enumerate((key for key in named if key in drawn), start=1)}
+def _number_networks(table: Rows, present: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Return network -> its number, in the order of the table; measured ratios have none."""
+    named = dict.fromkeys(_identity(row) for row in table if _network_kind(row) != RATIO)
+    return {key: str(k) for k, key in enumerate((key for key in named if key in present), start=1)}
 
 
-def _amount(row: Mapping[str, Any], *, cost: Cost) -> str:
+def _format_amount(row: Mapping[str, Any], *, cost: Cost) -> str:
     if cost == "latency":
         return f"{row['value']:.3g} {row['unit']}"
     return amount(row["value"], metric=cost)
 
 
-def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
-    """The corners of a domain's front, drawn to the right end of the axis."""
+def _corners(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
+    """Return the corners of a domain's front, drawn to the right end of the axis."""
     rows = [row for row in points if row["domain"] == domain and "target-aware" not in row["label"]]
     flags = pareto_front(*(np.array([row[name] for row in rows], dtype=np.float64) for name in ("cost", "value")))
     corners = sorted({(row["cost"], row["value"]) for row, flag in zip(rows, flags, strict=True) if flag})
@@ -128,8 +128,8 @@ def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows
     return [{**shared, "cost": cost, "value": value} for cost, value in [*corners, *last]]
 
 
-def _numbers(points: Rows, *, scale: tuple[float, float], ends: tuple[float, float, float]) -> Rows:
-    """A number beside one point of each network, the most accurate, where there is room; `scale`: units per pixel."""
+def _number_rows(points: Rows, *, scale: tuple[float, float], ends: tuple[float, float, float]) -> Rows:
+    """Return a number beside the most accurate point of each network, if there is room; `scale`: units per pixel."""
     best: dict[str, dict[str, Any]] = {}
     for row in points:
         if row["number"] and (row["number"] not in best or row["value"] > best[row["number"]]["value"]):
@@ -163,8 +163,8 @@ def axis_ends(points: Rows) -> tuple[float, float]:
     return 10.0 * math.floor(low / 10), 10.0 * math.ceil(high / 10)
 
 
-def _key(points: Rows, *, width: int) -> Rows:
-    """The numbered networks by name, in two columns where there are more than three."""
+def _key_rows(points: Rows, *, width: int) -> Rows:
+    """Return the numbered networks by name, in two columns if there are more than three."""
     named = {row["number"]: row for row in points if row["number"]}
     ordered = sorted(named.values(), key=lambda row: int(row["number"]))
     columns = 2 if len(ordered) > 3 else 1

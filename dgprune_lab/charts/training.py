@@ -9,7 +9,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `value`, 
 | cuts | a cut | epoch, label, tip: text of the tooltip |
 | names | the name at a line's end | domain, label, epoch, value, colour |
 | ends | an end of the axis | epoch |
-| unit | what the numbers at the rules are, of events | text |
+| unit | the unit of the numbers at the rules of events | text |
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .marks import (
     RIGHT,
     TEXT_COLOUR,
     check_table,
+    for_field,
     layered,
     line_names,
-    of_field,
     point_marks,
     rows_of,
     spread,
@@ -48,7 +48,7 @@ MOST_LABELS = 18  # of events; more would overlap
 
 @public
 def training(frame: Tidy, *, epochs: Count | None = None, width: Side = 520, height: Side = 280) -> alt.LayerChart:
-    """Draw the accuracy of each domain against the epochs, with a rule at every cut; names stand at the lines' ends.
+    """Draw the accuracy of each domain against the epochs, with a rule at every cut; names stand at the ends of lines.
 
     At a cut a line moves straight down or up, from the network before to the network after it, at the same epoch. For a
     training run with pruning, the rule says how many points the first source lost, and a dotted line shows the accuracy
@@ -60,7 +60,7 @@ def training(frame: Tidy, *, epochs: Count | None = None, width: Side = 520, hei
         width, height: size of the plot, in pixels.
     """
     check_table(frame, "dg.prune_and_tune or dg.train_with_pruning", columns=("stage", "epoch"), metrics=("accuracy",))
-    chart = _layers(training_data(frame, epochs=epochs, height=height))
+    chart = _draw_layers(training_data(frame, epochs=epochs, height=height))
     title = titled("Accuracy during training", frame)
     return finish(chart, width=width, height=height, padding=PADDING, title=title)
 
@@ -110,7 +110,7 @@ def _add_cut(cuts: Rows, row: Mapping[str, Any], *, point: Mapping[str, Any], be
         cuts.append({"epoch": point["epoch"], "label": lost, "tip": f"event {point['round']}: {text}"})
 
 
-def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
+def _draw_layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     """Draw bands, lines, points and names in front of the rules."""
     axis = alt.Axis(tickCount=8, format="d", labelExpr="datum.value % 1 ? '' : datum.label")
     x = alt.X("epoch:Q", scale=alt.Scale(nice=False, zero=True), title="Epochs", axis=axis)
@@ -126,7 +126,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         rows_of("ends", data["ends"]).mark_point(opacity=0).encode(x=x),
         cuts.mark_rule(style="ink", strokeWidth=1, opacity=0.45).encode(x=x, tooltip=tooltip({"tip": "At once"})),
         cuts.mark_text(dx=3, **share).encode(x=x, y=alt.YValue(0), text=alt.Text("label:N")),
-        curves.mark_area(opacity=0.13).encode(x=x, y=of_field(y, "low"), **band),
+        curves.mark_area(opacity=0.13).encode(x=x, y=for_field(y, "low"), **band),
         curves.mark_line(strokeWidth=2).encode(x=x, y=y, **line),
         *point_marks(curves, size=26, stroke=1.2, at={"x": x, "y": y}, tips=tips),
         line_names(rows_of("names", data["names"]), x=x, y=y, limit=PADDING["right"]),

@@ -1,7 +1,7 @@
 """Mean stability against the result of each run of the study `instability`: a dot per run, by treatment.
 
-The page itself shows the rows of the images, the outcome and the pruning rate that are chosen below the chart; controls
-stand in all of them. Named data:
+The page shows the rows of the images, the outcome and the pruning rate that are chosen below the chart; controls are
+always shown. Named data:
 
 | name | one row is | fields |
 |---|---|---|
@@ -64,7 +64,7 @@ STYLES: Mapping[str, DomainStyle] = {
         ("noise", "#4C5B6B", "cross"),
     )
 }
-_SHOWN = "datum.outcome === outcome && datum.images === images"
+_SELECTED = "datum.outcome === outcome && datum.images === images"
 
 
 @public
@@ -80,7 +80,7 @@ def treatments(
     Args:
         frame: table of the study `instability`, with the runs of one training setting (column `knob`).
         correlations: `experiments.instability_correlations(frame)`.
-        rate: where the correlation is: "all rates", or a rate in words, as in the column `within`.
+        rate: pruning rate of the correlations: "all rates", or a rate as text, as in the column `within`.
         width, height: size of the plot, in pixels.
 
     Raises:
@@ -90,12 +90,12 @@ def treatments(
     check_table(correlations, "experiments.instability_correlations(frame)", columns=("measure", "within"))
     if len(knobs := list(dict.fromkeys(frame["knob"]))) > 1:
         raise DgpruneError(f"frame must hold one knob; it holds {', '.join(knobs)}. Pass frame[frame.knob == 'none'].")
-    rows, words = treated_rows(frame), correlated_rows(correlations)
-    rates = list(dict.fromkeys(row["within"] for row in words))
+    rows, lines = treated_rows(frame), correlated_rows(correlations)
+    rates = list(dict.fromkeys(row["within"] for row in lines))
     if rate not in rates:
         raise DgpruneError(f"rate must be one of {', '.join(rates)}; got {rate!r}.")
     title = alt.Title(text="Do less stable runs end better?", offset=8)
-    layers = _layers(rows, words, legend_rows(rows))
+    layers = _draw_layers(rows, lines, legend_rows(rows))
     chart = finish(layers, width=width, height=height, padding=_PADDING, title=title)
     images = list(dict.fromkeys(row["images"] for row in rows))
     outcomes = [text for text in _OUTCOMES.values() if text in {row["outcome"] for row in rows}]
@@ -143,7 +143,7 @@ def treated_rows(frame: pd.DataFrame) -> Rows:
 
 
 def correlated_rows(correlations: pd.DataFrame) -> Rows:
-    """Return the lines above the plot: both correlations of each place, and what pooling means."""
+    """Return the lines above the plot: both correlations of each choice, and what pooling means."""
     rows: Rows = []
     for row in records(correlations):
         outcome = _OUTCOMES.get((row["of_metric"], row["stage"]))
@@ -164,27 +164,27 @@ def legend_rows(rows: Rows) -> Rows:
     """Return the legend: the mark of each treatment, in the order of the study."""
     first = {row["arm"]: row for row in reversed(rows)}
     order = [arm for arm in STYLES if arm in first] + [arm for arm in first if arm not in STYLES]
-    kept = ("colour", "shape", "fill", "ring")
+    fields = ("colour", "shape", "fill", "ring")
     return [
         {
             "line": _LINE * k,
             "label": shortened(first[arm]["treatment"], most=24),
-            **{name: first[arm][name] for name in kept},
+            **{name: first[arm][name] for name in fields},
         }
         for k, arm in enumerate(order)
     ]
 
 
-def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
+def _draw_layers(rows: Rows, lines: Rows, legend: Rows) -> alt.LayerChart:
     scale = alt.Scale(zero=False, nice=True, padding=8)
     x = alt.X("stable:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=6))
     y = alt.Y("value:Q", scale=scale, title=None, axis=alt.Axis(tickCount=6))
-    shown = rows_of("treated", rows).transform_filter(
-        f"{_SHOWN} && (datum.control || rate === '{POOLED}' || datum.within === rate)"
+    selected = rows_of("treated", rows).transform_filter(
+        f"{_SELECTED} && (datum.control || rate === '{POOLED}' || datum.within === rate)"
     )
     fields = {"treatment": "Treatment", "seed": "Training seed", "events": "Events"}
     tips = tooltip({**fields, "stable": ("Mean stability %", ".1f"), "value": ("Result", ".1f")})
-    above = rows_of("correlated", words).transform_filter(f"{_SHOWN} && datum.within === rate")
+    above = rows_of("correlated", lines).transform_filter(f"{_SELECTED} && datum.within === rate")
     head = alt.Chart(alt.InlineData(values=[{}])).mark_text(
         style="strong", align="left", x=-44, y=-64, text={"expr": "outcome + ', ' + images + ', ' + rate"}
     )
@@ -195,7 +195,7 @@ def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
         above.mark_text(style="words", align="left", x=0, y={"expr": "datum.line - 48"}, dx=-44).encode(
             text=alt.Text("text:N")
         ),
-        *point_marks(shown, size=54, stroke=1.6, at={"x": x, "y": y}, tips=tips),
+        *point_marks(selected, size=54, stroke=1.6, at={"x": x, "y": y}, tips=tips),
         *legend_marks(legend),
     )
 

@@ -1,6 +1,6 @@
 """Feature shift: one map of all images, and below it the distances between domains against the ratio.
 
-The named data are those of `map` and `numbers`; of the k-th of several maps `points_k` and so on.
+The named data are those of `map` and `numbers`; for the k-th of several maps `points_k` and so on.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def feature_shift(
     On the map, colour and mark show the domain; an image is pale in the full network and filled in the pruned one, with
     a thin line between. In a live page (`dg.widgets.LiveChart(chart)`) colour can show the class. Below, the distances:
     a line per pair of domains, or per domain, with 95 % intervals over images; several layers stand side by side. A
-    hollow diamond, with text after the name, marks domains at which scorer, fine-tuning or selection have looked.
+    hollow diamond, with text after the name, marks domains that scorer, fine-tuning or selection looked at.
 
     Args:
-        frame: a table of `diagnostics.feature_shift`; of several tables by name only the maps are drawn, side by side.
+        frame: a table of `diagnostics.feature_shift`; or name -> table, of which only the maps are drawn, side by side.
         at: the ratio (0 to 1) that the map shows; None for the middle one of the table.
         layer: the layer of the map; None for the last layer of the table that has a map.
-        colour: what colour shows on the map at first, "domain" or "class".
+        colour: what colour first shows on the map, "domain" or "class".
         slider: give the map a slider over the ratio, for `dg.widgets.LiveChart(chart)`.
 
     Raises:
@@ -54,24 +54,24 @@ def feature_shift(
     if at is not None and not 0 <= at <= 1:
         raise DgpruneError(f"at is the share removed, from 0 to 1; got {at!r}.")
     tables = {"": frame} if isinstance(frame, pd.DataFrame) else dict(frame)
-    mapped = [_mapped(records(table), layer) for table in tables.values()]
+    mapped = [_select_map_rows(records(table), layer) for table in tables.values()]
     numbers: list[Any] = []
     if isinstance(frame, pd.DataFrame):
         rows = records(frame)
         layers = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] in METRICS))
         if not layers and not mapped[0]:
             raise DgpruneError("the table has no features to draw; make one with diagnostics.feature_shift(study).")
-        data = number_data(rows, layers, styles=_styles_of(rows))
+        data = number_data(rows, layers, styles=_order_styles(rows))
         if not mapped[0]:
             return number_chart(data, layers=layers, at=at, columns=2, title=titled("Feature shift", frame))
         tables = {f"Layer {mapped[0][0]['group']}" if len(layers) > 1 else "": frame}
         numbers = [number_plots(data, layers)] if layers else []
-    knots, side = _knots(mapped), SIDE if len(tables) == 1 else SMALL
+    knots, side = _common_ratios(mapped), SIDE if len(tables) == 1 else SMALL
     plots: list[Any] = []
     for (name, table), rows in zip(tables.items(), mapped, strict=True):
         suffix = f"_{len(plots)}" if plots else ""
         last = len(plots) + 1 == len(tables)  # one legend is enough
-        data = _map_data(rows, knots, styles=_styles_of(records(table)), side=side)
+        data = _map_data(rows, knots, styles=_order_styles(records(table)), side=side)
         plot = map_plot(data, knots=knots, side=side, suffix=suffix, legend=last)
         plots.append(plot.properties(title=alt.Title(text=name)) if name else plot)
     first = next(iter(tables.values()))
@@ -105,18 +105,16 @@ def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Side = 480, heigh
     used = [row for row in rows if row["metric"] == metric]
     layers = list(dict.fromkeys(str(row["group"]) for row in used))
     if len(layers) != 1:
-        raise DgpruneError(
-            f"frame: one layer is drawn, with metric {metric!r}; it holds {', '.join(layers) or 'none'}."
-        )
-    data = number_data(used, layers, styles=_styles_of(rows))
-    shown = cast(pd.DataFrame, frame[frame["metric"] == metric])
-    words = titled(f"{METRICS[metric][0]}, layer {layers[0]}", shown, below=EXPLAINED[metric])
+        raise DgpruneError(f"frame must hold one layer with metric {metric!r}; it holds {', '.join(layers) or 'none'}.")
+    data = number_data(used, layers, styles=_order_styles(rows))
+    table = cast(pd.DataFrame, frame[frame["metric"] == metric])
+    title = titled(f"{METRICS[metric][0]}, layer {layers[0]}", table, below=EXPLAINED[metric])
     plot = large_plot(data, metric, layer=layers[0]).properties(width=width, height=height)
-    return beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=words)
+    return beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=title)
 
 
-def _mapped(rows: Rows, layer: str | None) -> Rows:
-    """The rows of the layer whose map is drawn: its positions and its trustworthiness."""
+def _select_map_rows(rows: Rows, layer: str | None) -> Rows:
+    """Return the rows of the layer whose map is drawn: its positions and its trustworthiness."""
     mapped = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] == MAPS[0]))
     if layer is not None and layer not in mapped:
         raise DgpruneError(f"the table has no map of layer {layer!r}; it has: {', '.join(mapped) or 'none'}.")
@@ -124,17 +122,17 @@ def _mapped(rows: Rows, layer: str | None) -> Rows:
     return [row for row in rows if row["group"] == chosen and row["metric"] in (*MAPS, "trustworthiness")]
 
 
-def _knots(mapped: Sequence[Rows]) -> list[float]:
-    """The ratios of the maps; refuse maps whose ratios differ."""
+def _common_ratios(mapped: Sequence[Rows]) -> list[float]:
+    """Return the ratios of the maps; refuse maps whose ratios differ."""
     ratios = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
     if not ratios or any(knots != ratios[0] or not knots for knots in ratios):
-        got = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in ratios) or "no table"
-        raise DgpruneError(f"maps side by side need the same ratios; got {got}.")
+        lists = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in ratios) or "no table"
+        raise DgpruneError(f"maps side by side need the same ratios; got {lists}.")
     return ratios[0]
 
 
-def _styles_of(rows: Rows) -> dict[str, DomainStyle]:
-    """The styles of the domains, in the order in which the pairs name them, which is the study's."""
+def _order_styles(rows: Rows) -> dict[str, DomainStyle]:
+    """Return the styles of the domains in the study's order, which is that of the pairs."""
     names = (row[end] for row in rows for end in ("other", "domain"))
     order = dict.fromkeys(str(name) for name in names if not is_missing(name))
     roles = {str(row["domain"]): str(row["role"]) for row in rows if not is_missing(row["domain"])}
@@ -142,7 +140,7 @@ def _styles_of(rows: Rows) -> dict[str, DomainStyle]:
 
 
 def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, DomainStyle], side: int) -> Data:
-    """The named data of the map, made from the rows of one layer."""
+    """Return the named data of the map from the rows of one layer."""
     places: dict[tuple[str, int, float, str], float] = {}
     mapped = [row for row in rows if row["metric"] in MAPS]
     for row in mapped:
@@ -161,8 +159,8 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
     grid = [[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots]
     roles = {str(row["domain"]): str(row["role"]) for row in first}
     domains: dict[str, tuple[str, Exposure]] = {
-        name: (roles[name], strongest_exposure(exposure_of(row) for row in listed))
-        for name, listed in grouped(mapped, lambda row: str(row["domain"])).items()
+        name: (roles[name], strongest_exposure(exposure_of(row) for row in domain_rows))
+        for name, domain_rows in grouped(mapped, lambda row: str(row["domain"])).items()
     }
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {

@@ -1,4 +1,4 @@
-"""The map of `feature_shift`: where each image lies in the full network, pale, and where in the pruned one, filled.
+"""The map of `feature_shift`: each image in the full network (pale) and in the pruned one (filled).
 
 Everything has a fixed place in one picture, so nothing moves when the data are swapped. Named data:
 
@@ -10,8 +10,8 @@ Everything has a fixed place in one picture, so nothing moves when the data are 
 
 Places lie in the unit square. The parameter `at` is the share removed; places between two ratios are on the straight
 line that joins them. The parameter `by` is what colour shows: the domain, or the class; the mark is the domain's. The
-parameter `side` is the map's side in pixels: a live page sets it to what it has room for. What is `beside` or `below`
-the map has its x or its line counted from the map's right or lower edge.
+parameter `side` is the map's side in pixels: a live page sets it by the room it has. Rows `beside` or `below` the map
+count their x or line from its right or lower edge.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Colour = Literal["domain", "class"]
 
 
 def map_chart(data: Mapping[str, Rows] | None = None, *, knots: Sequence[float], at: float) -> alt.LayerChart:
-    """Return the map for a live page; it follows the page's ratio, and images can be picked. Data may come later.
+    """Return the map of a live page, which follows its ratio and lets images be picked. Data may come later.
 
     The knots are the ratios of the positions, ascending from 0; `at` is the initial ratio.
     """
@@ -59,15 +59,15 @@ def map_plot(
 ) -> alt.LayerChart:
     """Return the map as part of a chart that has the `parameters`.
 
-    With `brush` images can be picked with a rectangle; `suffix` ends the names of the data; without a legend the map is
-    narrower, to stand beside another.
+    With `brush` a rectangle picks images; `suffix` ends the names of the data; without a legend the map is narrower, to
+    stand beside another.
     """
     ends: Any = {"x": 0, "x2": {"expr": "side"}, "y": HEAD, "y2": {"expr": _LOWER_EDGE}}
     frame = alt.Chart(alt.InlineData(values=[{}])).mark_rect(fillOpacity=0, stroke=OTHER, strokeOpacity=0.7, **ends)
-    points = _points(data["points"], f"points{suffix}", knots=knots, brush=brush)
-    shown = _legend(rows_of(f"legend{suffix}", data["legend"])) if legend else []
-    words = _words(rows_of(f"words{suffix}", data["words"]))
-    chart = layered(frame, points, *shown, *words)
+    points = _draw_points(data["points"], f"points{suffix}", knots=knots, brush=brush)
+    legend_marks = _draw_legend(rows_of(f"legend{suffix}", data["legend"])) if legend else []
+    texts = _draw_text(rows_of(f"words{suffix}", data["words"]))
+    chart = layered(frame, points, *legend_marks, *texts)
     width = side + LEGEND if legend else max(side, _NARROW)
     return chart.properties(width=width, height=HEAD + side + FOOT)
 
@@ -75,13 +75,13 @@ def map_plot(
 def parameters(
     knots: Sequence[float], *, at: float, side: int = SIDE, slider: bool = False, by: Colour = "domain"
 ) -> list[Any]:
-    """Return the parameters: what colour shows, `side`, `at` with or without a slider, its place between two knots."""
+    """Return the parameters: `by`, `side`, `at` with or without a slider, and its place between two knots."""
     bind: Any = alt.Undefined
     if slider:
         bind = alt.binding_range(min=0, max=max(knots), step=0.01, name="Share of the filters removed ")
     stretch = " + ".join(["0", *(f"(at >= {knot})" for knot in knots[1:-1])])
     share = "0" if len(knots) < 2 else "clamp((at - knots[stretch]) / (knots[stretch + 1] - knots[stretch]), 0, 1)"
-    made = [
+    params = [
         alt.param(
             name="by", value=by, bind=alt.binding_select(options=list(get_args(Colour)), name="Colour shows the ")
         ),
@@ -91,10 +91,10 @@ def parameters(
         alt.param(name="stretch", expr=stretch),
         alt.param(name="share", expr=share),
     ]
-    return [parameter.param for parameter in made]
+    return [parameter.param for parameter in params]
 
 
-def _points(rows: Rows, name: str, *, knots: Sequence[float], brush: bool) -> alt.LayerChart:
+def _draw_points(rows: Rows, name: str, *, knots: Sequence[float], brush: bool) -> alt.LayerChart:
     """Draw each image: a line from full to pruned, a pale mark (full), a filled mark on top (pruned)."""
 
     def scaled(field: str) -> Any:
@@ -124,7 +124,7 @@ def _points(rows: Rows, name: str, *, knots: Sequence[float], brush: bool) -> al
     return chart
 
 
-def _legend(base: alt.Chart) -> list[alt.Chart]:
+def _draw_legend(base: alt.Chart) -> list[alt.Chart]:
     y: Any = {"y": {"expr": "datum.line"}}
     text: dict[str, Any] = {"align": "left", "baseline": "middle", "fontSize": 11, **y}
     quiet = f"by === 'class' && datum.kind === 'domain' ? '{QUIET}' : datum.colour"
@@ -139,7 +139,7 @@ def _legend(base: alt.Chart) -> list[alt.Chart]:
     ]
 
 
-def _words(base: alt.Chart) -> list[alt.Chart]:
+def _draw_text(base: alt.Chart) -> list[alt.Chart]:
     place = {"y": {"expr": "datum.line + (datum.below ? side : 0)"}, "limit": {"expr": f"side + {LEGEND}"}}
     text: Any = {"align": "left", "baseline": "middle", **place}
     end = "(at > knots[0] ? ' % removed.' : ' % removed, on top of the pale ones.')"

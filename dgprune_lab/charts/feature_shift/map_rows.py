@@ -1,4 +1,4 @@
-"""The rows of the map of `feature_shift`: its points, its legend and its words; `map` says what they hold."""
+"""Rows of the map of `feature_shift`: points, legend and text; `map` lists their fields."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def boxed(places: Places) -> NDArray[np.float64]:
 def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, DomainStyle]) -> Rows:
     """Return the rows of `points` from positions (K, N, 2) in the unit square at K ratios, the full network first.
 
-    The domains take turns, so that none is drawn on top of another.
+    Rows of the domains alternate, so that no domain covers another.
     """
     colours = class_colours(dot.label for dot in dots)
     columns = np.asarray(places, dtype=np.float64).round(4).transpose(1, 2, 0).tolist()
@@ -62,14 +62,14 @@ def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, Doma
     for dot, (xs, ys) in zip(dots, columns, strict=True):
         style = styles[dot.domain]
         mark = {"domain_colour": style.colour, "class_colour": colours.get(dot.label, OTHER), "shape": style.shape}
-        places_of = {"full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys}
-        rows.append({"domain": dot.domain, "image": dot.image, "class": dot.text, **mark, **places_of})
+        positions = {"full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys}
+        rows.append({"domain": dot.domain, "image": dot.image, "class": dot.text, **mark, **positions})
     turns: dict[str, Iterator[int]] = defaultdict(count)
     return sorted(rows, key=lambda row: next(turns[row["domain"]]))
 
 
 def class_colours(labels: Any) -> dict[int | None, str]:
-    """Return a colour for each of the ten lowest classes; the other classes share one that is not in the result.
+    """Return a colour for each of the ten lowest classes; the other classes share a colour that is not in the result.
 
     >>> class_colours([7, 2, None])
     {2: '#1F77B4', 7: '#FF7F0E'}
@@ -93,9 +93,9 @@ def legend_rows(
 
     add("heading", "Domain")
     for name, (role, exposure) in domains.items():
-        words = role_label(role)
+        suffix = role_label(role)
         style = styles[name]
-        add("domain", shortened(name, most=_LETTERS - len(words)) + words, colour=style.colour, shape=style.shape)
+        add("domain", shortened(name, most=_LETTERS - len(suffix)) + suffix, colour=style.colour, shape=style.shape)
         if exposure:
             add("mark", exposure_label(exposure).strip())
     labels, names = [dot.label for dot in dots], {dot.label: dot.text for dot in dots}
@@ -107,11 +107,11 @@ def legend_rows(
     further = len(classes) - len(colours)
     if others := [f"{further} further classes"] * (further > 0) + ["not labelled"] * (None in labels):
         add("class", " or ".join(others), colour=OTHER)
-    return _placed(rows, side=side)
+    return _place_entries(rows, side=side)
 
 
-def _placed(rows: Rows, *, side: int) -> Rows:
-    """Place the domains above the map, if two lines hold them, and all else to the right of it."""
+def _place_entries(rows: Rows, *, side: int) -> Rows:
+    """Place the domains above the map if two lines hold them, and all other entries to the right of it."""
     x, line, above = 6.0, 0, [row for row in rows if row["kind"] in ("domain", "mark")]
     for row in above:
         width = 28 + 6.4 * len(row["text"])
@@ -149,8 +149,8 @@ def map_words(
     if trust is not None and not is_missing(trust["value"]):
         ends = f"{trust['low']:.2f} to {trust['high']:.2f}"
         trusted = f"Trustworthiness {trust['value']:.2f} ({ends}); 1: neighbours here are true neighbours."
-    drawn = f"{images:,} images. Pale: full network. Filled: "
-    live = {"text": drawn, "kind": "live"} if only is None else {"text": f"{drawn}{100 * only:.4g} % removed."}
+    intro = f"{images:,} images. Pale: full network. Filled: "
+    live = {"text": intro, "kind": "live"} if only is None else {"text": f"{intro}{100 * only:.4g} % removed."}
     if len(knots) == 1:
         live = {"text": f"{images:,} images in the full network."}
     between = (

@@ -1,7 +1,7 @@
 """The numbers of `feature_shift` against the ratio: small plots, a line per pair of domains, or per domain.
 
-Named data, all of which a page may swap: one set per metric and layer, called like the metric (of the k-th of several
-layers `mmd_k`), whose rows are measured points: removed (%), value, low, high, label, colour, dash, shape, fill,
+Named data, all of which a page may swap: one set per metric and layer, named after the metric (`mmd_k` for the
+k-th of several layers), a row per measured point: removed (%), value, low, high, label, colour, dash, shape, fill,
 looked; and `lines`, the legend: text, colour, dash, shape, fill, looked, kind ("pair", "other"), line.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import altair as alt
 
 from ...core import Exposure, exposure_label, exposure_of, is_missing, strongest_exposure
-from ..marks import COLOUR, DASH, LEFT, layered, of_field, point_marks, rows_of, tooltip
+from ..marks import COLOUR, DASH, LEFT, for_field, layered, point_marks, rows_of, tooltip
 from ..theme import QUIET, SOLID, Data, DomainStyle, Rows, beside, mark_of, scorer_styles, shortened
 
 METRICS = {
@@ -59,19 +59,19 @@ _ALONE = DomainStyle(colour=QUIET, dash=SOLID, shape="circle")
 def number_data(rows: Sequence[Mapping[str, Any]], layers: Sequence[str], *, styles: Mapping[str, DomainStyle]) -> Data:
     """Return the named data of the numbers, from rows of a tidy table."""
     used = [row for row in rows if row["metric"] in METRICS]
-    by_line = _styles(used, styles)
-    data: Data = {name: [] for k in range(len(layers)) for name in _names(k, len(layers)).values()}
+    line_styles = _line_styles(used, styles)
+    data: Data = {name: [] for k in range(len(layers)) for name in _data_names(k, len(layers)).values()}
     exposures: dict[str, list[Exposure]] = {}
     for row in sorted(used, key=lambda row: float(row["ratio_requested"])):
-        label, exposure = _label(row), exposure_of(row)
+        label, exposure = _line_label(row), exposure_of(row)
         exposures.setdefault(label, []).append(exposure)
-        name = _names(layers.index(str(row["group"])), len(layers))[row["metric"]]
+        name = _data_names(layers.index(str(row["group"])), len(layers))[row["metric"]]
         numbers = {end: None if is_missing(row[end]) else float(row[end]) for end in ("value", "low", "high")}
-        mark = mark_of(by_line[label], exposure=exposure)
+        mark = mark_of(line_styles[label], exposure=exposure)
         data[name].append({"removed": round(100 * float(row["ratio_requested"]), 4), **numbers, "label": label, **mark})
-    pairs = {_label(row) for row in used if row["metric"] in _PAIRS}
-    strongest: dict[str, Exposure] = {label: strongest_exposure(listed) for label, listed in exposures.items()}
-    data["lines"] = _legend(by_line, strongest, pairs=pairs)
+    pairs = {_line_label(row) for row in used if row["metric"] in _PAIRS}
+    strongest: dict[str, Exposure] = {label: strongest_exposure(seen) for label, seen in exposures.items()}
+    data["lines"] = _line_rows(line_styles, strongest, pairs=pairs)
     return data
 
 
@@ -83,12 +83,12 @@ def number_chart(
     columns: Literal[2, 3] = 3,
     title: alt.Title | None = None,
 ) -> alt.HConcatChart:
-    """Return the plots of the numbers over these data, which may come later; a rule marks the page's ratio `at`.
+    """Return the plots of the numbers from these data, which may come later; a rule marks the page's ratio `at`.
 
-    A page that is too narrow for three columns finds the chart with two of them in `usermeta`, as `narrow`.
+    `narrow` in `usermeta` is the chart with two columns, for a page that is too narrow for three.
     """
     count = max(len(layers), 1)
-    empty: Data = {name: [] for k in range(count) for name in [*_names(k, count).values(), "lines"]}
+    empty: Data = {name: [] for k in range(count) for name in [*_data_names(k, count).values(), "lines"]}
     chart = beside(number_plots(data or empty, layers, columns=columns), padding=(4, 12, 4, 6), title=title)
     ratio: Any = alt.param(name="at", value=0.0 if at is None else at).param
     chart.params = [ratio]
@@ -106,19 +106,19 @@ def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Li
     if not single:
         order = [(metric, k) for metric in METRICS for k in range(len(layers))]
     plots = [
-        _plot(data, metric, k=k, layers=layers, last=place >= len(order) - across).properties(
+        _draw_plot(data, metric, k=k, layers=layers, last=place >= len(order) - across).properties(
             width=width, height=height
         )
         for place, (metric, k) in enumerate(order)
     ]
-    # Flush: a title that is wider than its plot must not push the next column away.
+    # Flush: a title wider than its plot must not push the next column away.
     spacing = {"column": 58 if single else 42, "row": 72}
     grid = alt.concat(*plots, columns=across, spacing=spacing, bounds="flush")
-    pairs, others = (_lines(data, kind) for kind in ("pair", "other"))
+    pairs, others = (_draw_legend(data, kind) for kind in ("pair", "other"))
     return alt.vconcat(grid, alt.hconcat(pairs, others, spacing=18), spacing=14)
 
 
-def _plot(
+def _draw_plot(
     data: Mapping[str, Rows],
     metric: str,
     *,
@@ -128,15 +128,15 @@ def _plot(
     ticks: Sequence[int] = (0, 50, 100),
     live: bool = True,
 ) -> alt.LayerChart:
-    """One metric of one layer against the ratio: zero, a live page's current ratio, intervals, lines and dots."""
+    """Draw a metric of a layer against the ratio: zero, a live page's current ratio, intervals, lines, dots."""
     title, meaning = METRICS[metric]
-    name = _names(k, max(len(layers), 1))[metric]
+    name = _data_names(k, max(len(layers), 1))[metric]
     scale = alt.Scale(domain=[0, 1], nice=False) if metric == "cka" else alt.Scale(nice=True, zero=True)
     below = "Removed (%)" if last else None
     percent = alt.Scale(domain=[0, 100], nice=False)
     x = alt.X("removed:Q", scale=percent, title=below, axis=alt.Axis(values=list(ticks), minExtent=14))
     y = alt.Y("value:Q", scale=scale, title=None, axis=alt.Axis(tickCount=3, minExtent=30))
-    ends = {"x": x, "y": of_field(y, "low"), "y2": alt.Y2("high:Q")}
+    ends = {"x": x, "y": for_field(y, "low"), "y2": alt.Y2("high:Q")}
     fields = {"label": "Of", "removed": ("Removed %", ".3~g"), "value": (title, ".3~g")}
     tips = tooltip(fields, ends=".3~g", looked=True)
     base = rows_of(name, data[name])
@@ -160,19 +160,19 @@ def _plot(
 
 def large_plot(data: Mapping[str, Rows], metric: str, *, layer: str) -> alt.LayerChart:
     """Return one metric's plot by itself, without a title."""
-    plot = _plot(data, metric, k=0, layers=[layer], last=True, ticks=(0, 25, 50, 75, 100), live=False)
+    plot = _draw_plot(data, metric, k=0, layers=[layer], last=True, ticks=(0, 25, 50, 75, 100), live=False)
     plot.title = alt.Undefined
     return plot
 
 
 def legend_of(data: Mapping[str, Rows]) -> alt.LayerChart:
-    """Return the legend of a single metric's lines."""
+    """Return the legend of the lines of one metric."""
     lines = [{**row, "kind": "pair"} for row in data["lines"]]
-    return _lines({"lines": lines}, "pair", letters=210)
+    return _draw_legend({"lines": lines}, "pair", letters=210)
 
 
-def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]) -> Rows:
-    """The rows of the legend: the name of each line, and below it the mark of what was seen of its domains."""
+def _line_rows(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]) -> Rows:
+    """Return the rows of the legend: the name of each line, and below it the exposure mark of its domains."""
     rows: Rows = []
     for name, style in styles.items():
         kind, mark = "pair" if name in pairs else "other", mark_of(style, exposure=exposures[name])
@@ -183,7 +183,7 @@ def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure]
     return [{**row, "line": k} for k, row in enumerate(rows)]
 
 
-def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"], *, letters: int = 150) -> alt.LayerChart:
+def _draw_legend(data: Mapping[str, Rows], kind: Literal["pair", "other"], *, letters: int = 150) -> alt.LayerChart:
     """Draw half of the legend: for each line a sample, its mark, and its name in at most `letters` pixels."""
     y = alt.Y("line:O", axis=None, sort=None)
     base = rows_of("lines", data["lines"]) if kind == "pair" else alt.Chart(alt.NamedData(name="lines"))
@@ -196,23 +196,23 @@ def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"], *, letters:
     ).properties(width=letters + 36, height=alt.Step(16))
 
 
-def _names(k: int, layers: int) -> dict[str, str]:
-    """Metric -> name of its data for the k-th layer."""
+def _data_names(k: int, layers: int) -> dict[str, str]:
+    """Return metric -> name of its data for the k-th layer."""
     return {metric: metric if layers < 2 else f"{metric}_{k}" for metric in METRICS}
 
 
-def _label(row: Mapping[str, Any]) -> str:
-    """The name of a line: a pair of domains, a domain, or all images."""
+def _line_label(row: Mapping[str, Any]) -> str:
+    """Return the name of a line: a pair of domains, a domain, or all images."""
     if row["metric"] in _PAIRS:
         return f"{row['other']} and {row['domain']}"
     return "all images" if is_missing(row["domain"]) else str(row["domain"])
 
 
-def _styles(rows: Sequence[Mapping[str, Any]], domains: Mapping[str, DomainStyle]) -> dict[str, DomainStyle]:
-    """Name of a line -> its style: a pair of domains has its own colour, a domain the domain's style."""
+def _line_styles(rows: Sequence[Mapping[str, Any]], domains: Mapping[str, DomainStyle]) -> dict[str, DomainStyle]:
+    """Return name of a line -> its style: a pair of domains has its own colour, a domain its usual style."""
     spare, styles = scorer_styles(), {}
     for row in sorted(rows, key=lambda row: list(METRICS).index(row["metric"])):
-        label = _label(row)
+        label = _line_label(row)
         if label not in styles:
             styles[label] = next(spare) if row["metric"] in _PAIRS else domains.get(label, _ALONE)
     return styles

@@ -1,8 +1,8 @@
-"""The connections of consecutive layers: the strongest as lines between filters, all of them as heat maps.
+"""Connections of consecutive layers: the strongest as lines between filters, all of them as heat maps.
 
-Everything lies in one plane of pixels, y from the top. Named data: `removed` and `kept`, a line each (x, y, x2, y2,
-rho, colour, from, to, what); `nodes` (x, y, fill, what); `maps` (x, y, x2, y2, url), the strip of the scale among
-them; and text by its style (style, x, y, text): `head`, `lead`, `names`, `titles`, `lines`, `quiet`, `turned`.
+Positions are in pixels, y counted from the top. Named data: `removed` and `kept`, a row per line (x, y, x2, y2, rho,
+colour, from, to, what); `nodes` (x, y, fill, what); `maps` (x, y, x2, y2, url), which includes the strip of the colour
+scale; and text by its style (style, x, y, text): `head`, `lead`, `names`, `titles`, `lines`, `quiet`, `turned`.
 """
 
 from __future__ import annotations
@@ -65,24 +65,24 @@ def gc_net(
         DgpruneError: a table without connections; a mask of other connections; a layer that consumes no group.
     """
     if isinstance(table, pd.DataFrame):
-        pairs = _of_table(table)
+        pairs = _read_pairs(table)
     else:
         pairs = [(pair, table.rho(pair.name).detach().double().cpu().numpy()) for pair in table.pairs]
-    every = [Panel(pair, rho, _kept(pair, rho, mask=mask)) for pair, rho in pairs]
-    panels = _chosen(every, layers)
+    all_panels = [Panel(pair, rho, _read_kept(pair, rho, mask=mask)) for pair, rho in pairs]
+    panels = _choose_panels(all_panels, layers)
     scale = ends([panel.rho for panel in panels])
     plan = Plan(panels, width)
     most = min(LINKS, ALL_LINKS // len(panels)) if links is None else links
     nodes, lines = tree(panels, plan, links=most, scale=scale)
-    maps, captions, height = _maps(panels, plan, scale=scale)
-    few = f"; {len(panels)} of {len(every)} pairs are drawn, layers=[...] chooses others"
-    strip, numbers = _scale(plan, scale, note=few if len(panels) < len(every) else "")
-    words = _heads(mask) + plan.names() + numbers + captions
-    chart = _layers(words, lines, nodes=nodes, maps=[*maps, strip], size=(width, height))
+    maps, captions, height = _map_rows(panels, plan, scale=scale)
+    note = f"; {len(panels)} of {len(all_panels)} pairs are drawn, layers=[...] chooses others"
+    strip, numbers = _scale_rows(plan, scale, note=note if len(panels) < len(all_panels) else "")
+    texts = _title_rows(mask) + plan.names() + numbers + captions
+    chart = _draw_layers(texts, lines, nodes=nodes, maps=[*maps, strip], size=(width, height))
     return finish(chart, width=width, height=height, padding=PADDING)
 
 
-def _of_table(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
+def _read_pairs(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
     """Return each pair of layers and its connections rho, (outputs, filters), from the rows of `diagnostics.gc_net`."""
     if "group" not in frame.columns or "rho" not in set(frame["metric"]):
         raise DgpruneError("the table holds no connections; make it with diagnostics.gc_net(study, connections=True).")
@@ -99,8 +99,8 @@ def _of_table(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
     return pairs
 
 
-def _kept(pair: Pair, rho: Floats, *, mask: WeightMask | None) -> Any:
-    """(outputs, filters) bool: which connections of a pair the mask keeps."""
+def _read_kept(pair: Pair, rho: Floats, *, mask: WeightMask | None) -> Any:
+    """Return (outputs, filters) bool: the connections of a pair that the mask keeps."""
     keep = np.ones_like(rho, dtype=bool) if mask is None else mask.keep.get(pair.name)
     if keep is None or tuple(keep.shape) != rho.shape:
         raise DgpruneError(
@@ -110,7 +110,7 @@ def _kept(pair: Pair, rho: Floats, *, mask: WeightMask | None) -> Any:
     return np.asarray(keep)
 
 
-def _chosen(panels: list[Panel], layers: Sequence[str] | None) -> list[Panel]:
+def _choose_panels(panels: list[Panel], layers: Sequence[str] | None) -> list[Panel]:
     known = list(dict.fromkeys(panel.pair.layer for panel in panels))
     for layer in layers or ():
         if layer not in known:
@@ -118,21 +118,21 @@ def _chosen(panels: list[Panel], layers: Sequence[str] | None) -> list[Panel]:
     return panels[:PAIRS] if not layers else [panel for panel in panels if panel.pair.layer in layers]
 
 
-def _heads(mask: WeightMask | None) -> Rows:
-    """The title and the explanation as rows of text."""
+def _title_rows(mask: WeightMask | None) -> Rows:
+    """Return the title and the explanation as rows of text."""
     lines = ["Each line: the strongest connection of a filter, or into an output."]
     if mask is not None:
-        which = "of each pair" if mask.scope == "layer" else "of all"
+        scope = "of each pair" if mask.scope == "layer" else "of all"
         lines.append(
-            f"Dashed grey: removed with the lowest {mask.ratio_requested:.0%} {which}. "
+            f"Dashed grey: removed with the lowest {mask.ratio_requested:.0%} {scope}. "
             "Hollow: a filter with no connection left on one side."
         )
     head = caption("head", "Connections between consecutive layers", x=0, y=12)
     return [head, *(caption("lead", line, x=0, y=30 + 15 * k) for k, line in enumerate(lines))]
 
 
-def _maps(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:
-    """The rows of the heat maps, the rows of their captions, and the height of the whole picture."""
+def _map_rows(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:
+    """Return the rows of the heat maps, those of their captions, and the height of the whole picture."""
     across = min(len(panels), max(1, plan.width // _CELL))
     room = plan.width / across
     side = min(_SIDE, room - 44)
@@ -147,14 +147,14 @@ def _maps(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tup
             picture = png(values, low=scale[0], high=scale[1])
             maps.append({"x": x, "y": y + 8, "x2": x + side, "y2": y + 8 + side, "url": picture})
             lines = panel.lines + ([f"in blocks of {block[0]} x {block[1]}"] if max(block) > 1 else [])
-            captions += _captions(panel, lines, x=x, y=y, side=side)
+            captions += _caption_rows(panel, lines, x=x, y=y, side=side)
             tallest = max(tallest, len(lines))
         y += side + 62 + _LINE * tallest
     return maps, captions, int(y - 32)
 
 
-def _captions(panel: Panel, lines: list[str], *, x: float, y: float, side: float) -> Rows:
-    """The text of one heat map: names above it in one or two lines; counts and numbers below."""
+def _caption_rows(panel: Panel, lines: list[str], *, x: float, y: float, side: float) -> Rows:
+    """Return the text of one heat map: names above it in one or two lines; counts and numbers below."""
     (outputs, filters), pair = panel.rho.shape, panel.pair
     below, room = y + 8 + side, _CELL - 24
     titles = [caption("titles", f"{pair.group} → {pair.layer}", x=x, y=y)]
@@ -171,8 +171,8 @@ def _captions(panel: Panel, lines: list[str], *, x: float, y: float, side: float
     ]
 
 
-def _scale(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[str, Any], Rows]:
-    """The colour scale as a strip, and its caption."""
+def _scale_rows(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[str, Any], Rows]:
+    """Return the colour scale as a strip, and the rows of its caption."""
     low, high = scale
     x, y, length = 18.0, plan.bottom + 20, 200
     picture = png(np.linspace(low, high, 100)[None], low=low, high=high)
@@ -183,7 +183,7 @@ def _scale(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[s
     return strip, [*ticks, caption("lead", f"rho: {rho} of two responses{note}", x=x + length + 18, y=y + 9)]
 
 
-def _layers(words: Rows, lines: Rows, *, nodes: Rows, maps: Rows, size: tuple[int, int]) -> alt.LayerChart:
+def _draw_layers(texts: Rows, lines: Rows, *, nodes: Rows, maps: Rows, size: tuple[int, int]) -> alt.LayerChart:
     x, y = canvas(*size)
     box = {"x": x, "y": y, "x2": alt.X2("x2:Q"), "y2": alt.Y2("y2:Q")}
     tips = tooltip({"from": "from", "to": "to", "rho": ("rho", ".2f"), "what": "connection"})
@@ -198,7 +198,7 @@ def _layers(words: Rows, lines: Rows, *, nodes: Rows, maps: Rows, size: tuple[in
         dots.encode(x=x, y=y, fill=FILL, tooltip=tooltip({"what": "Filter"})),
         rows_of("maps", maps).mark_image(aspect=False).encode(**box, url=alt.Url("url:N")),
         *(
-            rows_of(name, [row for row in words if row["style"] == name])
+            rows_of(name, [row for row in texts if row["style"] == name])
             .mark_text(**mark)
             .encode(x=x, y=y, text=alt.Text("text:N"))
             for name, mark in _TEXTS.items()

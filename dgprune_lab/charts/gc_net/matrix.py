@@ -21,7 +21,7 @@ _LETTER = 6.4  # pixels of a letter, on average
 
 @dataclass(frozen=True)
 class Panel:
-    """A pair of layers: its connections rho and whether each is kept, both (outputs, filters)."""
+    """A pair of layers: its connections rho, and whether each is kept; both (outputs, filters)."""
 
     pair: Pair
     rho: Floats
@@ -52,7 +52,7 @@ class Plan:
         return self.top + TREE * (number / (self.sizes[layer] - 1) if self.sizes[layer] > 1 else 0.5)
 
     def names(self) -> Rows:
-        """The rows of text above the columns: each layer's name, with its number of filters where there is room."""
+        """Return the text above the columns: each layer's name, with its number of filters if there is room."""
         rows: Rows = []
         for k, (name, size) in enumerate(self.sizes.items()):
             text = short(name, self.turns * self.gap - 8) + (f" ({size})" if self.turns == 1 else "")
@@ -63,14 +63,14 @@ class Plan:
 def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, float]) -> tuple[Rows, Rows]:
     """Return the rows of the filters' dots and of the lines between them; at most `links` lines per pair."""
     lines: Rows = []
-    shown = {name: set(range(size)) if size <= MOST else set() for name, size in plan.sizes.items()}
+    visible = {name: set(range(size)) if size <= MOST else set() for name, size in plan.sizes.items()}
     for panel in panels:
         pair = panel.pair
-        places = _strongest(panel.rho, links)
+        places = _strongest_links(panel.rho, links)
         tints = hexes(np.array([panel.rho[place] for place in places]), low=scale[0], high=scale[1])
         for (output, filter), tint in zip(places, tints, strict=True):
-            shown[pair.group].add(filter)
-            shown[pair.layer].add(output)
+            visible[pair.group].add(filter)
+            visible[pair.layer].add(output)
             kept = bool(panel.kept[output, filter])
             start = {"x": plan.column[pair.group], "y": plan.height(pair.group, filter)}
             end = {"x2": plan.column[pair.layer], "y2": plan.height(pair.layer, output)}
@@ -78,16 +78,16 @@ def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, flo
             about |= {"colour": tint, "what": "kept"} if kept else {"colour": QUIET, "what": "removed"}
             lines.append({**start, **end, **about, "rho": float(panel.rho[output, filter])})
     nodes: Rows = []
-    for name, connected in _connected(panels, plan).items():
-        for k in sorted(shown[name]):
+    for name, connected in _find_connected(panels, plan).items():
+        for k in sorted(visible[name]):
             what = f"{name}, filter {k}" + ("" if connected[k] else ": no connection left on one side")
             fill = AXIS_INK if connected[k] else "transparent"
             nodes.append({"x": plan.column[name], "y": plan.height(name, k), "fill": fill, "what": what})
     return nodes, lines
 
 
-def _connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
-    """Layer -> (filters,) bool: whether a filter keeps a connection on each side that has any."""
+def _find_connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
+    """Return layer -> (filters,) bool: whether a filter keeps a connection on each side that has any."""
     connected = {name: np.ones(size, dtype=bool) for name, size in plan.sizes.items()}
     for name, flags in connected.items():
         entering = [panel.kept.any(1) for panel in panels if panel.pair.layer == name]
@@ -97,8 +97,8 @@ def _connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
     return connected
 
 
-def _strongest(rho: Floats, most: int) -> list[tuple[int, int]]:
-    """(output, filter) of the strongest connection of each filter and into each output; 0 counts as no connection."""
+def _strongest_links(rho: Floats, most: int) -> list[tuple[int, int]]:
+    """Return (output, filter) of the strongest connection of each filter and into each output; 0 is no connection."""
     size = np.abs(rho)
     places = {(int(j), i) for i, j in enumerate(size.argmax(0))} | {(j, int(i)) for j, i in enumerate(size.argmax(1))}
     ranked = sorted((place for place in places if size[place] > 0), key=lambda place: (-size[place], place))

@@ -37,7 +37,7 @@ def images(domains: Sequence[Domain], *, images: Count = 8, split: str = "report
     """
     if not domains:
         raise DgpruneError("images draws the images of at least one domain; got none. Pass study.domains.")
-    rows = [row for k, domain in enumerate(domains) for row in _rows(domain, k, images=images, split=split)]
+    rows = [row for k, domain in enumerate(domains) for row in _image_rows(domain, k, images=images, split=split)]
     x = alt.X("column:Q", scale=alt.Scale(domain=[-0.5, images - 0.5], nice=False, zero=False), axis=None)
     y = alt.Y("row:Q", scale=alt.Scale(domain=[len(domains) - 0.5, -0.5], nice=False, zero=False), axis=None)
     base = rows_of("images", rows).encode(x=x, y=y)
@@ -53,7 +53,7 @@ def images(domains: Sequence[Domain], *, images: Count = 8, split: str = "report
     return finish(chart, width=images * (size + 8), height=len(domains) * (size + _TITLE + 6), padding=PADDING)
 
 
-def _rows(domain: Domain, row: int, *, images: int, split: str) -> Rows:
+def _image_rows(domain: Domain, row: int, *, images: int, split: str) -> Rows:
     batch = domain.take(domain.rows(split, images), device="cpu")
     pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     labels = [""] * len(pixels) if batch.labels is None else [domain.class_label(int(label)) for label in batch.labels]

@@ -21,7 +21,7 @@ from .images import png
 from .thumbnails import data_url
 
 FOR, AGAINST = (255, 176, 0), (120, 94, 240)  # distinct with any colour vision, on any grey
-_SHOWN = 96  # pixels of an overlay: enough for a smooth map
+_OVERLAY_SIDE = 96  # pixels of an overlay: enough for a smooth map
 _LINE, _GAP = 34, 14
 
 
@@ -29,9 +29,9 @@ _LINE, _GAP = 34, 14
 def overlays(
     images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 60, columns: Count = 6
 ) -> alt.LayerChart:
-    """Draw each image as it is, and beside it in dark grey with a map over it, amber for a class and violet against it.
+    """Draw each image, and beside it a dark grey copy under a map, amber for a class and violet against it.
 
-    The colour is stronger the larger the map's absolute value, on one scale for all images.
+    The larger the map's absolute value, the stronger the colour, on one scale for all images.
 
     Args:
         images: (N, C, H, W) in [0, 1]; C is 1, 3 or 4.
@@ -85,16 +85,16 @@ def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
     """
     if not torch.isfinite(values).all():
         raise DgpruneError("the map of an image is NaN or infinite; check the network's weights and images.")
-    size = (_SHOWN, _SHOWN)
+    size = (_OVERLAY_SIDE, _OVERLAY_SIDE)
     grey = image[:3].float().cpu().mean(0)[None, None]
     base = 0.1 + 0.35 * interpolate(grey, size=size, mode="nearest")[0, 0]
     smooth = interpolate(values.detach().float().cpu()[None, None], size=size, mode="bilinear")[0, 0]
     share = (smooth / most).clamp(-1, 1) if most else torch.zeros(size)
-    return png(_blended(base.numpy(), share.numpy()))
+    return png(_blend(base.numpy(), share.numpy()))
 
 
-def _blended(grey: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W, 3) a grey image blended with a colour: amber for positive, violet for negative shares, most at +-1."""
+def _blend(grey: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return (H, W, 3): a grey image blended with amber for positive, violet for negative shares, most at +-1."""
     cover = 0.85 * np.abs(share)[..., None]
     colour = np.where(share[..., None] > 0, np.array(FOR), np.array(AGAINST))
     return ((1 - cover) * 255 * grey[..., None] + cover * colour).round().astype(np.uint8)

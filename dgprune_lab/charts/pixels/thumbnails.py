@@ -1,4 +1,4 @@
-"""Prediction flips as pictures: per domain images that turned wrong on the left, those that turned right on the right.
+"""Prediction flips as pictures: on each domain images that turned wrong (left) and images that turned right (right).
 
 Named data, x in pixels, `line` counted from the top: `pictures` (line, x, url, domain, image, truth, before, now, top,
 bottom) and `words` (line, x, text, size: "name", "kind", "count" or "none").
@@ -22,8 +22,8 @@ PAGE = 24
 """Approximate number of pictures on a page; at least two of each kind are shown for every domain."""
 COLUMNS = 4
 _SIDE, _CELL, _GAP, _LINE = 50, 62, 18, 136
-_LETTERS = 11  # of a line under a picture
-_LARGEST = 96  # pixels of an image that are sent: more would not be visible
+_LETTERS = 11  # in a line under a picture
+_LARGEST = 96  # pixels of the longer side of an image; more would not be visible
 WIDTH = 2 * COLUMNS * _CELL + _GAP
 
 
@@ -57,25 +57,25 @@ def per_strip(domains: int) -> int:
 def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> Data:
     """Return the chart's named data from `strips`: label of a domain -> at most two strips."""
     pictures: Rows = []
-    words: Rows = []
+    captions: Rows = []
     line = 0
     for domain, kinds in strips.items():
-        words.append({"line": line, "x": 0, "text": domain, "size": "name"})
+        captions.append({"line": line, "x": 0, "text": domain, "size": "name"})
         for side, strip in enumerate(kinds):
             left = side * (COLUMNS * _CELL + _GAP)
             texts = {"kind": strip.kind, "count": strip.count}
             if not strip.pictures:
                 texts["none"] = "none" if strip.total == 0 else "no more of them"
-            words += [{"line": line, "x": left, "text": text, "size": size} for size, text in texts.items()]
+            captions += [{"line": line, "x": left, "text": text, "size": size} for size, text in texts.items()]
             for k, picture in enumerate(strip.pictures):
                 place = {"line": line + k // COLUMNS, "x": left + (k % COLUMNS) * _CELL + _SIDE / 2, "domain": domain}
-                pictures.append({**picture, **place, **_lines(picture)})
+                pictures.append({**picture, **place, **_caption_lines(picture)})
         line += max(1, *(-(-len(strip.pictures) // COLUMNS) for strip in kinds))
-    return {"pictures": pictures, "words": words}
+    return {"pictures": pictures, "words": captions}
 
 
-def _lines(picture: Mapping[str, Any]) -> dict[str, str]:
-    """The two lines under a picture; names of classes need a line each, so the true class is left to the tooltip."""
+def _caption_lines(picture: Mapping[str, Any]) -> dict[str, str]:
+    """Return the two lines under a picture; class names need a line each, so only the tooltip has the true class."""
     before, now, truth = (picture[key] for key in ("before", "now", "truth"))
     if isinstance(before, str):
         return {"top": shortened(before, most=_LETTERS), "bottom": f"→ {shortened(now, most=_LETTERS - 2)}"}
@@ -104,18 +104,18 @@ def picture_chart() -> alt.HConcatChart:
         "now": "Predicted now",
         "image": "Image number",
     }
-    base, words = (rows_of(name, []).encode(x=x, y=y) for name in ("pictures", "words"))
-    image = base.mark_image(width=_SIDE, height=_SIDE, aspect=True, smooth=False, yOffset=_down(73))
+    base, captions = (rows_of(name, []).encode(x=x, y=y) for name in ("pictures", "words"))
+    image = base.mark_image(width=_SIDE, height=_SIDE, aspect=True, smooth=False, yOffset=_offset(73))
 
     def sized(size: str, *, style: str, at: float, weight: Literal[400, 600] = 400) -> alt.Chart:
-        marks = words.mark_text(style=style, align="left", dy=_down(at), fontWeight=weight, fontSize=11)
+        marks = captions.mark_text(style=style, align="left", dy=_offset(at), fontWeight=weight, fontSize=11)
         return marks.transform_filter(f"datum.size === '{size}'").encode(text=alt.Text("text:N"))
 
     chart = layered(
         image.encode(url=alt.Url("url:N"), tooltip=tooltip(fields)),
-        base.mark_text(style="strong", dy=_down(109), fontSize=10.7, fontWeight=600).encode(text=alt.Text("top:N")),
-        base.mark_text(style="words", dy=_down(122), fontSize=10.7).encode(text=alt.Text("bottom:N")),
-        words.mark_text(opacity=0),
+        base.mark_text(style="strong", dy=_offset(109), fontSize=10.7, fontWeight=600).encode(text=alt.Text("top:N")),
+        base.mark_text(style="words", dy=_offset(122), fontSize=10.7).encode(text=alt.Text("bottom:N")),
+        captions.mark_text(opacity=0),
         sized("name", style="strong", at=10, weight=600),
         sized("kind", style="words", at=25),
         sized("count", style="words", at=39),
@@ -124,6 +124,6 @@ def picture_chart() -> alt.HConcatChart:
     return beside(chart.properties(width=WIDTH, height=alt.Step(_LINE)), padding=(4, 20, 4, 6))
 
 
-def _down(pixels: float) -> float:
-    """Offset from the middle of a line of pictures to the place `pixels` below its upper edge."""
+def _offset(pixels: float) -> float:
+    """Return the offset from the middle of a line of pictures to `pixels` below its upper edge."""
     return pixels - _LINE / 2

@@ -38,7 +38,7 @@ def sensitivity(frame: Tidy, *, mask: Mask | None = None) -> alt.HConcatChart:
     Raises:
         DgpruneError: a table without effect sizes or with several methods or pairs; a mask for other layers.
     """
-    chart: Any = _layers(map_data(frame, mask=mask))
+    chart: Any = _draw_layers(map_data(frame, mask=mask))
     if (below := against(frame, width=WIDTH)) is not None:
         chart = alt.vconcat(chart, below, spacing=34)
     title = titled(f"Domain-sensitive filters: {compared(frame)}", frame, below=[about(frame)])
@@ -47,13 +47,13 @@ def sensitivity(frame: Tidy, *, mask: Mask | None = None) -> alt.HConcatChart:
 
 def map_chart() -> alt.HConcatChart:
     """Return the map alone, without rows. A page sends them, and sets the parameter `picked`, {group, filter} or {}."""
-    chart = beside(_layers({"cells": [], "removed": [], "lines": [], "legend": []}), padding=FRAME)
+    chart = beside(_draw_layers({"cells": [], "removed": [], "lines": [], "legend": []}), padding=FRAME)
     label = "Filters of each layer, the most domain-sensitive first"
     chart.usermeta = {**cast("dict[str, Any]", chart.usermeta), "picks": "cells", "label": label}
     return chart
 
 
-def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
+def _draw_layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     """Draw cells, marks of removed filters, the picked cell, signs, names and the legend."""
     scale = alt.Scale(domain=[0, WIDTH], nice=False, zero=True)
     x, middle, at = (alt.X(f"{field}:Q", scale=scale, axis=None) for field in ("x", "middle", "at"))
@@ -85,7 +85,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         cells.mark_rect().encode(**box, fill=FILL, tooltip=tips),
         bars.encode(**box),
         crosses.encode(text=alt.Text("mark:N")),
-        *(  # light below dark: one of them is seen on any page
+        *(  # light below dark: one of them is visible on any page
             picked.mark_rect(fillOpacity=0, strokeOpacity=1, strokeWidth=wide, stroke=stroke).encode(**box)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),

@@ -24,26 +24,26 @@ COLUMNS = 4
 _HEIGHT, _SPACING, _AXIS = 150, 30, 44
 _LETTER = 5.9  # pixels of a letter below a title, on average
 _ORDER = ["removed first → last", "(% of the filters removed before)"]
-_STACK = 5  # filters at one place that are counted in words
+_STACK = 5  # number of filters at one place from which their count is written
 _JOIN = "\N{NO-BREAK SPACE}"
 
 
 def against(frame: pd.DataFrame, *, width: int) -> alt.VConcatChart | None:
-    """Return a plot per scorer in a table of `diagnostics.sensitivity`, `width` pixels per line; None without any."""
+    """Return a plot per scorer in a table of `diagnostics.sensitivity`, `width` pixels per line; None for no scorer."""
     rows = against_rows(frame)
     if not rows:
         return None
     columns = min(COLUMNS, len(rows))
-    each = (width - _AXIS * columns - _SPACING * (columns - 1)) // max(columns, 3)
-    end = math.ceil(5 * max(row["size"] for listed in rows.values() for row in listed)) / 5
-    below = {scorer: _lines(frame, scorer, letters=int((each + _AXIS) / _LETTER)) for scorer in rows}
+    side = (width - _AXIS * columns - _SPACING * (columns - 1)) // max(columns, 3)
+    end = math.ceil(5 * max(row["size"] for points in rows.values() for row in points)) / 5
+    below = {scorer: _correlation_lines(frame, scorer, letters=int((side + _AXIS) / _LETTER)) for scorer in rows}
     deepest = max(map(len, below.values()))
     plots = []
-    for k, (scorer, listed) in enumerate(rows.items()):
-        looked = next(row["target_aware"] for row in records(frame, metric="score") if row["scorer"] == scorer)
+    for k, (scorer, points) in enumerate(rows.items()):
+        target_aware = next(row["target_aware"] for row in records(frame, metric="score") if row["scorer"] == scorer)
         lines = below[scorer] + [""] * (deepest - len(below[scorer]))
-        title = alt.Title(text=marked(scorer, looked), subtitle=lines, offset=8, limit=each + _AXIS)
-        plots.append(_plot(f"against_{k}", listed, end=end).properties(width=each, height=_HEIGHT, title=title))
+        title = alt.Title(text=marked(scorer, target_aware), subtitle=lines, offset=8, limit=side + _AXIS)
+        plots.append(_draw_plot(f"against_{k}", points, end=end).properties(width=side, height=_HEIGHT, title=title))
     lines = [alt.hconcat(*plots[k : k + columns], spacing=_SPACING) for k in range(0, len(plots), columns)]
     return alt.vconcat(*lines, spacing=26)
 
@@ -55,22 +55,22 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
     effects = {(str(row["group"]), int(row["filter"])): row for row in records(frame, metric="cohens_d")}
     sizes = {key: abs(float(row["value"])) for key, row in effects.items()}
     most = max((size for size in sizes.values() if not math.isnan(size)), default=0.0)
-    drawn: dict[str, Rows] = {}
+    points: dict[str, Rows] = {}
     for name, rows in grouped(records(frame, metric="score"), lambda row: str(row["scorer"])).items():
         places = 100 * (rankdata([row["value"] for row in rows]) - 1) / max(len(rows) - 1, 1)
-        drawn[name] = []
+        points[name] = []
         for row, place in zip(rows, np.round(places, 2).tolist(), strict=True):
             key = str(row["group"]), int(row["filter"])
             size = most if math.isnan(sizes[key]) else sizes[key]
             mark = "dot" if is_significant(effects[key]) else "ring"
-            drawn[name].append(
+            points[name].append(
                 {"place": place, "size": round(size, 4), "mark": mark, "group": key[0], "filter": key[1]}
             )
-    return drawn
+    return points
 
 
-def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
-    """The rank correlations as text, the one over all filters last, in lines of at most `letters` characters."""
+def _correlation_lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
+    """Return the rank correlations as lines of at most `letters` characters, that over all filters last."""
     overall, *active = (
         row
         for metric in ("rank_correlation", "rank_correlation_active")
@@ -78,15 +78,15 @@ def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
         if row["scorer"] == scorer
     )
     lines = correlation_words(overall)
-    if active:  # filters that never vary alone give a correlation, as most scorers remove them together
+    if active:  # constant filters alone give a correlation, as most scorers remove them together
         number = lines[1].removeprefix("rank correlation ") or "none"
         lines = [*correlation_words(active[0]), "of active filters", f"all filters: {number}"]
-    joined = (re.sub(r"\([^)]*\)", lambda found: found.group().replace(" ", _JOIN), line) for line in lines)
+    joined = (re.sub(r"\([^)]*\)", lambda match: match.group().replace(" ", _JOIN), line) for line in lines)
     return [part.replace(_JOIN, " ") for line in joined for part in wrap(line, letters) or [""]]
 
 
 def correlation_words(row: Mapping[str, Any]) -> list[str]:
-    """Return in words what a row of metric "rank_correlation" means: which filters the scorer removes first.
+    """Return the meaning of a "rank_correlation" row as text: which filters the scorer removes first.
 
     >>> correlation_words({"value": -0.5, "low": -0.6, "high": -0.4})[0]
     'removes the most sensitive filters last'
@@ -103,7 +103,7 @@ def correlation_words(row: Mapping[str, Any]) -> list[str]:
     return [verdict, with_minus(f"rank correlation {row['value']:.2f}{ends}")]
 
 
-def _plot(name: str, rows: Rows, *, end: float) -> alt.LayerChart:
+def _draw_plot(name: str, rows: Rows, *, end: float) -> alt.LayerChart:
     axis = alt.Axis(values=[0, 25, 50, 75, 100])
     scale = alt.Scale(domain=[0, 100], nice=False)
     x = alt.X("place:Q", scale=scale, title=_ORDER, axis=axis)

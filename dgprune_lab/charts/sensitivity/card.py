@@ -41,26 +41,26 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 def pictures_chart() -> alt.HConcatChart:
     """Return the pictures: images in pairs, a line per domain, mean maps at the left."""
-    return beside(_pictures("pictures", words="words", width=WIDTH, height=TOP + 2 * LINE), padding=FRAME)
+    return beside(_draw_pictures("pictures", caption_name="words", width=WIDTH, height=TOP + 2 * LINE), padding=FRAME)
 
 
 def facts_chart() -> alt.HConcatChart:
     """Return the histogram, below it the effect of removal, and the filter's weights."""
-    left = alt.vconcat(_histogram(), _changes("Accuracy change without this filter (points)"), spacing=26)
-    weights = _pictures("weights", words="weight_words", width=_WEIGHTS, height=260)
+    left = alt.vconcat(_draw_histogram(), _draw_changes("Accuracy change without this filter (points)"), spacing=26)
+    weights = _draw_pictures("weights", caption_name="weight_words", width=_WEIGHTS, height=260)
     return beside(alt.hconcat(left, weights, spacing=30), padding=FRAME)
 
 
 def changes_chart() -> alt.HConcatChart:
     """Return the effect of removing several filters together."""
-    return beside(_changes("Accuracy change without these filters (points)"), padding=FRAME)
+    return beside(_draw_changes("Accuracy change without these filters (points)"), padding=FRAME)
 
 
-def _pictures(name: str, *, words: str, width: int, height: int) -> alt.LayerChart:
+def _draw_pictures(name: str, *, caption_name: str, width: int, height: int) -> alt.LayerChart:
     """Draw pictures and text at positions in pixels."""
     x, y = canvas(width, height)
     images = rows_of(name, []).transform_calculate(x2="datum.x + datum.side", y2="datum.y + datum.side")
-    texts = rows_of(words, []).encode(x=x, y=y)
+    texts = rows_of(caption_name, []).encode(x=x, y=y)
     chart = layered(
         images.mark_image(smooth=False, aspect=False).encode(
             x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q"), url=alt.Url("url:N"), tooltip=[alt.Tooltip("text:N")]
@@ -76,7 +76,7 @@ def _pictures(name: str, *, words: str, width: int, height: int) -> alt.LayerCha
     return chart.properties(width=width, height=height)
 
 
-def _histogram() -> alt.LayerChart:
+def _draw_histogram() -> alt.LayerChart:
     """Draw a histogram of the filter's contribution per image, one for each domain, as shares of its images."""
     scale = alt.Scale(zero=False, nice=False)
     title = "contribution to the true answer, image by image"
@@ -91,7 +91,7 @@ def _histogram() -> alt.LayerChart:
     ).properties(width=_PLOT, height=110)
 
 
-def _changes(title: str) -> alt.LayerChart:
+def _draw_changes(title: str) -> alt.LayerChart:
     """Draw the accuracy change of each domain without the filter, in points: dots with intervals around 0."""
     scale = alt.Scale(nice=False, zero=True, range=[150, _PLOT - 46])
     change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=2, orient="top"))
@@ -109,7 +109,7 @@ def _changes(title: str) -> alt.LayerChart:
 
 
 def ranks_chart() -> alt.HConcatChart:
-    """Return how early each scorer would remove the filter: a dot on a track from the layer's first to last."""
+    """Return the chart of removal ranks: per scorer, a dot on a track from the layer's first filter to its last."""
     start, end = TRACK
     y = alt.Y("place:O", axis=None)
     labels = "datum.value ? 'last' : 'first'"

@@ -5,7 +5,7 @@ Named data, x in pixels, `line` counted from the top; a page may swap all of the
 | name | one row is | fields |
 |---|---|---|
 | cells | a filter, the largest difference of its layer first | group, filter, line, place, x, x2, fill, sign, ink, |
-| | | size, area, q, says: words |
+| | | size, area, q, says: text |
 | removed | a filter that the mask removes, or several side by side | line, x, x2, mark |
 | lines | a layer | line, name, count, wait |
 | legend | a kind of cell, as text | line, x, x2, fill, sign, ink, text, at |
@@ -54,38 +54,38 @@ def map_data(frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[s
 
     `layers` maps every layer to its number of filters; layers that the frame lacks stay pale.
     """
-    effects = _by_layer(frame)
+    effects = _layer_effects(frame)
     sizes = {name: len(rows) for name, rows in effects.items()} if layers is None else layers
-    widths = _widths(sizes)
-    first = _only(frame)
-    colours = _colours(frame, first)
-    full = _full_colour(_effects(frame))
+    widths = _cell_widths(sizes)
+    first = _first_effect(frame)
+    colours = _domain_colours(frame, first)
+    full = _full_colour_size(_effect_rows(frame))
     cells: Rows = []
     lines: Rows = []
     for line, (name, count) in enumerate(sizes.items()):
         rows = effects.get(name, [])
         # The largest |d| first; a filter that differs without any spread counts as the largest.
-        ranked = sorted(rows, key=lambda row: (-_size(row), row["filter"])) or [{"filter": k} for k in range(count)]
+        ranked = sorted(rows, key=lambda row: (-_abs_d(row), row["filter"])) or [{"filter": k} for k in range(count)]
         width = widths[name]
         for place, row in enumerate(ranked):
             x, signs = NAME + place * width, width >= LEGIBLE
             about = {"group": name, "filter": int(row["filter"]), "line": line, "place": place}
             box = {"x": round(x, 2), "x2": round(x + width - (GAP if signs else 0), 2)}
-            cells.append({**about, **box, **_cell(row, full=full, colours=colours, signs=signs)})
+            cells.append({**about, **box, **_cell_fields(row, full=full, colours=colours, signs=signs)})
         significant = f"{sum(map(is_significant, rows))} of {count}" if rows else ""
-        words = {"count": significant, "wait": "" if rows else "not computed"}
-        lines.append({"line": line, "name": shortened(name, most=_LETTERS), **words})
+        texts = {"count": significant, "wait": "" if rows else "not computed"}
+        lines.append({"line": line, "name": shortened(name, most=_LETTERS), **texts})
     removed = "" if mask is None and layers is None else "removed at present"
     if removed and min(widths.values()) < LEGIBLE:
         removed += " (a bar where cells are narrow)"
     pale = any(row["wait"] for row in lines)
-    legend = _legend(str(first["other"]), str(first["domain"]), colours=colours, pale=pale, removed=removed)
+    legend = _legend_rows(str(first["other"]), str(first["domain"]), colours=colours, pale=pale, removed=removed)
     crosses = [] if mask is None else removed_rows(cells, mask)
     return {"cells": cells, "lines": lines, "legend": legend, "removed": crosses}
 
 
 def removed_rows(cells: Rows, mask: Mask) -> Rows:
-    """Return the marks below the filters that a mask removes; narrow neighbours share a bar.
+    """Return the marks below the filters that a mask removes; adjacent narrow filters share a bar.
 
     Raises:
         DgpruneError: the mask lacks a layer or filter of the cells.
@@ -111,14 +111,14 @@ def removed_rows(cells: Rows, mask: Mask) -> Rows:
 
 
 def compared(frame: pd.DataFrame) -> str:
-    """Return the two domains with the mark of what was seen, as in "mnist against mnist_m ◇ target-aware, seen"."""
-    first = _only(frame)
+    """Return the two domains with their exposure mark, as in "mnist against mnist_m ◇ target-aware, seen"."""
+    first = _first_effect(frame)
     return f"{first['other']} against {first['domain']}{exposure_label(exposure_of(first))}"
 
 
 def about(frame: pd.DataFrame) -> str:
     """Return the method and the meaning of full colour, as text."""
-    method = _only(frame)["method"]
+    method = _first_effect(frame)["method"]
     return f"By {METHODS.get(method, method)}, within classes; {counted(frame)}. {full_colour(frame)}"
 
 
@@ -131,19 +131,19 @@ def counted(frame: pd.DataFrame) -> str:
 
 
 def full_colour(frame: pd.DataFrame) -> str:
-    """Return a sentence on which |d| the strongest colour stands for."""
-    return f"Full colour is an effect size of {_full_colour(_effects(frame)):.2g} or more."
+    """Return a sentence on the |d| that full colour stands for."""
+    return f"Full colour is an effect size of {_full_colour_size(_effect_rows(frame)):.2g} or more."
 
 
 def is_significant(row: Mapping[str, Any]) -> bool:
-    """Whether the interval of a row exists and does not cover 0."""
+    """Return whether the interval of a row exists and does not cover 0."""
     low, high = row["low"], row["high"]
     return not is_missing(low) and not is_missing(high) and bool(low > 0 or high < 0)
 
 
-def _only(frame: pd.DataFrame) -> dict[str, Any]:
-    """The first row with an effect size; refuse rows of several methods or pairs of domains."""
-    rows = _effects(frame)
+def _first_effect(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the first row with an effect size; refuse rows of several methods or pairs of domains."""
+    rows = _effect_rows(frame)
     if not rows:
         raise DgpruneError("the table has no row of metric 'cohens_d'; pass a table of diagnostics.sensitivity.")
     for column in ("method", "domain", "other"):
@@ -155,72 +155,72 @@ def _only(frame: pd.DataFrame) -> dict[str, Any]:
     return rows[0]
 
 
-def _effects(frame: pd.DataFrame) -> Rows:
+def _effect_rows(frame: pd.DataFrame) -> Rows:
     return records(frame, metric="cohens_d")
 
 
-def _colours(frame: pd.DataFrame, first: Mapping[str, Any]) -> tuple[str, str]:
-    """The colours of the two domains, `other` (the reference) first."""
+def _domain_colours(frame: pd.DataFrame, first: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the colours of the two domains, `other` (the reference) first."""
     roles = {str(row["domain"]): row["role"] for row in records(frame, metric="attribution")}
     pair = (roles.get(str(first["other"])), roles.get(str(first["domain"])))
     return (FIRST_SOURCE, FIRST_TARGET) if pair == ("source", "target") else _APART
 
 
-def _by_layer(frame: pd.DataFrame) -> dict[str, Rows]:
-    """Layer -> the rows of its filters, each with effect size and AUROC."""
+def _layer_effects(frame: pd.DataFrame) -> dict[str, Rows]:
+    """Return layer -> the rows of its filters, each with effect size and AUROC."""
     areas = {(row["group"], row["filter"]): row["value"] for row in records(frame, metric="auroc")}
-    rows = [{**row, "auroc": areas.get((row["group"], row["filter"]))} for row in _effects(frame)]
+    rows = [{**row, "auroc": areas.get((row["group"], row["filter"]))} for row in _effect_rows(frame)]
     return grouped(rows, lambda row: str(row["group"]))
 
 
-def _size(row: Mapping[str, Any]) -> float:
+def _abs_d(row: Mapping[str, Any]) -> float:
     return math.inf if is_missing(row["value"]) else abs(float(row["value"]))
 
 
-def _full_colour(rows: Rows) -> float:
-    """The |d| that gets full colour: the largest significant |d|, at most 2; .5 if none is significant."""
-    return min(max([_size(row) for row in rows if is_significant(row)], default=0.5), 2.0)
+def _full_colour_size(rows: Rows) -> float:
+    """Return the |d| of full colour: the largest significant |d|, at most 2; .5 if none is significant."""
+    return min(max([_abs_d(row) for row in rows if is_significant(row)], default=0.5), 2.0)
 
 
-def _widths(sizes: Mapping[str, int]) -> dict[str, float]:
-    """Layer -> width of a cell in pixels: the same for all layers, unless cells would be too narrow for a sign."""
+def _cell_widths(sizes: Mapping[str, int]) -> dict[str, float]:
+    """Return layer -> width of a cell in pixels: one width for all layers, unless too narrow for a sign."""
 
-    def fitted(width: float) -> float:  # whole pixels where they are wide: their edges are sharp
+    def round_width(width: float) -> float:  # wide cells have whole pixels, for sharp edges
         return width if width < LEGIBLE else min(_LARGEST, float(int(width)))
 
     shared = PLOT / max(sizes.values(), default=1)
-    return {name: fitted(shared if shared >= LEGIBLE else PLOT / count) for name, count in sizes.items()}
+    return {name: round_width(shared if shared >= LEGIBLE else PLOT / count) for name, count in sizes.items()}
 
 
-def _cell(row: Mapping[str, Any], *, full: float, colours: tuple[str, str], signs: bool) -> dict[str, Any]:
-    """The row of one cell: colour, sign and text."""
+def _cell_fields(row: Mapping[str, Any], *, full: float, colours: tuple[str, str], signs: bool) -> dict[str, Any]:
+    """Return the colour, sign and text of one cell."""
     blank = {"fill": WAITING, "sign": "", "ink": ""}
     if "value" not in row:
         return {**blank, "size": "not computed", "area": "", "q": "", "says": ""}
-    words = {"size": _estimate(row), "area": _number(row["auroc"], ".2f"), "q": _number(row["q_value"], ".2g")}
+    numbers = {"size": _format_effect(row), "area": _format(row["auroc"], ".2f"), "q": _format(row["q_value"], ".2g")}
     if not is_significant(row):
-        return {**blank, "fill": SAME, **words, "says": NOT_SIGNIFICANT}
+        return {**blank, "fill": SAME, **numbers, "says": NOT_SIGNIFICANT}
     more = row["low"] > 0
-    fill = mixed(colours[more], 0.25 + 0.75 * min(_size(row) / full, 1.0))
+    fill = mixed(colours[more], 0.25 + 0.75 * min(_abs_d(row) / full, 1.0))
     sign = ("+" if more else MINUS) if signs else ""
     says = f"contributes more on {row['domain'] if more else row['other']}"
-    return {"fill": fill, "sign": sign, "ink": ink_on(fill), **words, "says": says}
+    return {"fill": fill, "sign": sign, "ink": ink_on(fill), **numbers, "says": says}
 
 
-def _estimate(row: Mapping[str, Any]) -> str:
-    """The effect size with its interval as text, such as "0.83 (0.61 to 1.05)"."""
+def _format_effect(row: Mapping[str, Any]) -> str:
+    """Return the effect size with its interval as text, such as "0.83 (0.61 to 1.05)"."""
     if is_missing(row["value"]):
         return "differs without any spread"
     ends = "" if is_missing(row["low"]) else f" ({row['low']:.2f} to {row['high']:.2f})"
     return with_minus(f"{row['value']:.2f}{ends}")
 
 
-def _number(value: Any, form: str) -> str:
+def _format(value: Any, form: str) -> str:
     return "" if is_missing(value) else format(value, form)
 
 
-def _legend(other: str, domain: str, *, colours: Sequence[str], pale: bool, removed: str) -> Rows:
-    """The rows of the legend: the kinds of cells, side by side above the layers, and the heading of the counts."""
+def _legend_rows(other: str, domain: str, *, colours: Sequence[str], pale: bool, removed: str) -> Rows:
+    """Return the rows of the legend: the kinds of cells in a line above the layers, and the heading of the counts."""
     kinds: list[tuple[str | None, str, str]] = [
         (colours[1], "+", f"contributes more on {shortened(domain, most=16)}"),
         (colours[0], MINUS, f"more on {shortened(other, most=16)}"),
