@@ -94,8 +94,8 @@ class NotebookPage(LabPage):
 
     def restart_kernel(self) -> None:
         """Restart the kernel as another program does, without the page."""
-        for kernel in json.loads(self._ask("GET", "/api/kernels")):
-            self._ask("POST", f"/api/kernels/{kernel['id']}/restart", body={})
+        for kernel in json.loads(self._send("GET", "/api/kernels")):
+            self._send("POST", f"/api/kernels/{kernel['id']}/restart", body={})
         self._client = None
 
     def delete_kernel(self) -> None:
