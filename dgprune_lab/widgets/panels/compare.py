@@ -40,7 +40,7 @@ class ComparePanel(Panel):
 
     def tick(self, view: View) -> Iterator[Frames]:
         """Yield the compared networks, then the progress, then the result."""
-        offered = _offered(view)
+        offered = _list_networks(view)
         pair = self._selected_pair(view, offered)
         controls = [
             {"name": name, "label": label, "value": chosen, "choices": [[each, each] for each in offered]}
@@ -52,13 +52,13 @@ class ComparePanel(Panel):
         title = f"Comparing {pair[0]} with {pair[1]}"
         yield {"controls": controls, "text": f"{title}."}
         compared = [offered[name] for name in pair]
-        key = _key(view, *compared)
+        key = _cache_key(view, *compared)
         if key not in self._tables:
-            steps = _steps(view, *compared)
+            steps = _compare_steps(view, *compared)
             self._tables[key] = yield from frames_of(steps, lambda done, total: f"{title}: measured {done} of {total}.")
             drop_oldest(self._tables, most=_MAX_CACHED)
         data = compare_data(self._tables[key], names=pair)
-        yield {**self._chart(data), "text": _text(view, compared), "hidden": []}
+        yield {**self._chart(data), "text": _describe_measurement(view, compared), "hidden": []}
 
     def _selected_pair(self, view: View, offered: Mapping[str, Tried | None]) -> tuple[str, str]:
         selected, names = self.selected or {}, list(offered)
@@ -79,7 +79,7 @@ class ComparePanel(Panel):
         return {"charts": {"compare": self._spec}, "compare": data}
 
 
-def _offered(view: View) -> dict[str, Tried | None]:
+def _list_networks(view: View) -> dict[str, Tried | None]:
     """Return name -> network, the present view first; None for the full network if it is not a step."""
     offered: dict[str, Tried | None] = {} if view.present is None else {_PRESENT: view.present}
     offered |= {each.name: each for each in view.tried if each.kind != "ratio"}
@@ -96,14 +96,14 @@ def _step(network: Tried | View) -> int:
     return int(network.choice.get("step", 0))
 
 
-def _key(view: View, a: Tried | None, b: Tried | None) -> str:
+def _cache_key(view: View, a: Tried | None, b: Tried | None) -> str:
     """Return the cache key of a comparison: everything that it depends on, as JSON."""
     study = view.full or view.study
     pair = [None if each is None else [controls_of(each.choice), each.mask.key.hex()] for each in (a, b)]
     return json.dumps([study.content, view.images, view.calibration, pair], sort_keys=True)
 
 
-def _steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int, int], None, pd.DataFrame]:
+def _compare_steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int, int], None, pd.DataFrame]:
     """Compare two networks; one with the full network's weights is passed as its mask, whose results are cached."""
     pair: list[Mask | nn.Module | None] = []
     setting: Any = "recalibrate"
@@ -122,7 +122,7 @@ def _steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int,
     return compare.steps(view.full or view.study, *pair, batchnorm=setting, images=view.images)
 
 
-def _text(view: View, compared: Sequence[Tried | None]) -> str:
+def _describe_measurement(view: View, compared: Sequence[Tried | None]) -> str:
     """Return how the two networks were measured."""
     pruned = [
         each.choice["batchnorm"] for each in compared if each is not None and not _step(each) and not _is_full(each)

@@ -62,7 +62,7 @@ class SensitivityPanel(Panel):
         """Yield frames: removed filters marked at once, then the map, then the card of the picked filter."""
         study, state = view.study, self.state
         with study.assume_unchanged():
-            key, controls = self._choice(study)
+            key, controls = self._chosen_pair(study)
             cached = state.map(study, key, images=view.images)
             cells, cell = self._picked_cells(view), self._picked_cell(view, cached)
             layers = state.missing(study, key, cell)
@@ -99,7 +99,7 @@ class SensitivityPanel(Panel):
 
         For several filters: accuracy without all of them.
         """
-        state, key, cell = self.state, self._choice(view.study)[0], self.state.last_cell
+        state, key, cell = self.state, self._chosen_pair(view.study)[0], self.state.last_cell
         if cells := self._picked_cells(view):
             results = state.results_without(key, cells)
             if _changes_key(view) not in results:
@@ -119,7 +119,7 @@ class SensitivityPanel(Panel):
             if state.scores.add(view.study, item):
                 yield self._card_frame(view, key, cell)
 
-    def _choice(self, study: Study) -> tuple[Key, Rows]:
+    def _chosen_pair(self, study: Study) -> tuple[Key, Rows]:
         """Return the chosen method and pair of domains, and the menus to choose others."""
         selected, offered = self.selected or {}, pairs(study)
         methods: tuple[Method, ...] = get_args(Method)

@@ -50,7 +50,7 @@ class TradeOffPanel(Panel):
         present = view.present and controls_of(view.present.choice)
         picked = next(({"network": each.name} for each in tried if controls_of(each.choice) == present), {})
         frame: dict[str, Any] = {"charts": {"trade_off": _make_spec(roles)}, "trade_off": data, "hidden": []}
-        return {**frame, "text": _text(data), "controls": [control], "picked": picked}
+        return {**frame, "text": _describe_points(data), "controls": [control], "picked": picked}
 
     def background(self, view: View) -> Iterator[Frames]:
         """Yield the frame again, with the ratios that were measured in the background."""
@@ -89,7 +89,7 @@ def table_of(tried: Sequence[Tried]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _text(data: Row) -> str:
+def _describe_points(data: Row) -> str:
     """Return the names of the numbered networks, and how to read the chart."""
     points = [row for name, rows in data.items() if name.startswith("points") for row in rows]
     names = {int(row["number"]): row["called"] for row in points if row["number"]}
