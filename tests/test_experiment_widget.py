@@ -101,8 +101,8 @@ def test_nothing_is_read_or_sent_when_nothing_changed_or_no_page_looks(watch: An
     driver.runs(2)
     shown = watch()
     looks, sent = [], []
-    original = shown._look
-    shown._look = lambda: (looks.append(1), original())
+    original = shown._refresh
+    shown._refresh = lambda: (looks.append(1), original())
     shown.observe(sent.append, ["chart", "data", "status", "runs"])
     driver.runs(1)
     time.sleep(0.05)
@@ -196,7 +196,7 @@ def test_the_page_draws_what_arrives_and_shows_a_traceback_as_text(watch: Any, t
     )
     page.evaluate("() => { document.querySelector('.dgx-study svg').dataset.same = 'yes'; }")
     driver.end()
-    shown._look()
+    shown._refresh()
     for name in names[1:]:
         page.evaluate(f"(value) => {model}.set('{name}', value)", getattr(shown, name))
     page.wait_for_function("() => document.querySelector('.dgx-badge').textContent === 'finished'")

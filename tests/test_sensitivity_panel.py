@@ -24,7 +24,7 @@ from dgprune_lab.stats import intervals
 from dgprune_lab.widgets import Sensitivity, SensitivityPanel, View
 from dgprune_lab.widgets.page.standalone import write_page
 from dgprune_lab.widgets.panels import sensitivity_state
-from dgprune_lab.widgets.panels.filter_card import full_colour, picture_rows, rank_words
+from dgprune_lab.widgets.panels.filter_card import full_colour, picture_rows, rank_row
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 CHARTS = ("sensitivity", "pictures", "facts", "ranks", "changes")
@@ -180,7 +180,7 @@ def test_each_choice_tells_when_it_would_remove_the_filter(study: dg.Study) -> N
         assert rows[dg.SCORERS[name].label]["text"].startswith(f"{place + 1}") and place < 8
         assert rows[dg.SCORERS[name].label]["at"] == pytest.approx(100 * place / 7)
     ties = dg.Scores("ties", {"0": torch.zeros(6), "3": torch.zeros(8)}, study.graph)
-    assert [rank_words(ties, layer="0", filter=k)["text"] for k in (0, 2, 5)] == ["1st of 6", "3rd of 6", "6th of 6"]
+    assert [rank_row(ties, layer="0", filter=k)["text"] for k in (0, 2, 5)] == ["1st of 6", "3rd of 6", "6th of 6"]
 
 
 def said(shown: Any) -> str:

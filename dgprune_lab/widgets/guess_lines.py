@@ -1,8 +1,8 @@
 """Lines that carry a guess through a chat or a form: `dg-K7Q2-3-M4XPT-R`.
 
-The parts are the question (a hash of its text and options), the number of the option from 1, the person (random, one
-per kernel), and a check symbol: the sum of position times value over the symbols before it, modulo 31. As in ISBN-10
-the modulus is a prime, so one wrong symbol or two exchanged ones always change it.
+The parts are a code of the question (a hash of its text and options), the number of the option (from 1), a code of the
+person (random, one per kernel), and a check symbol: the sum of position times value over the symbols before it, modulo
+31. As in ISBN-10, the modulus is prime, so one wrong symbol or two exchanged symbols always change the sum.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from functools import cache
 
 # Without 0, 1, I, L and O, which are easily confused.
 SYMBOLS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
-MOST = 99
-"""The largest number of an option: lines have two digits for it."""
+MAX_OPTIONS = 99
+"""The largest option number: lines have two digits for it."""
 _QUESTION, _PERSON = 4, 5
 _GAP = r"[\W_]{1,3}"
 _LINE = re.compile(
     rf"(?<![0-9A-Z])DG{_GAP}([0-9A-Z]{{{_QUESTION}}}){_GAP}([0-9A-Z]{{1,2}}){_GAP}([0-9A-Z]{{{_PERSON}}}){_GAP}"
     r"([0-9A-Z])(?![0-9A-Z])"
 )
-# Where a guess begins right behind another one or a word.
+# Start of a guess directly behind another guess or a word.
 _JOINED = re.compile(rf"(?<=[0-9A-Z])(?=DG{_GAP}[0-9A-Z]{{{_QUESTION}}}{_GAP}[0-9A-Z]{{1,2}}{_GAP}[0-9A-Z])")
 _DASH = r"[\u2010-\u2015\u2212_-]"
-_NEARLY = re.compile(rf"(?<![0-9A-Z])DG{_DASH}(?:[0-9A-Z]+{_DASH}[0-9A-Z]+{_DASH}[0-9A-Z-]+|[0-9A-Z]{{4}}{_DASH}\d+)")
+_MISTYPED = re.compile(rf"(?<![0-9A-Z])DG{_DASH}(?:[0-9A-Z]+{_DASH}[0-9A-Z]+{_DASH}[0-9A-Z-]+|[0-9A-Z]{{4}}{_DASH}\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """One line: the question, the number of the option from 1, and the person."""
+    """A guess: code of the question, number of the option (from 1), code of the person."""
 
     question: str
     number: int
     person: str
 
     def __str__(self) -> str:
-        check = _check(self.question, self.number, self.person)
+        check = _check_symbol(self.question, self.number, self.person)
         return f"dg-{self.question}-{self.number}-{self.person}-{check}"
 
 
 @dataclass(kw_only=True)
-class Found:
-    """What a text holds: guesses in their order, mistyped lines, and the number of further lines with other text."""
+class ParsedLines:
+    """Guesses in their order, mistyped guesses, and the number of lines with other text."""
 
     guesses: list[Guess] = field(default_factory=list)
     mistyped: list[str] = field(default_factory=list)
@@ -54,48 +54,48 @@ class Found:
 
 
 def question_code(question: str, options: Sequence[str]) -> str:
-    """Return the four symbols of a question with these options."""
+    """Return the four symbols that identify a question with these options."""
     digest = hashlib.sha256("\x1f".join([question, *options]).encode()).digest()
     return _symbols(int.from_bytes(digest, "big"), _QUESTION)
 
 
 @cache
 def person_code() -> str:
-    """Return the five random symbols of the person who uses this kernel; the user's random state is not changed."""
+    """Return five random symbols for the user of this kernel, without changing the user's random state."""
     return _symbols(secrets.randbits(64), _PERSON)
 
 
-def read_guesses(lines: Iterable[str]) -> Found:
-    """Find the guesses in lines of a chat; names, times and quotation marks around them do not matter.
+def read_guesses(lines: Iterable[str]) -> ParsedLines:
+    """Find the guesses in the lines of a chat, ignoring names, times and quotation marks around them.
 
-    Two guesses may stand in one line, also without anything between them.
+    A line may hold several guesses, even without a separator.
     """
-    found = Found()
+    parsed = ParsedLines()
     for line in lines:
         text = _JOINED.sub(" ", unicodedata.normalize("NFKC", line).upper())
-        whole = [*_LINE.finditer(text)]
-        rest = _NEARLY.findall(_LINE.sub(" ", text))
-        nearly = [words for words in rest if any(map(str.isdigit, words))]
-        for match in whole:
-            guess = _read(*match.groups())
+        matches = [*_LINE.finditer(text)]
+        rest = _MISTYPED.findall(_LINE.sub(" ", text))
+        mistyped = [candidate for candidate in rest if any(map(str.isdigit, candidate))]
+        for match in matches:
+            guess = _parse_guess(*match.groups())
             if guess is None:
-                nearly.append(match[0])
+                mistyped.append(match[0])
             else:
-                found.guesses.append(guess)
-        found.mistyped += nearly
-        found.other += bool(text.strip()) and not whole and not nearly
-    return found
+                parsed.guesses.append(guess)
+        parsed.mistyped += mistyped
+        parsed.other += bool(text.strip()) and not matches and not mistyped
+    return parsed
 
 
-def _read(question: str, number: str, person: str, check: str) -> Guess | None:
-    """Return the guess of a line; None if a symbol or the check symbol is wrong."""
-    known = set(question + person + check) <= set(SYMBOLS) and number.isascii() and number.isdigit()
-    if not known or _check(question, int(number), person) != check:
+def _parse_guess(question: str, number: str, person: str, check: str) -> Guess | None:
+    """Return the guess with these parts; None if a symbol is invalid or the check symbol wrong."""
+    valid = set(question + person + check) <= set(SYMBOLS) and number.isascii() and number.isdigit()
+    if not valid or _check_symbol(question, int(number), person) != check:
         return None
     return Guess(question=question, number=int(number), person=person)
 
 
-def _check(question: str, number: int, person: str) -> str:
+def _check_symbol(question: str, number: int, person: str) -> str:
     values = [*map(SYMBOLS.index, question), number, *map(SYMBOLS.index, person)]
     return SYMBOLS[sum(place * value for place, value in enumerate(values, start=1)) % len(SYMBOLS)]
 

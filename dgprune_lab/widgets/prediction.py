@@ -12,7 +12,7 @@ import traitlets
 
 from ..charts import present_theme, svg
 from ..core import DgpruneError, public, unknown
-from .guess_lines import MOST, Guess, person_code, question_code
+from .guess_lines import MAX_OPTIONS, Guess, person_code, question_code
 from .page import static as assets
 from .page.comm import CommWidget
 from .page.vega import vega_host
@@ -22,7 +22,7 @@ from .page.vega import vega_host
 class Prediction(CommWidget):
     """A question with options: choose one, lock it, then compare it with the measured answer.
 
-    All cells that show one prediction show the same state. Nothing is sent anywhere.
+    All cells that show a prediction share its state. Nothing leaves the notebook.
 
     Attributes:
         question: the question, as plain text.
@@ -41,14 +41,14 @@ class Prediction(CommWidget):
     def __init__(self, question: str, options: Sequence[str]) -> None:
         if not question.strip():
             raise DgpruneError("question must not be empty; write what is to be guessed.")
-        if not (2 <= len(set(options)) == len(options) <= MOST and all(map(str.strip, options))):
+        if not (2 <= len(set(options)) == len(options) <= MAX_OPTIONS and all(map(str.strip, options))):
             raise DgpruneError(
-                f"options must be two or more different texts, at most {MOST}, none of them empty; got "
+                f"options must be two or more different texts, at most {MAX_OPTIONS}, none of them empty; got "
                 f"{reprlib.repr(list(options))}."
             )
         self.question, self.options = question, tuple(options)
         self._charts: tuple[alt.TopLevelMixin, ...] = ()
-        self._final: tuple[int | None] | None = None
+        self._locked_choice: tuple[int | None] | None = None
         code, person = question_code(question, options), person_code()
         numbers = range(1, len(options) + 1)
         lines = [str(Guess(question=code, number=number, person=person)) for number in numbers]
@@ -71,14 +71,14 @@ class Prediction(CommWidget):
 
     @property
     def text(self) -> str:
-        """The sentence below the options: empty, "Locked.", or the guess beside the measured answer."""
+        """The sentence below the options: "", "Locked.", or the guess and the measured answer."""
         if self.shown and self.answer:
             return self.answer["words"][-1 if self.chosen is None else self.chosen]
         return "Locked." if self.locked else ""
 
     @property
     def line(self) -> str | None:
-        """A line that carries the locked guess to `dg.tally` through a chat or a form, without a name; else None."""
+        """The line that carries a locked guess to `dg.tally` through a chat or a form, without a name; else None."""
         return self.static["lines"][self.chosen] if self.locked and self.chosen is not None else None
 
     def lock(self) -> None:
@@ -99,38 +99,38 @@ class Prediction(CommWidget):
             answer: one of the options.
             because: the numbers that support the answer.
             chart: charts that appear with the answer.
-            wait: show the answer only after a press on the button "Show the answer". The prediction stays open until
-                then. After the button was pressed, a further call shows its answer at once.
+            wait: show the answer only after the button "Show the answer" is pressed; until then the prediction stays
+                open. Once it was pressed, a further call shows its answer at once.
 
         Raises:
-            DgpruneError: an answer that is not an option.
+            DgpruneError: `answer` is not an option.
         """
         if answer not in self.options:
             raise DgpruneError(f"the answer {answer!r} is not an option; options: {', '.join(self.options)}.")
         self._charts = (chart,) if isinstance(chart, alt.TopLevelMixin) else tuple(chart)
         place, measured = self.options.index(answer), f"Measured: {answer}. {because}".strip()
-        words = [f"You guessed: {option}. Measured otherwise. {measured}" for option in self.options]
-        words[place] = f"You guessed: {answer}. Right. {measured}"
+        texts = [f"You guessed: {option}. Measured otherwise. {measured}" for option in self.options]
+        texts[place] = f"You guessed: {answer}. Right. {measured}"
         specs = [each.to_dict() for each in self._charts]
-        answered = {"place": place, "words": [*words, f"No guess. {measured}"], "charts": specs, "measured": measured}
+        answered = {"place": place, "words": [*texts, f"No guess. {measured}"], "charts": specs, "measured": measured}
         with self.hold_sync():
             self.answer = {**answered, "host": vega_host().ref if specs else None}
             if not wait:
                 self.locked = self.shown = True
 
     @traitlets.validate("chosen")
-    def _possible(self, proposal: dict[str, Any]) -> int | None:
-        """Return the proposed option; the locked one after locking, none if the page names an option that is not."""
-        if self._final is not None:
-            return self._final[0]
+    def _validate_choice(self, proposal: dict[str, Any]) -> int | None:
+        """Return the index of the proposed option: None if there is no such option, the locked one after locking."""
+        if self._locked_choice is not None:
+            return self._locked_choice[0]
         place = proposal["value"]
         return place if place is not None and 0 <= place < len(self.options) else None
 
     @traitlets.observe("locked", "shown")
-    def _lock_for_good(self, _: Any) -> None:
-        """Keep the locked option: a page may send a choice and its lock together, but no other choice later."""
-        if self.locked or self.shown or self._final is not None:
-            self._final = self._final or (self.chosen,)
+    def _fix_choice(self, _: Any) -> None:
+        """Fix the choice on locking: a page may send a choice together with its lock, but no other choice later."""
+        if self.locked or self.shown or self._locked_choice is not None:
+            self._locked_choice = self._locked_choice or (self.chosen,)
             self.locked = True
 
     def __repr__(self) -> str:
@@ -138,18 +138,18 @@ class Prediction(CommWidget):
         return "\n".join([*lines, self.text] if self.text else lines)
 
     def still(self) -> str:
-        """Return the question, its options and, folded, the answer (HTML)."""
+        """Return the question, the options and the folded answer (HTML)."""
         options = "".join(f"<li>{html.escape(option)}</li>" for option in self.options)
-        asked = f"<p><strong>{html.escape(self.question)}</strong></p><ol>{options}</ol>"
+        header = f"<p><strong>{html.escape(self.question)}</strong></p><ol>{options}</ol>"
         if not self.answer:
-            return f"<div>{asked}<p>Choose before you read on.</p></div>"
+            return f"<div>{header}<p>Choose before you read on.</p></div>"
         answer = f"<p>{html.escape(self.answer['measured'])}</p>{''.join(map(svg, self._charts))}"
-        return f"<div>{asked}<details><summary>Show the answer</summary>{answer}</details></div>"
+        return f"<div>{header}<details><summary>Show the answer</summary>{answer}</details></div>"
 
 
 @public
 def predict(question: str, options: Sequence[str]) -> Prediction:
-    """Ask for a guess before the answer is shown; it is kept in this notebook only.
+    """Ask for a guess before the answer is shown; the guess stays in this notebook.
 
     >>> guess = predict("Which drops first?", ["digits", "digits on photographs"])
     >>> guess.guess is None

@@ -1,4 +1,4 @@
-"""The text of a report around its explorer: domains with images, how to read it, numbers, and who read which data."""
+"""HTML around the explorer of a report: domains with images, how to read it, numbers, and which data were read."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ from .panels.menu_scores import label
 _IMAGES = 10
 _RATIOS = (0.25, 0.5, 0.75)
 _MARKS = {"circle": "●", "square": "■", "triangle-up": "▲", "triangle-down": "▼", "triangle-right": "▶", "cross": "✚"}
-_NAMED = ("dgprune-lab", "torch")
+_PACKAGES = ("dgprune-lab", "torch")
 _STAGES = {"training": "Training", "finetuning": "Fine-tuning", "selection": "Choice of the network"}
 
 
-def above(study: Study) -> str:
+def html_above(study: Study) -> str:
     """Return the HTML above the explorer: what was measured, when and with what, and images of each domain."""
     refused = prunable_words(study.graph)
     filters = f"{study.graph.free} filters in {len(study.graph.groups)} layers{'; ' * bool(refused)}{refused}"
     today = date.today()
-    used = " with ".join(f"{name} {version}" for name, version in versions().items() if name in _NAMED)
-    about = f"Measured on {today.day} {today:%B %Y} by {used} on {study.place}. {filters}."
+    packages = " with ".join(f"{name} {version}" for name, version in versions().items() if name in _PACKAGES)
+    summary = f"Measured on {today.day} {today:%B %Y} by {packages} on {study.place}. {filters}."
     lead = "Move the slider: filters are removed from the network, and its accuracy on each domain follows."
     styles = styles_of(study)
     figures = []
     for domain in study.domains:
         style = styles[domain.name]
         mark = f'<span style="color:{style.colour}" aria-hidden="true">{_MARKS[style.shape]}</span>'
-        words = f"{domain.role}, {len(domain.rows(SPLIT)):,} reported images"
-        caption = f"{mark} <b>{html.escape(domain.name)}</b> ({words})"
-        figures.append(f"<figure><figcaption>{caption}</figcaption>{''.join(_images(domain))}</figure>")
-    return f'<p class="lead">{html.escape(lead)}</p><p class="soft">{html.escape(about)}</p>' + section(
+        detail = f"{domain.role}, {len(domain.rows(SPLIT)):,} reported images"
+        caption = f"{mark} <b>{html.escape(domain.name)}</b> ({detail})"
+        figures.append(f"<figure><figcaption>{caption}</figcaption>{''.join(_image_tags(domain))}</figure>")
+    return f'<p class="lead">{html.escape(lead)}</p><p class="soft">{html.escape(summary)}</p>' + section(
         "Domains", f'<div class="domains">{"".join(figures)}</div>'
     )
 
 
-def below(measured: Measurements, views: Sequence[Choices]) -> str:
-    """Return the HTML below the explorer; `views` are those of each scorer, all with one BatchNorm setting."""
-    study, aware = measured.study, any(DIAMOND in _name(measured, view) for view in views)
+def html_below(measured: Measurements, views: Sequence[Choices]) -> str:
+    """Return the HTML below the explorer; `views` holds one view per scorer, all with the same BatchNorm setting."""
+    study, aware = measured.study, any(DIAMOND in _scorer_label(measured, view) for view in views)
     recalibrated = study.has_batchnorm and views[0]["batchnorm"] == "recalibrate"
     setting = "BatchNorm re-estimated on source images. " * recalibrated
     scope = "The same share is removed from every layer, without fine-tuning."
-    shown = "Accuracy or agreement" if _unlabelled(study) else "Accuracy"
-    note = f"{shown} in percent, with 95 % intervals over images in parentheses. {setting}{scope}"
+    metrics = "Accuracy or agreement" if _has_unlabelled(study) else "Accuracy"
+    note = f"{metrics} in percent, with 95 % intervals over images in parentheses. {setting}{scope}"
     values = study_values(study)
-    data = ", ".join(f"{name} {about['data'][:12]}" for name, about in values["domains"].items())
+    data = ", ".join(f"{name} {facts['data'][:12]}" for name, facts in values["domains"].items())
     origin = f"SHA-256 of the network: {values['network'][:12]}; of the data: {data}."
     return "".join(
         [
-            section("How to read this page", _listed(_reading(study, aware=aware))),
-            section("In numbers", f"<p>{html.escape(note)}</p>{table(*_numbers(measured, views))}"),
-            section("Which data were read", f"{table(*_data(measured, views))}<p>{html.escape(origin)}</p>"),
+            section("How to read this page", _make_list(_explain_page(study, aware=aware))),
+            section("In numbers", f"<p>{html.escape(note)}</p>{table(*_accuracy_rows(measured, views))}"),
+            section("Which data were read", f"{table(*_data_rows(measured, views))}<p>{html.escape(origin)}</p>"),
         ]
     )
 
 
 def section(heading: str, content: str) -> str:
-    """Return a section of a page; empty without content, which is HTML."""
+    """Return a section with this HTML content; empty without content."""
     return f"<section><h2>{html.escape(heading)}</h2>{content}</section>" if content else ""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of plain texts, which scrolls sideways where it is too wide; the first cell of a row names it."""
+    """Return an HTML table of plain texts that scrolls sideways if too wide; the first cell of a row is its header."""
     columns = "".join(f'<th scope="col">{html.escape(name)}</th>' if name else "<td></td>" for name in head)
     body = ""
     for first, *rest in rows:
@@ -82,12 +82,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide" tabindex="0"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _listed(texts: Iterable[tuple[str, str]]) -> str:
+def _make_list(texts: Iterable[tuple[str, str]]) -> str:
     return f"<ul>{''.join(f'<li><b>{html.escape(name)}</b> {html.escape(text)}</li>' for name, text in texts)}</ul>"
 
 
-def _images(domain: Domain) -> list[str]:
-    """The first reported image of each class, or the first images where there are no labels."""
+def _image_tags(domain: Domain) -> list[str]:
+    """Return an <img> of the first reported image of each class, or of the first images if there are no labels."""
     rows, names = domain.rows(SPLIT), [""] * _IMAGES
     if domain.labels is not None:
         labels = domain.labels.cpu()[rows.cpu()].tolist()
@@ -100,7 +100,7 @@ def _images(domain: Domain) -> list[str]:
     ]
 
 
-def _reading(study: Study, *, aware: bool) -> list[tuple[str, str]]:
+def _explain_page(study: Study, *, aware: bool) -> list[tuple[str, str]]:
     texts = [
         (
             "Slider.",
@@ -110,42 +110,42 @@ def _reading(study: Study, *, aware: bool) -> list[tuple[str, str]]:
         (
             "A, Accuracy.",
             "A solid line is a source domain, from which training may take images; a dashed line is a target, a "
-            "shifted domain. Bands are 95 % intervals over images, grey dashes the full network, dots guessing.",
+            "shifted domain. Bands are 95 % intervals over images, grey dashes the full network, dots chance level.",
         ),
         ("B, Filters kept.", "A disc is a filter that is kept, a ring one that is removed."),
         ("C, Size and cost.", "What is left of filters, parameters, multiply-accumulates (MACs) and file size."),
         ("D, Accuracy change.", "Points of accuracy that were lost or gained, with 95 % intervals, paired by image."),
         ("Scorer.", "Decides which filters are removed first; removing at random is the control."),
     ]
-    if _unlabelled(study):
-        words = (
+    if _has_unlabelled(study):
+        text = (
             "The share of images to which the pruned network gives the same class as the full network; the only number "
             "of a domain without labels. It says nothing about whether the class is right."
         )
-        texts.append(("Agreement.", words))
+        texts.append(("Agreement.", text))
     if study.has_batchnorm:
-        words = "Its running statistics are estimated again on source images after removal, unless the box is unticked."
-        texts.append(("BatchNorm.", words))
+        text = "Its running statistics are estimated again on source images after removal, unless the box is unticked."
+        texts.append(("BatchNorm.", text))
     if aware:
-        words = (
+        text = (
             "Target-aware: the scorer has looked at data of a target domain. Such a number does not measure "
             "generalisation."
         )
-        texts.append((DIAMOND, words))
+        texts.append((DIAMOND, text))
     return texts
 
 
-def _unlabelled(study: Study) -> bool:
+def _has_unlabelled(study: Study) -> bool:
     return any(domain.labels is None for domain in study.domains)
 
 
-def _numbers(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
-    """The full network, then each scorer at a few ratios."""
+def _accuracy_rows(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows: the full network, then each scorer at a few ratios."""
     study, graph = measured.study, measured.study.graph
     full = accuracy_cells(drain(full_table(study, measured.mask({**views[0], "ratio": 0.0}), images=None)))
-    words = {"accuracy": "", "agreement": ", agreement with the full network"}
+    suffixes = {"accuracy": "", "agreement": ", agreement with the full network"}
     head = ["Scorer", "Filters removed", "Parameters left"]
-    head += [f"{cell['domain']} ({cell['role']}{words[cell['metric']]})" for cell in full]
+    head += [f"{cell['domain']} ({cell['role']}{suffixes[cell['metric']]})" for cell in full]
     rows = [["full network", "0 %", "100 %", *(cell["text"] for cell in full)]]
     for ratio in _RATIOS:
         for view in views:
@@ -155,32 +155,32 @@ def _numbers(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str
             cost = frame.mask.cost
             cells = [cell["text"] + f" {DIAMOND}" * cell["target_aware"] for cell in accuracy_cells(frame.table)]
             removed, left = 1 - cost.filters / graph.full.filters, cost.parameters / graph.full.parameters
-            rows.append([_name(measured, view), share_words(removed), share_words(left), *cells])
+            rows.append([_scorer_label(measured, view), share_words(removed), share_words(left), *cells])
     return head, rows
 
 
-def _data(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
+def _data_rows(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
     provenance = measured.study.provenance
-    stages = {words: getattr(provenance, stage) for stage, words in _STAGES.items()}
-    if provenance.is_from_elsewhere:  # `trained_on=` declares training alone
-        stages = {words: reads if words == "Training" else merged(reads, None) for words, reads in stages.items()}
-    rows = [[words, _read(reads)] for words, reads in stages.items()]
-    rows += [[f"Scorer {_name(measured, view)}", _read(measured.scores(view).reads)] for view in views]
+    stages = {title: getattr(provenance, stage) for stage, title in _STAGES.items()}
+    if provenance.is_from_elsewhere:  # `trained_on=` declares only training
+        stages = {title: reads if title == "Training" else merged(reads, None) for title, reads in stages.items()}
+    rows = [[title, _list_reads(reads)] for title, reads in stages.items()]
+    rows += [[f"Scorer {_scorer_label(measured, view)}", _list_reads(measured.scores(view).reads)] for view in views]
     return ["", "has read"], rows
 
 
-def _name(measured: Measurements, view: Choices) -> str:
+def _scorer_label(measured: Measurements, view: Choices) -> str:
     return label(measured.study, measured.menu[view["scorer"]]).removesuffix(" target-aware")
 
 
-def _read(reads: Mapping[str, Any] | None) -> str:
-    """What was read, in words: "labels of mnist (train), uci_digits (train)"."""
+def _list_reads(reads: Mapping[str, Any] | None) -> str:
+    """Return what was read as text: "labels of mnist (train), uci_digits (train)"."""
     if reads is None:
         return "not recorded"
     parts: dict[str, list[str]] = {}
     for key, use in reads.items():
         domain, _, split = key.rpartition("/")
-        where = "further data" if key == MORE else f"{domain} ({'any split' if split == MORE else split})"
-        parts.setdefault(use, []).append(where)
-    phrases = [f"{'unknown parts' if use == 'unknown' else use} of {', '.join(where)}" for use, where in parts.items()]
+        data = "further data" if key == MORE else f"{domain} ({'any split' if split == MORE else split})"
+        parts.setdefault(use, []).append(data)
+    phrases = [f"{'unknown parts' if use == 'unknown' else use} of {', '.join(data)}" for use, data in parts.items()]
     return "; ".join(phrases) or "nothing"

@@ -1,4 +1,4 @@
-"""Widgets for one question: an explorer whose only panel is open from the start."""
+"""Widgets for a single question: an explorer whose only panel is open from the start."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SinglePanel(Explorer):
 
 
 class Flips(SinglePanel):
-    """Images that turn from right to wrong, and from wrong to right; see `FlipsPanel`."""
+    """Images whose prediction turns from right to wrong, or from wrong to right; see `FlipsPanel`."""
 
     _built_in = (FlipsPanel,)
 
@@ -52,7 +52,7 @@ class Layers(SinglePanel):
 
 
 class Sensitivity(SinglePanel):
-    """How differently each filter contributes on two domains, and a card per filter; see `SensitivityPanel`."""
+    """Each filter's contributions on two domains compared, and a card per filter; see `SensitivityPanel`."""
 
     _built_in = (SensitivityPanel,)
 
@@ -64,13 +64,13 @@ class FeatureShift(SinglePanel):
 
     @property
     def brushed(self) -> pd.DataFrame:
-        """The table `FeatureShiftPanel.brushed` of the images in the rectangle on the map; waits until it is ready."""
+        """The table `FeatureShiftPanel.brushed` of the images in the rectangle on the map. Blocks until it is ready."""
         self._session.worker.wait("panel", timeout=threading.TIMEOUT_MAX)
         return self.panel.brushed
 
 
 class Agreement(SinglePanel):
-    """How far every other scorer agrees with the current one, compared with chance; see `AgreementPanel`."""
+    """Agreement of every other scorer with the current one, compared with chance; see `AgreementPanel`."""
 
     _built_in = (AgreementPanel,)
 
@@ -82,24 +82,24 @@ class Prunability(SinglePanel):
 
 
 class Flatness(SinglePanel):
-    """How the training loss curves around the network, with the pruned network marked; see `FlatnessPanel`."""
+    """Curvature of the training loss around the network, with the pruned network marked; see `FlatnessPanel`."""
 
     _built_in = (FlatnessPanel,)
 
 
 class TradeOff(SinglePanel):
-    """Size or cost against accuracy of everything that was tried; see `TradeOffPanel`."""
+    """Size or cost against accuracy of all networks tried; see `TradeOffPanel`."""
 
     _built_in = (TradeOffPanel,)
 
 
 class Find(SinglePanel):
-    """The smallest network that keeps enough accuracy, or the best within a size; see `FindPanel`."""
+    """The smallest network that keeps enough accuracy, or the most accurate within a size limit; see `FindPanel`."""
 
     _built_in = (FindPanel,)
 
 
 class Compare(SinglePanel):
-    """How two of the networks that were tried differ; see `ComparePanel`."""
+    """Differences between two of the networks tried; see `ComparePanel`."""
 
     _built_in = (ComparePanel,)

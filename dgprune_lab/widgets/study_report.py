@@ -1,4 +1,4 @@
-"""A study as one HTML page that works offline and without Jupyter: an explorer over a grid that was measured before."""
+"""A study as one HTML page that works offline and without Jupyter: an explorer over a grid measured in advance."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..study import DEMO_DOMAINS, Study, demo
 from .explorer.choices import Choices
 from .explorer.measurements import CURVE_RATIOS, Measurements
 from .page.standalone import write_page
-from .report_sections import above, below
+from .report_sections import html_above, html_below
 
 _SCORERS = ("l1", "bn_scale", "activation_l1", "taylor", "dss", "random")
 _COARSE, _FINE = CURVE_RATIOS, [round(k / 100, 2) for k in range(1 + round(100 * CURVE_RATIOS[-1]))]
-_LARGEST = 3_500_000  # bytes of all measurements, beside 1.2 MB of Vega and the page itself
+_MAX_BYTES = 3_500_000  # of all measurements, besides 1.2 MB of Vega and the page itself
 
 
 @public
@@ -32,21 +32,21 @@ def report(
     """Measure a study on a grid of ratios and scorers and write one self-contained HTML page with a slider over it.
 
     The page also shows images of each domain, a table of the accuracies, which data training, scorers and selection
-    have read, and how to read all this. Ratios are 5 % apart; one scorer after the other gets steps of 1 %, as long as
+    have read, and how to read the page. Ratios are 5 % apart; one scorer after the other gets steps of 1 %, as long as
     time and the size of the page permit.
 
     Args:
         study: the study to measure, or the name of a built-in one, see `dg.demo`.
         path: the file to write.
-        scorers: the scorers of the page; those that cannot run on this network are left out.
-        seconds: steps of 1 % are measured as long as all measurements are expected to take no longer; 0 for none.
+        scorers: scorers offered on the page; those that cannot run on this network are left out.
+        seconds: steps of 1 % are added as long as the expected time of all measurements stays within it; 0 for none.
         progress: whether to draw a tqdm bar.
 
     Returns:
-        The path. The page of a study of up to three domains has less than 5 MB; any page opens without a network.
+        The path. The page of a study of up to three domains has less than 5 MB; every page opens offline.
 
     Raises:
-        DgpruneError: a file that cannot be written (tried before anything is measured); an unknown scorer or study; no
+        DgpruneError: a file that cannot be written (tested before any measurement); an unknown scorer or study; no
             scorer that can run on the study.
     """
     path = check_writable_file(path, argument="path")
@@ -54,10 +54,10 @@ def report(
         raise unknown("study", study, DEMO_DOMAINS)
     study = demo(study) if isinstance(study, str) else study  # type: ignore[arg-type]  # one of these names
     measured = Measurements(study, scorers=[])
-    why = {name: measured.unavailable(name) for name in map(measured.admit, scorers)}
-    names = [name for name, reason in why.items() if reason is None]
+    refusals = {name: measured.unavailable(name) for name in map(measured.admit, scorers)}
+    names = [name for name, reason in refusals.items() if reason is None]
     if not names:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in why.items()) or "got none"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items()) or "got none"
         raise DgpruneError(f"scorers must hold one that can run on this study ({reasons}); name others, such as 'l1'.")
     settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]
     views = [
@@ -65,29 +65,29 @@ def report(
         for setting in settings
         for name in names
     ]
-    progress_bar(_fill(measured, views, seconds=seconds), progress=progress)
+    progress_bar(_measure_grid(measured, views, seconds=seconds), progress=progress)
     static = measured.static()
     menu = [entry for entry in static["scorers"] if entry["name"] in names]
     menu = [{**entry, "instead": entry["instead"] if entry["instead"] in names else None} for entry in menu]
-    shown = views[: len(names)]
+    first_views = views[: len(names)]
     state = {
         "static": {**static, "scorers": menu, "host": ""},
         "choice": dict(views[0]),
         "status": {"ack": 0, "progress": None, "error": None, "message": None},
         "pins": [],
         "panels": {"list": [], "open": None, "charts": {}, "data": {}, "text": None, "error": None},
-        "plans": [measured.plan(view) for view in shown],
+        "plans": [measured.plan(view) for view in first_views],
         "curves": [measured.curve(view) for view in views],
     }
     title = f"{study.name}: what breaks first when filters are removed?"
     with written(path):
-        return write_page(path, state, title=title, above=above(study), below=below(measured, shown))
+        return write_page(path, state, title=title, above=html_above(study), below=html_below(measured, first_views))
 
 
-def _fill(
+def _measure_grid(
     measured: Measurements, views: Sequence[Choices], *, seconds: float
 ) -> Generator[tuple[int, int, str], None, None]:
-    """Measure the curve of each view in steps of 5 %, then one after the other in steps of 1 %.
+    """Measure the curve of each view in steps of 5 %, then, one view after the other, in steps of 1 %.
 
     Yields (number of evaluations done, total) of a stage, as time decides how many follow, and the stage in words.
     """
@@ -97,12 +97,12 @@ def _fill(
             yield done + number, total, "steps of 5 %"
         done += len(_COARSE)
     sizes = {k: len(json.dumps(measured.curve(view))) for k, view in enumerate(views)}
-    more = len(_FINE) - len(_COARSE)
+    extra = len(_FINE) - len(_COARSE)
     for k, view in enumerate(views):
         sizes[k] = round(sizes[k] * len(_FINE) / len(_COARSE))
-        expected = (time.monotonic() - start) * (1 + more / max(1, done))
-        if expected > seconds or sum(sizes.values()) > _LARGEST:
+        expected = (time.monotonic() - start) * (1 + extra / max(1, done))
+        if expected > seconds or sum(sizes.values()) > _MAX_BYTES:
             return
         for number, *_ in measured.fill(view, _FINE):
-            yield max(0, number - len(_COARSE)), more, f"steps of 1 %, curve {k + 1} of up to {len(views)}"
-        done += more
+            yield max(0, number - len(_COARSE)), extra, f"steps of 1 %, curve {k + 1} of up to {len(views)}"
+        done += extra

@@ -16,22 +16,22 @@ import pandas as pd
 
 from .. import charts
 from ..core import DgpruneError, at_home, public
-from .guess_lines import MOST, Found, Guess, question_code, read_guesses
+from .guess_lines import MAX_OPTIONS, Guess, ParsedLines, question_code, read_guesses
 from .page.chart import LiveChart
 from .prediction import Prediction
 
-_QUOTED = 3
+_MAX_QUOTED = 3
 Lines = Annotated[str | os.PathLike | Sequence[str], "the text of a chat, a list of its lines, or the path of a file"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many people chose each option.
+    """The number of people who chose each option.
 
     Attributes:
-        question: the question; its code where `guess` was not given.
+        question: the question; its code if `guess` was not given.
         table: one row per option: number (from 1), option, guesses, measured.
-        words: sentences: the result, and which lines were not counted.
+        words: the result and the lines that were not counted, as sentences.
     """
 
     question: str
@@ -45,7 +45,7 @@ class Tally:
 
     @cached_property
     def _live(self) -> LiveChart:
-        return LiveChart(self.chart)  # in the colours of the page, also a dark one
+        return LiveChart(self.chart)  # in the colours of the page, light or dark
 
     def _repr_mimebundle_(self, **_: Any) -> Any:
         data, metadata = self._live._repr_mimebundle_()
@@ -57,12 +57,12 @@ class Tally:
 def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
     """Count the guesses that a class pasted into a chat or a form, one `guess.line` per person.
 
-    Every kernel has random symbols in its lines, so two people with the same guess count twice, and one line that was
-    pasted twice counts once. If lines of one person differ, the first counts; a person who restarts the kernel and
-    guesses again counts twice. The measured answer is marked once it is shown in `guess`, not before.
+    Every kernel has random symbols in its lines, so two people with the same guess count twice, and a line pasted
+    twice counts once. If lines of one person differ, the first counts; a person who restarts the kernel and
+    guesses again counts twice. The measured answer is marked only after it is shown in `guess`.
 
     Args:
-        lines: the chat with whatever stands around the guesses; a list of its lines; or the path of a file.
+        lines: the text of the chat, with anything around the guesses; a list of its lines; or the path of a file.
         guess: the question of the class, made by the same call of `dg.predict`; None for the question to which most
             lines belong, whose options are then named by their numbers.
 
@@ -77,55 +77,55 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
     >>> tally(f"10:02 Ana: {guess.line}", guess=guess).table["guesses"].tolist()
     [1, 0]
     """
-    given = _lines(lines)
-    found = read_guesses(given)
-    asked = None if guess is None else question_code(guess.question, guess.options)
-    codes = Counter(one.question for one in found.guesses)
-    code = asked or (codes.most_common(1)[0][0] if codes else "")
-    if asked is None and (tied := [name for name, count in codes.items() if count == codes[code]])[1:]:
+    chat = _split_lines(lines)
+    parsed = read_guesses(chat)
+    own_code = None if guess is None else question_code(guess.question, guess.options)
+    codes = Counter(entry.question for entry in parsed.guesses)
+    code = own_code or (codes.most_common(1)[0][0] if codes else "")
+    if own_code is None and (tied := [name for name, count in codes.items() if count == codes[code]])[1:]:
         raise DgpruneError(
             f"lines: the questions {' and '.join(tied)} have equally many lines; name the question by guess=."
         )
-    most = MOST if guess is None else len(guess.options)
-    here = [one for one in found.guesses if one.question == code and 1 <= one.number <= most]
-    if not here:
-        count = f"{len(given)} line{'s' * (len(given) != 1)}"
+    options = MAX_OPTIONS if guess is None else len(guess.options)
+    valid = [entry for entry in parsed.guesses if entry.question == code and 1 <= entry.number <= options]
+    if not valid:
+        count = f"{len(chat)} line{'s' * (len(chat) != 1)}"
         raise DgpruneError(
             f"lines: wanted lines such as dg-K7Q2-3-M4XPT-R (guess.line) of this question, got none in {count}. "
-            f"{_left_out(found, here, {}, code=code)} Paste the text of the chat, or give the path of a file."
+            f"{_list_left_out(parsed, valid, {}, code=code)} Paste the text of the chat, or give the path of a file."
         )
     first: dict[str, Guess] = {}
-    for one in here:
-        first.setdefault(one.person, one)
-    rows = _rows(first, guess)
+    for entry in valid:
+        first.setdefault(entry.person, entry)
+    rows = _count_options(first, guess)
     question = f"Guesses for question {code}" if guess is None else guess.question
-    words = tuple(filter(None, (_result(rows), _left_out(found, here, first, code=code))))
-    return Tally(question=question, table=pd.DataFrame(rows), words=words)
+    sentences = tuple(filter(None, (_describe_result(rows), _list_left_out(parsed, valid, first, code=code))))
+    return Tally(question=question, table=pd.DataFrame(rows), words=sentences)
 
 
-def _lines(lines: str | os.PathLike | Sequence[str]) -> list[str]:
+def _split_lines(lines: str | os.PathLike | Sequence[str]) -> list[str]:
     """Return the lines of a text, of a list of texts, or of a file."""
     if isinstance(lines, str | os.PathLike):
         text = os.fspath(lines)
         if isinstance(lines, os.PathLike) or ("\n" not in text and not read_guesses([text]).guesses):
-            with contextlib.suppress(OSError, ValueError):  # a long text, or one with a zero byte, is no path
+            with contextlib.suppress(OSError, ValueError):  # a long text, or one with a zero byte, is not a path
                 content = at_home(text).read_bytes()
                 wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
                 return content.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
-            if isinstance(lines, os.PathLike) or _is_named_like_a_file(text):
+            if isinstance(lines, os.PathLike) or _is_file_name(text):
                 raise DgpruneError(f"lines: {text} cannot be read; give the path of a text file, or the text itself.")
         return text.splitlines()
     return [part for line in lines for part in line.splitlines()]
 
 
-def _is_named_like_a_file(text: str) -> bool:
-    """Whether a text is one word with the ending of a text file."""
+def _is_file_name(text: str) -> bool:
+    """Return whether a text is one word with the extension of a text file."""
     return not any(map(str.isspace, text)) and text.lower().endswith((".txt", ".csv", ".tsv", ".md", ".log"))
 
 
-def _rows(first: dict[str, Guess], guess: Prediction | None) -> list[dict[str, Any]]:
-    """Return how many people chose each option."""
-    counts = Counter(one.number for one in first.values())
+def _count_options(first: dict[str, Guess], guess: Prediction | None) -> list[dict[str, Any]]:
+    """Return a row per option with the number of people who chose it."""
+    counts = Counter(entry.number for entry in first.values())
     options = [f"option {number}" for number in range(1, max(counts) + 1)] if guess is None else list(guess.options)
     measured = guess.answer["place"] if guess is not None and guess.shown and guess.answer else None
     return [
@@ -134,7 +134,7 @@ def _rows(first: dict[str, Guess], guess: Prediction | None) -> list[dict[str, A
     ]
 
 
-def _result(rows: list[dict[str, Any]]) -> str:
+def _describe_result(rows: list[dict[str, Any]]) -> str:
     total = sum(row["guesses"] for row in rows)
     people = f"{total} person" if total == 1 else f"{total} people"
     right = next((row for row in rows if row["measured"]), None)
@@ -143,19 +143,19 @@ def _result(rows: list[dict[str, Any]]) -> str:
     return f"{right['guesses']} of {people} guessed what was measured: {right['option']}."
 
 
-def _left_out(found: Found, here: list[Guess], first: dict[str, Guess], *, code: str) -> str:
+def _list_left_out(parsed: ParsedLines, valid: list[Guess], first: dict[str, Guess], *, code: str) -> str:
     """Return which lines were not counted, in a sentence; empty if all were."""
-    changed = sum(one != first[one.person] for one in here if one.person in first)
-    again, elsewhere = len(here) - len(first) - changed, sum(one.question != code for one in found.guesses)
-    beyond, mistyped = len(found.guesses) - len(here) - elsewhere, len(found.mistyped)
-    quoted = ", ".join(found.mistyped[:_QUOTED]) + (", ..." if mistyped > _QUOTED else "")
+    changed = sum(entry != first[entry.person] for entry in valid if entry.person in first)
+    again, elsewhere = len(valid) - len(first) - changed, sum(entry.question != code for entry in parsed.guesses)
+    no_option, mistyped = len(parsed.guesses) - len(valid) - elsewhere, len(parsed.mistyped)
+    quoted = ", ".join(parsed.mistyped[:_MAX_QUOTED]) + (", ..." if mistyped > _MAX_QUOTED else "")
     kinds = {
         "pasted again": again,
         "another guess of the same person (the first counts)": changed,
         "of another question": elsewhere,
-        "with the number of an option that this question does not have": beyond,
+        "with the number of an option that this question does not have": no_option,
         f"mistyped ({quoted})": mistyped,
-        "without a guess": found.other,
+        "without a guess": parsed.other,
     }
     parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
     return f"Lines that do not count: {'; '.join(parts)}." if parts else ""

@@ -1,4 +1,4 @@
-"""One thread that runs jobs a step at a time, the most urgent first."""
+"""A thread that runs jobs one step at a time, the most urgent first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from ..core import Cancelled, cancelled_when, collect_notes, renew_after_fork, threads
 
 EXACT, PANEL, CURVES, BACKGROUND = range(4)
-_PARK = 1.0
+_IDLE_SECONDS = 1.0
 
 Job = Generator[Any, None, None]
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
@@ -31,18 +31,18 @@ class _Task:
 
 
 class Worker:
-    """Runs jobs (generators) in one thread. A job replaces an earlier one of its name; it can be dropped between steps.
+    """Run jobs (generators) in one thread. A job replaces an earlier one of its name; it can be dropped between steps.
 
-    Within a step, a dropped job ends only where the step's work is `core.interruptible`, at its next torch function.
-    A job for the page alone rests until `seen` is set, or a caller waits for it.
+    Within a step, a dropped job ends only if the step's work is `core.interruptible`, at its next torch function.
+    A job put with `for_page` rests until `seen` is true or a caller waits for it.
 
     The thread starts with the first job and ends by itself one second after the last job that may run, so that nothing
-    is left running when the widget is closed; when the interpreter ends, it waits for the current step. A forked
+    keeps running after the widget is closed; the interpreter waits for the current step before it ends. A forked
     process has no such thread: there, all jobs start again in a new thread as soon as a caller waits for one.
 
     Args:
         failed: called in the thread with the name of a job and the exception that it raised; nothing is printed.
-        noted: called in the thread with the text of each note, which elsewhere would be a warning.
+        noted: called in the thread with the text of each note, which would otherwise be a warning.
 
     Attributes:
         seen: whether a page shows the results; set by `show`.
@@ -57,9 +57,9 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._count = 0
         self._running: str | None = None
-        self._waits: list[tuple[str, ...]] = []
+        self._awaited: list[tuple[str, ...]] = []
         self._closed = self.seen = False
-        self._lost: list[_Task] = []
+        self._before_fork: list[_Task] = []
         _workers.add(self)
         renew_after_fork(self)
 
@@ -80,7 +80,7 @@ class Worker:
             self._changed.notify_all()
 
     def show(self, seen: bool) -> None:
-        """Say whether a page shows the results; if not, jobs for the page rest."""
+        """Set whether a page shows the results; if not, jobs for the page rest."""
         with self._changed:
             self.seen = seen
             if seen and self._tasks:
@@ -100,9 +100,9 @@ class Worker:
             return name in self._tasks
 
     def wait(self, *names: str, timeout: float) -> bool:
-        """Wait until none of these jobs (without names: no job) is left; return False on a timeout."""
+        """Wait until none of these jobs is left (without names: of all jobs); return False on a timeout."""
         with self._changed:
-            self._waits.append(names)
+            self._awaited.append(names)
             if self._tasks:
                 self._start()
             self._changed.notify_all()
@@ -111,7 +111,7 @@ class Worker:
                     lambda: not any(name in self._tasks for name in names or self._tasks), timeout
                 )
             finally:
-                self._waits.remove(names)
+                self._awaited.remove(names)
 
     def close(self, *, timeout: float | None = 5.0) -> None:
         """Drop all jobs and end the thread; wait for its current step, at most `timeout` seconds."""
@@ -126,8 +126,8 @@ class Worker:
 
     def after_fork(self) -> None:
         """Start all jobs again: a forked child has no thread, and a generator that was running cannot be resumed."""
-        self._lost = list(self._tasks.values())  # kept, because a generator that was running cannot be closed either
-        self._changed, self._thread, self._running, self._waits = threading.Condition(), None, None, []
+        self._before_fork = list(self._tasks.values())  # kept, because a running generator cannot be closed either
+        self._changed, self._thread, self._running, self._awaited = threading.Condition(), None, None, []
         self._tasks = {name: replace(task, job=None) for name, task in self._tasks.items()}
 
     def _start(self) -> None:
@@ -136,7 +136,7 @@ class Worker:
             self._thread.start()
 
     def _stop(self, name: str) -> None:
-        # A generator must not be closed while its thread is inside it; the loop notices that its task was removed.
+        # A generator must not be closed while the thread runs it; the loop notices that its task was removed.
         task = self._tasks.pop(name, None)
         if task is not None and task.job is not None and self._running != name:
             task.job.close()
@@ -145,33 +145,33 @@ class Worker:
         threads()
         while True:
             with self._changed:
-                name = self._next()
+                name = self._next_job()
                 if name is None:
                     self._thread = None
                     return
                 task, self._running = self._tasks[name], name
             with collect_notes(self._noted):
-                self._step(name, task)
+                self._run_step(name, task)
 
-    def _next(self) -> str | None:
-        """Wait for the most urgent job that is ready and return its name; None after a second without any job."""
+    def _next_job(self) -> str | None:
+        """Wait for the most urgent job that is ready and return its name; None after a second without a job."""
         idle_since = time.monotonic()
         while not self._closed:
             now = time.monotonic()
-            awake = {name: task for name, task in self._tasks.items() if self._is_wanted(name, task)}
-            ready = [(task.priority, task.number, name) for name, task in awake.items() if task.ready <= now]
+            runnable = {name: task for name, task in self._tasks.items() if self._may_run(name, task)}
+            ready = [(task.priority, task.number, name) for name, task in runnable.items() if task.ready <= now]
             if ready:
                 return min(ready)[2]
-            if not awake and now - idle_since >= _PARK:
+            if not runnable and now - idle_since >= _IDLE_SECONDS:
                 return None
-            soonest = min((task.ready for task in awake.values()), default=idle_since + _PARK)
+            soonest = min((task.ready for task in runnable.values()), default=idle_since + _IDLE_SECONDS)
             self._changed.wait(max(soonest - now, 0.001))
         return None
 
-    def _is_wanted(self, name: str, task: _Task) -> bool:
-        return not task.for_page or self.seen or any(not names or name in names for names in self._waits)
+    def _may_run(self, name: str, task: _Task) -> bool:
+        return not task.for_page or self.seen or any(not names or name in names for names in self._awaited)
 
-    def _step(self, name: str, task: _Task) -> None:
+    def _run_step(self, name: str, task: _Task) -> None:
         error: Exception | None = None
         finished = False
         try:
@@ -197,7 +197,7 @@ class Worker:
 
 
 @atexit.register
-def _end_all() -> None:
-    """End every thread before the interpreter ends: a thread still computing in PyTorch would abort the process."""
+def _close_all() -> None:
+    """End every thread before the interpreter exits: a thread still computing in PyTorch would abort the process."""
     for worker in list(_workers):
         worker.close(timeout=None)

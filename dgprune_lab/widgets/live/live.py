@@ -19,7 +19,7 @@ from ..page.comm import CommWidget, weakly
 from ..page.vega import shared_static
 from ..worker import EXACT, Job, Worker
 
-_SAY_SECONDS = 0.2
+_REPORT_SECONDS = 0.2
 
 Steps = Generator[Any, None, Any]
 
@@ -49,26 +49,26 @@ class Live(CommWidget):
     status = traitlets.Dict().tag(sync=True)
 
     def __init__(self, steps: Steps | Callable[[], Steps], *, title: str = "", epochs: Count | None = None) -> None:
-        self._steps = _started(steps)
+        self._steps = _start_steps(steps)
         self._epochs = epochs
         self._rows: list[dict[str, Any]] = []
-        self._so_far: Any = None
+        self._partial_result: Any = None
         self._error: Exception | None = None
-        self._round, self._loss, self._said = "", [0.0, 0.0], 0.0
+        self._round, self._loss, self._last_report = "", [0.0, 0.0], 0.0
         self._changed = threading.Condition()
-        self._stepping = threading.Lock()
+        self._step_lock = threading.Lock()
         self._forked = False
         renew_after_fork(self)
-        self._unseen = False
+        self._paused_unseen = False
         empty = tidy([], extra=EXTRA)
         static = {"title": title, "spec": training(empty).to_dict(), **shared_static()}
         status = {"state": "running", "progress": "evaluating the full network", "error": None, "message": None}
         super().__init__(static=static, data=training_data(empty, epochs=epochs), status=status)
-        self._worker = Worker(lambda *_: None, noted=weakly(self._noted))
+        self._worker = Worker(lambda *_: None, noted=weakly(self._show_note))
         self.listen()
-        self._worker.put("run", self._drive, priority=EXACT)
+        self._worker.put("run", self._run, priority=EXACT)
 
-    # --- what a cell may read and do ----------------------------------------------------------------------------
+    # --- state, results and control ------------------------------------------------------------------------------
 
     @property
     def state(self) -> str:
@@ -82,15 +82,15 @@ class Live(CommWidget):
         Raises:
             DgpruneError: the run failed, or was stopped before its first stage was complete.
         """
-        if self._unseen:
+        if self._paused_unseen:
             self.resume()
         self.settle()
-        with self._stepping:  # a step that was under way when the run was stopped belongs to the result
+        with self._step_lock:  # a step in progress when the run was stopped belongs to the result
             if self._error is not None:
-                raise DgpruneError(f"the run failed: {_sentence(self._error)}") from self._error
-            if self._so_far is None:
+                raise DgpruneError(f"the run failed: {_describe_error(self._error)}") from self._error
+            if self._partial_result is None:
                 raise DgpruneError("no stage is complete yet: the run was stopped before its first stage; resume it.")
-            return self._so_far
+            return self._partial_result
 
     @property
     def table(self) -> pd.DataFrame:
@@ -107,12 +107,12 @@ class Live(CommWidget):
     def resume(self) -> None:
         """Continue a stopped run."""
         if self._worker is not None and self._set_state("running", only_from="stopped"):
-            self._unseen = False
-            self._worker.put("run", self._drive, priority=EXACT)
+            self._paused_unseen = False
+            self._worker.put("run", self._run, priority=EXACT)
 
     def after_fork(self) -> None:
-        """In a forked child, show a message that the run continues only in the parent."""
-        self._changed, self._stepping = threading.Condition(), threading.Lock()
+        """Mark an active run as failed in a forked child, as it continues only in the parent."""
+        self._changed, self._step_lock = threading.Condition(), threading.Lock()
         if self.state == "running":
             self._forked = True
             self._error = DgpruneError("this process was forked from the one that runs it; read the result there.")
@@ -123,30 +123,30 @@ class Live(CommWidget):
             if self.state in ("running", "stopped"):
                 self._set_state("closed")
             self._worker.close()
-            if self._stepping.acquire(blocking=False):
+            if self._step_lock.acquire(blocking=False):
                 self._steps.close()
-                self._stepping.release()
+                self._step_lock.release()
         super().close()
 
     # --- work -----------------------------------------------------------------------------------------------------
 
-    def _drive(self) -> Job:
+    def _run(self) -> Job:
         """Process the events of the run one by one; each is recorded before the run can be stopped.
 
-        A step is never cancelled half-way: that would end the generator, and the run could not be resumed.
+        A step is never cancelled halfway: that would end the generator, so the run could not be resumed.
         """
         while True:
-            with self._stepping, cancelled_when(None):
+            with self._step_lock, cancelled_when(None):
                 try:
                     self._record(next(self._steps))
                 except StopIteration as end:
-                    self._so_far = end.value
-                    self._say(progress=f"{self._round or 'the run'} is finished")
+                    self._partial_result = end.value
+                    self._update_status(progress=f"{self._round or 'the run'} is finished")
                     self._set_state("finished")
                     return
                 except Exception as error:
                     self._error = error
-                    self._say(error=_sentence(error))
+                    self._update_status(error=_describe_error(error))
                     self._set_state("failed")
                     return
             yield
@@ -155,11 +155,11 @@ class Live(CommWidget):
         if isinstance(event, BatchEvent):
             self._record_batch(event)
         elif isinstance(event, PruneEvent | StageEvent):
-            self._so_far = event.so_far
+            self._partial_result = event.so_far
             if isinstance(event, PruneEvent):
                 self._round = f"{self._removal} {event.round} of {event.rounds}"
                 removed = sum(map(len, event.removed.values()))
-                self._say(progress=f"{self._round}, {removed} filters removed" if removed else self._round)
+                self._update_status(progress=f"{self._round}, {removed} filters removed" if removed else self._round)
             if event.rows:
                 self._rows += [dict(row) for row in event.rows]
                 self.data = training_data(self.table, epochs=self._epochs)
@@ -168,11 +168,11 @@ class Live(CommWidget):
         """Update the progress line with the epoch and its mean loss so far, a few times a second."""
         total, images = (0.0, 0.0) if event.batch == 1 else self._loss
         self._loss = [total + event.loss * event.images, images + event.images]
-        if time.monotonic() - self._said > _SAY_SECONDS or event.batch == event.batches:
-            self._said = time.monotonic()
-            where = f"{self._round}, " if self._round else ""
+        if time.monotonic() - self._last_report > _REPORT_SECONDS or event.batch == event.batches:
+            self._last_report = time.monotonic()
+            prefix = f"{self._round}, " if self._round else ""
             loss = self._loss[0] / self._loss[1]
-            self._say(progress=f"{where}epoch {event.epoch} of {event.epochs}, loss {loss:.2f}")
+            self._update_status(progress=f"{prefix}epoch {event.epoch} of {event.epochs}, loss {loss:.2f}")
 
     def _set_state(self, state: str, *, only_from: str | None = None) -> bool:
         with self._changed:
@@ -182,12 +182,12 @@ class Live(CommWidget):
             self._changed.notify_all()
             return True
 
-    def _say(self, **changes: Any) -> None:
+    def _update_status(self, **changes: Any) -> None:
         with self._changed:
             self.status = {**self.status, **changes}
 
-    def _noted(self, text: str) -> None:
-        self._say(message=text)
+    def _show_note(self, text: str) -> None:
+        self._update_status(message=text)
 
     def handle_message(self, content: Any) -> None:
         """Act on a button of the page: {"type": "stop"} or {"type": "resume"}."""
@@ -197,9 +197,9 @@ class Live(CommWidget):
     def views_changed(self, before: int, now: int) -> None:
         """Pause while no page shows the run, because its cell ran again or its output was cleared."""
         if before and not now and self.state == "running":
-            self._unseen = True
+            self._paused_unseen = True
             self.stop()
-        elif now and self._unseen:
+        elif now and self._paused_unseen:
             self.resume()
 
     def settle(self) -> None:
@@ -215,7 +215,7 @@ class Live(CommWidget):
         )
 
 
-def _started(steps: Steps | Callable[[], Steps]) -> Steps:
+def _start_steps(steps: Steps | Callable[[], Steps]) -> Steps:
     try:
         started = steps() if callable(steps) else steps
     except TypeError as error:
@@ -225,5 +225,5 @@ def _started(steps: Steps | Callable[[], Steps]) -> Steps:
     return started
 
 
-def _sentence(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"

@@ -35,7 +35,7 @@ class Tuning(Live):
     Takes the arguments of `dg.prune_and_tune`; measures after every epoch unless `measure` is given.
 
     Raises:
-        DgpruneError: what `dg.prune_and_tune` refuses, at once.
+        DgpruneError: as `dg.prune_and_tune`, before the run starts.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Tuning(Live):
         shared = {"ratio": ratio, "rounds": rounds, "epochs": epochs, "budget": budget}
         steps = prune_and_tune.steps(study, scorer, **{"measure": "epochs", **shared, **options})
         count = rounds_of(ratio, rounds)
-        what = "Dense control, nothing removed" if scorer is None else resolve(scorer).label
+        label = "Dense control, nothing removed" if scorer is None else resolve(scorer).label
         share = "" if scorer is None else f", {100 * ratio:g} % of the {COUNTED[budget]}"
-        how = f"{count} round{'s' if count > 1 else ''} of {epochs} epoch{'s' if epochs != 1 else ''}"
-        super().__init__(steps, title=f"{what}{share}, in {how}", epochs=count * epochs)
+        extent = f"{count} round{'s' if count > 1 else ''} of {epochs} epoch{'s' if epochs != 1 else ''}"
+        super().__init__(steps, title=f"{label}{share}, in {extent}", epochs=count * epochs)
 
     @property
     def result(self) -> Tuned:
@@ -71,7 +71,7 @@ class Training(Live):
     source lost; the dotted line is the accuracy on the training images.
 
     Raises:
-        DgpruneError: what `dg.train_with_pruning` refuses, at once.
+        DgpruneError: as `dg.train_with_pruning`, before the run starts.
     """
 
     _removal = "event"
@@ -90,13 +90,13 @@ class Training(Live):
     ) -> None:
         shared = {"schedule": schedule, "options": options, "scorer": scorer, "remove": remove, "how": how}
         steps = train_with_pruning.steps(network, **shared, batches=batches, **further)
-        what = "random filters removed" if remove == "random" else f"{resolve(scorer).name}: {_REMOVED[remove]}"
+        removal = "random filters removed" if remove == "random" else f"{resolve(scorer).name}: {_REMOVED[remove]}"
         if how != "remove":
-            what += f" ({_TREATED[how]}, {batches} batches)"
-        what = "nothing removed" if schedule is None or not schedule.epochs else what
+            removal += f" ({_TREATED[how]}, {batches} batches)"
+        removal = "nothing removed" if schedule is None or not schedule.epochs else removal
         epochs = (options or TrainingOptions()).epochs
         setting = f", {batchnorm_words(['as_is'])}" if has_batchnorm(network) else ""
-        super().__init__(steps, title=f"Training with pruning, {what}, {epochs} epochs{setting}", epochs=epochs)
+        super().__init__(steps, title=f"Training with pruning, {removal}, {epochs} epochs{setting}", epochs=epochs)
 
     @property
     def result(self) -> PruningRun:

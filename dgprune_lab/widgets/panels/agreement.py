@@ -56,9 +56,9 @@ class AgreementPanel(Panel):
             yield self._frame(view)
 
     def _measure_reliability(self, view: View, item: Scorer) -> Generator[Frames, None, str]:
-        """Correlate a scorer with itself over halves of the images that it may read; return the result in words."""
+        """Correlate a scorer's scores from two halves of the images it may read; return the result as text."""
         values = []
-        with collect_notes(lambda _: None):  # its notes were shown already, of all images
+        with collect_notes(lambda _: None):  # its notes on all images were shown already
             try:
                 for seed in (0, 1):
                     scores = []
@@ -72,18 +72,18 @@ class AgreementPanel(Panel):
         return f"With itself, on two halves of the images it reads: rank correlation {numbers} (two random splits)."
 
     def _frame(self, view: View) -> Frames:
-        own = view.study.score(view.scorer)
+        current = view.study.score(view.scorer)
         others = {name: item for item in view.scorers if (name := name_of(item)) != name_of(view.scorer)}
-        known = {name: self._scores.get(item) for name, item in others.items()}
-        scored = {name: scores for name, scores in known.items() if isinstance(scores, Scores)}
-        table = tidy((row for scores in scored.values() for row in _rows(view, own, scores)), extra=EXTRA)
+        cached = {name: self._scores.get(item) for name, item in others.items()}
+        scored = {name: scores for name, scores in cached.items() if isinstance(scores, Scores)}
+        table = tidy((row for scores in scored.values() for row in _pair_rows(view, current, scores)), extra=EXTRA)
         labels = {name: plain_label(item) for name, item in others.items()}
-        able = [name for name in others if not isinstance(known[name], str)]
-        later = {name: waiting(marked(labels[name], reads_target(others[name], view.study)), text="…") for name in able}
+        names = [name for name in others if not isinstance(cached[name], str)]
+        base = {name: waiting(marked(labels[name], reads_target(others[name], view.study)), text="…") for name in names}
         data: dict[str, Rows] = {}
         for kind, metric in METRICS.items():
-            ready = dict(zip(scored, dots(table, scorer=own.scorer, metric=metric, labels=labels), strict=True))
-            data[kind] = [{**later[name], **ready.get(name, {}), "place": place} for place, name in enumerate(able)]
+            measured = dict(zip(scored, dots(table, scorer=current.scorer, metric=metric, labels=labels), strict=True))
+            data[kind] = [{**base[name], **measured.get(name, {}), "place": place} for place, name in enumerate(names)]
         return {"agreement": data, "text": self._text(view, others)}
 
     def _text(self, view: View, others: Mapping[str, Item]) -> str:
@@ -103,8 +103,8 @@ class AgreementPanel(Panel):
         return "\n".join(lines)
 
 
-def _rows(view: View, own: Scores, other: Scores) -> Rows:
-    """The rows of `diagnostics.agreement` for one pair, the whole network, at the ratio of the current mask."""
+def _pair_rows(view: View, current: Scores, other: Scores) -> Rows:
+    """Return the rows of `diagnostics.agreement` for one pair and the whole network, at the current mask's ratio."""
     mask = view.mask
-    theirs = allocate(other, ratio=mask.ratio_requested, scope=mask.scope, budget=mask.budget)
-    return [row for row in pair_rows(view.study, (own, other), masks=(mask, theirs)) if row["group"] == ALL]
+    other_mask = allocate(other, ratio=mask.ratio_requested, scope=mask.scope, budget=mask.budget)
+    return [row for row in pair_rows(view.study, (current, other), masks=(mask, other_mask)) if row["group"] == ALL]

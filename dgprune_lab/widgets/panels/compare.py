@@ -1,4 +1,4 @@
-"""The panel "Compare": how two of the networks that were tried differ."""
+"""The panel "Compare": differences between two of the networks tried."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ...charts.theme import Data
 from ...core import Mask, batchnorm_words
 from ...diagnostics import compare
 from ...study import batchnorm_cell
-from .protocol import CALIBRATION, Frames, Panel, Row, Tried, View, controls_of, drop_oldest, telling
+from .protocol import CALIBRATION, Frames, Panel, Row, Tried, View, controls_of, drop_oldest, frames_of
 
 _WIDTH = 780
 _PRESENT, _FULL = "The present view", "The full network"
-_MOST = 32
-"""Comparisons that are kept, some tens of kilobytes each."""
+_MAX_CACHED = 32
+"""Comparisons kept in the cache, tens of kilobytes each."""
 
 
 class ComparePanel(Panel):
     """Accuracy, flips, classes, calibration and filters of two steps, pins, the present view or the full network.
 
-    `selected["a"]` and `selected["b"]` are their names; by default the present view, and the first pin or else the
+    `selected["a"]` and `selected["b"]` are their names; by default the present view and the first pin, or else the
     network from which the view was pruned.
     """
 
@@ -39,9 +39,9 @@ class ComparePanel(Panel):
         self._spec: Row = {}
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield what is compared, then how far that is, then the result."""
-        offered = _offered(view)
-        pair = self._pair(view, offered)
+        """Yield the compared networks, then the progress, then the result."""
+        offered = _list_networks(view)
+        pair = self._selected_pair(view, offered)
         controls = [
             {"name": name, "label": label, "value": chosen, "choices": [[each, each] for each in offered]}
             for name, label, chosen in zip("ab", ("Network a", "against b"), pair, strict=True)
@@ -49,29 +49,29 @@ class ComparePanel(Panel):
         if pair[0] == pair[1]:
             yield {"controls": controls, "text": "Choose two networks to compare.", "hidden": ["compare"]}
             return
-        says = f"Comparing {pair[0]} with {pair[1]}"
-        yield {"controls": controls, "text": f"{says}."}
+        title = f"Comparing {pair[0]} with {pair[1]}"
+        yield {"controls": controls, "text": f"{title}."}
         compared = [offered[name] for name in pair]
-        key = _key(view, *compared)
+        key = _cache_key(view, *compared)
         if key not in self._tables:
-            steps = _steps(view, *compared)
-            self._tables[key] = yield from telling(steps, lambda done, total: f"{says}: measured {done} of {total}.")
-            drop_oldest(self._tables, most=_MOST)
+            steps = _compare_steps(view, *compared)
+            self._tables[key] = yield from frames_of(steps, lambda done, total: f"{title}: measured {done} of {total}.")
+            drop_oldest(self._tables, most=_MAX_CACHED)
         data = compare_data(self._tables[key], names=pair)
-        yield {**self._chart(data), "text": _text(view, compared), "hidden": []}
+        yield {**self._chart(data), "text": _describe_measurement(view, compared), "hidden": []}
 
-    def _pair(self, view: View, offered: Mapping[str, Tried | None]) -> tuple[str, str]:
+    def _selected_pair(self, view: View, offered: Mapping[str, Tried | None]) -> tuple[str, str]:
         selected, names = self.selected or {}, list(offered)
         tried = {name: each for name, each in offered.items() if each is not None and name != _PRESENT}
-        before = [name for name, each in tried.items() if each.kind == "step" and _step(each) == _step(view)]
-        now = view.present and controls_of(view.present.choice)
-        pins = [name for name, each in tried.items() if each.kind == "pin" and controls_of(each.choice) != now]
-        second = [*pins, *before, names[-1]][0]
-        a, b = selected.get("a", names[0]), selected.get("b", second)
-        return (a if a in offered else names[0]), (b if b in offered else second)
+        parents = [name for name, each in tried.items() if each.kind == "step" and _step(each) == _step(view)]
+        present = view.present and controls_of(view.present.choice)
+        pins = [name for name, each in tried.items() if each.kind == "pin" and controls_of(each.choice) != present]
+        default = [*pins, *parents, names[-1]][0]
+        a, b = selected.get("a", names[0]), selected.get("b", default)
+        return (a if a in offered else names[0]), (b if b in offered else default)
 
     def _chart(self, data: Data) -> Row:
-        """The chart's rows; with its specification where it has other plots than the last one."""
+        """Return the chart's rows and specification, which is made again only if its plots have changed."""
         room = label_room(data)
         structure = room, len(data["words"]), *((name, bool(rows)) for name, rows in data.items())
         if structure != self._structure:
@@ -79,8 +79,8 @@ class ComparePanel(Panel):
         return {"charts": {"compare": self._spec}, "compare": data}
 
 
-def _offered(view: View) -> dict[str, Tried | None]:
-    """Name -> network, the present view first; None for the full network where it is no step."""
+def _list_networks(view: View) -> dict[str, Tried | None]:
+    """Return name -> network, the present view first; None for the full network if it is not a step."""
     offered: dict[str, Tried | None] = {} if view.present is None else {_PRESENT: view.present}
     offered |= {each.name: each for each in view.tried if each.kind != "ratio"}
     if not any(each is not None and _is_full(each) for each in offered.values()):
@@ -92,19 +92,19 @@ def _is_full(tried: Tried) -> bool:
     return tried.kind == "step" and tried.parent is None
 
 
-def _step(shown: Tried | View) -> int:
-    return int(shown.choice.get("step", 0))
+def _step(network: Tried | View) -> int:
+    return int(network.choice.get("step", 0))
 
 
-def _key(view: View, a: Tried | None, b: Tried | None) -> str:
-    """Return the key of a comparison in the cache: all that it depends on, as JSON."""
+def _cache_key(view: View, a: Tried | None, b: Tried | None) -> str:
+    """Return the cache key of a comparison: everything that it depends on, as JSON."""
     study = view.full or view.study
     pair = [None if each is None else [controls_of(each.choice), each.mask.key.hex()] for each in (a, b)]
     return json.dumps([study.content, view.images, view.calibration, pair], sort_keys=True)
 
 
-def _steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int, int], None, pd.DataFrame]:
-    """Compare two networks. One with the weights of the full network is its mask, whose results the study has kept."""
+def _compare_steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int, int], None, pd.DataFrame]:
+    """Compare two networks; one with the full network's weights is passed as its mask, whose results are cached."""
     pair: list[Mask | nn.Module | None] = []
     setting: Any = "recalibrate"
     for each in (a, b):
@@ -122,13 +122,13 @@ def _steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int,
     return compare.steps(view.full or view.study, *pair, batchnorm=setting, images=view.images)
 
 
-def _text(view: View, compared: Sequence[Tried | None]) -> str:
-    """How the two networks were measured."""
+def _describe_measurement(view: View, compared: Sequence[Tried | None]) -> str:
+    """Return how the two networks were measured."""
     pruned = [
         each.choice["batchnorm"] for each in compared if each is not None and not _step(each) and not _is_full(each)
     ]
-    words = batchnorm_words([batchnorm_cell(view.study, setting) for setting in pruned])
+    batchnorm = batchnorm_words([batchnorm_cell(view.study, setting) for setting in pruned])
     first, second = (None if each is None else controls_of(each.choice) for each in compared)
-    same = "They are the same network. " if first == second else ""
-    setting = f" of split report{'; ' * bool(words)}{words}"
-    return f"{same}Measured on {view.measured}{setting}."
+    note = "They are the same network. " if first == second else ""
+    setting = f" of split report{'; ' * bool(batchnorm)}{batchnorm}"
+    return f"{note}Measured on {view.measured}{setting}."

@@ -25,8 +25,8 @@ Pair = tuple[str, str]
 
 def pairs(study: Study) -> list[Pair]:
     """Return the pairs of domains that can be compared, the default pair first."""
-    able = [domain for domain in labelled(study) if len(domain.splits.get(SPLIT, ()))]
-    names = [(a.name, b.name) for a, b in combinations(able, 2) if _classes(a) & _classes(b)]
+    comparable = [domain for domain in labelled(study) if len(domain.splits.get(SPLIT, ()))]
+    names = [(a.name, b.name) for a, b in combinations(comparable, 2) if _class_indices(a) & _class_indices(b)]
     try:
         first, second = pair_of(study, None)
     except DgpruneError:
@@ -34,7 +34,7 @@ def pairs(study: Study) -> list[Pair]:
     return sorted(names, key=lambda pair: pair != (first.name, second.name))
 
 
-def why_none(study: Study) -> str | None:
+def why_no_pairs(study: Study) -> str | None:
     """Return why no two domains can be compared; None if some can."""
     if pairs(study):
         return None
@@ -45,7 +45,7 @@ def why_none(study: Study) -> str | None:
     except DgpruneError as error:
         return str(error)
     names = f"{first.name!r} and {second.name!r}"
-    return f"domains {names} have no class in common, and only images of one class are compared."
+    return f"domains {names} have no class in common, and images are compared only within a class."
 
 
 def labelled(study: Study) -> list[Domain]:
@@ -64,11 +64,11 @@ def styles_of(study: Study) -> dict[str, DomainStyle]:
 
 
 def class_of(domain: Domain, index: int | None) -> int | str | None:
-    """Return the name of a class where the domain has names, otherwise its index."""
+    """Return the name of a class if the domain has names, otherwise its index."""
     return domain.class_label(index) if domain.class_names and index is not None else index
 
 
-def no_pictures(domain: Domain) -> str | None:
+def why_no_pictures(domain: Domain) -> str | None:
     """Return why a domain's images cannot be shown as pictures; None if they can."""
     channels = domain.shape[0]
     if channels in (1, 3, 4):
@@ -83,7 +83,7 @@ def thumbnails(domain: Domain, rows: Tensor) -> list[str]:
 
 
 def removal_of(view: View) -> Removal:
-    """Return the BatchNorm setting and the images of a view."""
+    """Return the removal settings of a view: BatchNorm, images and calibration."""
     return Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
 
 
@@ -96,6 +96,6 @@ def case_frames(view: View, mask: Mask, domains: Iterable[Domain]) -> Generator[
     return cases
 
 
-def _classes(domain: Domain) -> set[int]:
+def _class_indices(domain: Domain) -> set[int]:
     assert domain.labels is not None
     return set(torch.unique(domain.labels[domain.rows(SPLIT, IMAGES).to(domain.labels.device)]).tolist())

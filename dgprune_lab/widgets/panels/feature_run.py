@@ -1,4 +1,4 @@
-"""Cached results about the features for one choice: numbers and maps on a grid of ratios, and a running fit."""
+"""Cached results of feature shift for one choice: numbers and maps on a grid of ratios, and a running UMAP fit."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .protocol import Frames, Rows, View
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 IMAGES = 300
 SEED = 0
-_MIN_IMAGES = 30  # of a domain, however many domains there are
+_MIN_IMAGES = 30  # per domain, however many domains there are
 _TRUST_ROWS = 1000  # rows used for the trustworthiness: its cost is quadratic in them
-_POLL = 0.03  # seconds; the longest delay of other work
+_POLL = 0.03  # seconds: the longest that other work is delayed
 
 Key = tuple[Any, ...]
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ class FeatureRun:
         features: the features at the ratios of `KNOTS`; None before they are computed.
         rows: ratio -> rows of numbers, as far as measured.
         maps: "linear" and "umap" -> the map, as far as computed.
-        problem: why there is no UMAP; empty if there may be one.
+        problem: why there is no UMAP; "" while one is possible.
         left_out: ratio -> why there are no numbers at this ratio.
         ticket: number of times that `close` was called; a fit requested before the last call is discarded.
     """
@@ -110,7 +110,7 @@ class FeatureRun:
             self.rows[ratio], self.left_out[ratio] = [], str(error)
 
     def grid_steps(self, view: View, *, ticket: int) -> Iterator[bool]:
-        """Compute features, map and numbers of the grid, and start the fit; yields True when there is a new result."""
+        """Compute features, map and numbers of the grid, and start the fit; yield True when there is a new result."""
         if self.features is None:
             scores, mask = view.study.score(self._scorer), view.mask
             masks = [allocate(scores, ratio=ratio, scope=mask.scope, budget=mask.budget) for ratio in KNOTS[1:]]
@@ -125,7 +125,7 @@ class FeatureRun:
                 yield True
 
     def fit_steps(self) -> Iterator[bool]:
-        """Wait for the UMAP fit; yields True when it has a result or has failed."""
+        """Wait for the UMAP fit; yield True when it is done or has failed."""
         while (fit := self._fit) is not None and self.features is not None and not self._is_mapped:
             if not fit.wait(_POLL):
                 yield False
@@ -158,7 +158,7 @@ class FeatureRun:
         fit.close()
 
     def compute(self, view: View, masks: list[Mask]) -> Generator[Frames, None, Features]:
-        """Return the features in the full network and in those of some masks; yield empty frames meanwhile."""
+        """Return the features of the full network and of these masks; yield empty frames meanwhile."""
         images = min(max(_MIN_IMAGES, IMAGES // len(view.study.domains)), view.images or IMAGES)
         options: Any = {"images": images, "split": "report", "calibration": view.calibration}
         options |= {"masks": masks, "batchnorm": view.batchnorm}
@@ -166,7 +166,7 @@ class FeatureRun:
 
 
 def map_of(features: Features, places: Floats, *, kind: Embedding, is_grid: bool) -> FeatureMap:
-    """Return the FeatureMap of features whose rows have these positions."""
+    """Return the map of features, given the positions of their rows."""
     stacked = features.stacked
     sample = np.random.default_rng(SEED).permutation(len(stacked))[:_TRUST_ROWS]
     trust = trustworthiness(stacked[sample], places[sample], neighbours=NEIGHBOURS)

@@ -20,22 +20,22 @@ from ...core import Exposure, exposure_of, roles_of, strongest_exposure, tidy
 from ...diagnostics._removal import Case
 from ...diagnostics.feature_shift import EXTRA
 from ...study import Study, mask_provenance
-from .domains import case_frames, class_of, no_pictures, styles_of, thumbnails
+from .domains import case_frames, class_of, styles_of, thumbnails, why_no_pictures
 from .feature_run import KNOTS, FeatureMap, FeatureRun, Key, map_of
 from .menu_scores import label
 from .protocol import Frames, Panel, Row, Rows, Specs, View, drop_oldest
 
 COLUMNS = ("domain", "image", "class", "class_full", "class_pruned", "full_x", "full_y", "x", "y")
 MAX_RUNS = 6  # choices kept in the cache, of about 2 MB each
-_STEP = 0.05  # of a fit's progress that is shown
+_PROGRESS_STEP = 0.05  # the smallest increase of a fit's progress that is shown
 
 
 class FeatureShiftPanel(Panel):
-    """A map of the images' features in the full and in the pruned network, and how far apart the domains are.
+    """A map of the images' features in the full and in the pruned network, and distances between the domains.
 
     A linear projection is shown at once. In the background, the numbers are measured on a grid of ratios, and then one
     UMAP of the same images at all these ratios is computed in a separate process. It continues while the slider moves,
-    and ends if layer, scorer, scope, budget or BatchNorm change or the panel is closed. When it is done, the slider
+    and ends if layer, scorer, scope, budget or BatchNorm changes or the panel is closed. When it is done, the slider
     moves the points along straight lines between the measured ratios. A rectangle drawn on the map selects images: see
     `brushed`.
 
@@ -74,14 +74,14 @@ class FeatureShiftPanel(Panel):
         layer = self._selected("layer") or view.study.graph.names[-1]
         choices = [[name, name] for name in view.study.graph.names]
         yield {"controls": [{"name": "layer", "label": "Layer", "value": layer, "choices": choices}]}
-        run = self._turn_to(view, layer)
+        run = self._select_run(view, layer)
         self._ticket = run.ticket
         feature_map = run.map
         if feature_map is None:
             features = yield from run.compute(view, [view.mask])
             feature_map = map_of(features, features.linear(), kind="linear", is_grid=False)
         yield {**_map_frame(view, feature_map), **self._text(view, run, feature_map)}
-        yield from self._brush(view, run, feature_map)
+        yield from self._brush_frames(view, run, feature_map)
         ratio = view.mask.ratio_requested
         if ratio not in run.rows or 0.0 not in run.rows:
             features = yield from run.compute(view, [view.mask])
@@ -105,16 +105,16 @@ class FeatureShiftPanel(Panel):
             had_map = True
         if run.map is None:
             return
-        shown = -1.0
+        last_progress = -1.0
         for finished in run.fit_steps():
-            if finished or run.progress - shown >= _STEP:
-                shown = run.progress
+            if finished or run.progress - last_progress >= _PROGRESS_STEP:
+                last_progress = run.progress
                 yield self._text(view, run, run.map)
             else:
                 yield {}
         if "umap" in run.maps:
             yield {**_map_frame(view, run.map), **self._text(view, run, run.map)}
-            yield from self._brush(view, run, run.map)
+            yield from self._brush_frames(view, run, run.map)
 
     def _selected(self, name: str) -> Any:
         return (self.selected or {}).get(name)
@@ -128,13 +128,13 @@ class FeatureShiftPanel(Panel):
         lines = [
             f"Mean output of each filter of {run.layer}, for {len(names):,} images ({counts}). "
             f"Scorer: “{label(view.study, view.scorer)}”.",
-            _progress(run),
+            _describe_progress(run),
             f"{hint} Trust the numbers with their intervals; the map only shows where to look.",
         ]
         lines += [f"No numbers at {100 * ratio:.4g} % removed: {why}" for ratio, why in sorted(run.left_out.items())]
         return {"text": "\n".join(lines)}
 
-    def _turn_to(self, view: View, layer: str) -> FeatureRun:
+    def _select_run(self, view: View, layer: str) -> FeatureRun:
         """Return the cached results of the view's choice; end the fit of any other choice."""
         key = FeatureRun.key(view, layer)
         run = self.runs.pop(key, None) or FeatureRun(view, layer)
@@ -145,7 +145,7 @@ class FeatureShiftPanel(Panel):
         drop_oldest(self.runs, most=MAX_RUNS)
         return run
 
-    def _brush(self, view: View, run: FeatureRun, feature_map: FeatureMap) -> Iterator[Frames]:
+    def _brush_frames(self, view: View, run: FeatureRun, feature_map: FeatureMap) -> Iterator[Frames]:
         """Find the images in the rectangle, for `brushed`, and yield them as pictures."""
         brush = self._selected("brush")
         if not brush:
@@ -162,31 +162,31 @@ class FeatureShiftPanel(Panel):
         cases = {case.domain.name: case for case in measured}
         self._brushed = []
         for k in np.flatnonzero(inside):
-            dot, spots = feature_map.dots[k], zip(("full_x", "full_y", "x", "y"), (*full[k], *places[k]), strict=True)
-            predicted = _predicted(cases[dot.domain], dot.image)
+            dot, points = feature_map.dots[k], zip(("full_x", "full_y", "x", "y"), (*full[k], *places[k]), strict=True)
+            predicted = _predicted_classes(cases[dot.domain], dot.image)
             row = {"domain": dot.domain, "image": dot.image, "class": dot.label, **predicted}
-            self._brushed.append({**row, **{name: float(value) for name, value in spots}})
+            self._brushed.append({**row, **{name: float(value) for name, value in points}})
         yield {**_picture_frame(view, self._brushed), **self._text(view, run, feature_map)}
 
 
-def _predicted(case: Case, image: int) -> Row:
-    at = int((case.before.index == image).nonzero()[0])
-    return {"class_full": int(case.before.predicted[at]), "class_pruned": int(case.predicted[at])}
+def _predicted_classes(case: Case, image: int) -> Row:
+    position = int((case.before.index == image).nonzero()[0])
+    return {"class_full": int(case.before.predicted[position]), "class_pruned": int(case.predicted[position])}
 
 
 def _map_frame(view: View, feature_map: FeatureMap) -> Row:
-    """Return the rows of the map: on the grid of ratios if computed, otherwise only full and current network."""
+    """Return the rows of the map: on the grid of ratios if computed, otherwise of the full and the current network."""
     places, ratio = feature_map.places, None
     if not feature_map.is_grid:
         places = np.concatenate([places[:1], *[places[-1:]] * (len(KNOTS) - 1)])
         ratio = view.mask.ratio_requested
-    dots = [replace(dot, name=_name(view.study, dot)) for dot in feature_map.dots]
+    dots = [replace(dot, name=_class_name(view.study, dot)) for dot in feature_map.dots]
     points = point_rows(dots, places, styles=styles_of(view.study))
     if not feature_map.is_grid:  # no positions in between, so the points do not move
         points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
     legend = legend_rows(_exposures(view), dots, styles=styles_of(view.study))
-    words = map_words(feature_map.kind, feature_map.trust, images=len(dots), only=ratio, knots=KNOTS)
-    return {"map": {"points": points, "legend": legend, "words": words}}
+    lines = map_words(feature_map.kind, feature_map.trust, images=len(dots), only=ratio, knots=KNOTS)
+    return {"map": {"points": points, "legend": legend, "words": lines}}
 
 
 def _number_frame(view: View, run: FeatureRun) -> Row:
@@ -197,29 +197,29 @@ def _number_frame(view: View, run: FeatureRun) -> Row:
 
 
 def _picture_frame(view: View, rows: Rows) -> Row:
-    """Return pictures of these images, at most 24, shared fairly by the domains."""
-    by_domain = {d: [row for row in rows if row["domain"] == d.name] for d in view.study.domains}
+    """Return pictures of these images, at most 24, shared equally among the domains."""
+    by_domain = {domain: [row for row in rows if row["domain"] == domain.name] for domain in view.study.domains}
     strips: dict[str, list[Strip]] = {}
-    for (domain, own), room in zip(by_domain.items(), shares([*map(len, by_domain.values())]), strict=True):
-        if not own or no_pictures(domain):
+    for (domain, images), room in zip(by_domain.items(), shares([*map(len, by_domain.values())]), strict=True):
+        if not images or why_no_pictures(domain):
             continue
-        some = [own[k] for k in np.linspace(0, len(own) - 1, room).astype(int)]
-        urls = thumbnails(domain, torch.tensor([row["image"] for row in some]))
+        sampled = [images[k] for k in np.linspace(0, len(images) - 1, room).astype(int)]
+        urls = thumbnails(domain, torch.tensor([row["image"] for row in sampled]))
         names = {"truth": "class", "before": "class_full", "now": "class_pruned"}
         pictures = [
             {"url": url, "image": row["image"], **{name: class_of(domain, row[key]) for name, key in names.items()}}
-            for url, row in zip(urls, some, strict=True)
+            for url, row in zip(urls, sampled, strict=True)
         ]
         half = -(-len(pictures) // 2)
-        kinds = ("predicted by the full → by the pruned network", ""), (f"{len(pictures)} of {len(own)}", "")
+        kinds = ("predicted by the full → by the pruned network", ""), (f"{len(pictures)} of {len(images)}", "")
         sides = zip(*kinds, (pictures[:half], pictures[half:]), strict=True)
         strips[domain.name + role_label(domain.role)] = [
-            Strip(kind=kind, count=count, pictures=side, total=len(own)) for kind, count, side in sides if side
+            Strip(kind=kind, count=count, pictures=side, total=len(images)) for kind, count, side in sides if side
         ]
     return {"pictures": picture_rows(strips)}
 
 
-def _name(study: Study, dot: Dot) -> str:
+def _class_name(study: Study, dot: Dot) -> str:
     return "" if dot.label is None else study.domain(dot.domain).class_label(dot.label)
 
 
@@ -229,14 +229,14 @@ def shares(counts: Sequence[int]) -> list[int]:
     >>> shares([40, 3, 40])
     [11, 3, 10]
     """
-    shown = [0] * len(counts)
+    allotted = [0] * len(counts)
     for _ in range(min(PAGE, sum(counts))):
-        unfilled = [k for k, count in enumerate(counts) if shown[k] < count]
-        shown[min(unfilled, key=lambda k: shown[k])] += 1
-    return shown
+        unfilled = [k for k, count in enumerate(counts) if allotted[k] < count]
+        allotted[min(unfilled, key=lambda k: allotted[k])] += 1
+    return allotted
 
 
-def _progress(run: FeatureRun) -> str:
+def _describe_progress(run: FeatureRun) -> str:
     if run.features is None:
         return "First a linear projection; the features at further ratios follow."
     if "umap" in run.maps:
@@ -251,12 +251,12 @@ def _progress(run: FeatureRun) -> str:
 
 
 def _exposures(view: View) -> dict[str, tuple[str, Exposure]]:
-    """Domain -> its role, and the mark of what was seen of it, according to the network's provenance and the scorer."""
+    """Return domain -> its role and its exposure, by the provenances of the network and of the mask."""
     study, roles = view.study, roles_of(view.study.domains)
-    both = study.provenance, mask_provenance(study.provenance, view.mask, batchnorm=view.batchnorm, study=study)
-    found: dict[str, tuple[str, Exposure]] = {}
+    provenances = study.provenance, mask_provenance(study.provenance, view.mask, batchnorm=view.batchnorm, study=study)
+    exposures: dict[str, tuple[str, Exposure]] = {}
     for domain in study.domains:
         shared: dict[str, Any] = {"domain": domain.name, "role": domain.role}
-        seen = ({**shared, **each.columns(domain.name, "report", roles=roles)} for each in both)
-        found[domain.name] = str(domain.role), strongest_exposure(map(exposure_of, seen))
-    return found
+        columns = ({**shared, **each.columns(domain.name, "report", roles=roles)} for each in provenances)
+        exposures[domain.name] = str(domain.role), strongest_exposure(map(exposure_of, columns))
+    return exposures

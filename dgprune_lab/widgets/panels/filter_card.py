@@ -22,73 +22,73 @@ from ...diagnostics._removal import Case
 from ...diagnostics.drop import EXTRA, drop_rows
 from ...measurement import Attributor
 from ...study import Study
-from .domains import labelled, no_pictures, styles_of
+from .domains import labelled, styles_of, why_no_pictures
 from .menu_scores import MenuScores, plain_label, reads_target
 from .protocol import Item, Row, Rows
 
-BINS = 28
-LETTERS = 32
-_STRONGEST = 0.02  # share of the positions that have full colour
+_BINS = 28
+_MAX_LETTERS = 32
+_FULL_COLOUR = 0.02  # share of the positions drawn in full colour
 _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return the images of each domain with the filter's largest absolute contributions, and where it contributes.
+    """Return each domain's images with the largest absolute contributions of the filter, and where it contributes.
 
-    Images to which it contributes nothing are no example of it, and are left out.
+    Images to which it contributes nothing are left out.
     """
-    if (why := no_pictures(study.domains[0])) is not None:
-        return {"pictures": [], "words": [_text(why, x=0, y=TOP + 12)]}
-    strongest = [_strongest(data, side, layer=layer, filter=filter) for side in (0, 1)]
-    batches = [d.take(rows, device=study.device) for d, (rows, _) in zip(data.pair, strongest, strict=True)]
+    if (reason := why_no_pictures(study.domains[0])) is not None:
+        return {"pictures": [], "words": [_text(reason, x=0, y=TOP + 12)]}
+    strongest = [_strongest_images(data, side, layer=layer, filter=filter) for side in (0, 1)]
+    batches = [domain.take(rows, device=study.device) for domain, (rows, _) in zip(data.pair, strongest, strict=True)]
     maps = [
         by.maps(batch, method=data.method, layer=layer, filter=filter) if values else None
         for batch, (_, values) in zip(batches, strongest, strict=True)
     ]
-    drawn = [values.abs().flatten() for values in maps if values is not None]
-    most = full_colour(torch.cat(drawn)) if drawn else 0.0
+    magnitudes = [values.abs().flatten() for values in maps if values is not None]
+    scale = full_colour(torch.cat(magnitudes)) if magnitudes else 0.0
     pictures: Rows = []
-    words: Rows = []
+    texts: Rows = []
     for side, (domain, (_, values)) in enumerate(zip(data.pair, strongest, strict=True)):
         top, labels, heats = TOP + side * LINE, batches[side].labels, maps[side]
         name = shortened(domain.name, most=24) + role_label(domain.role)
         if heats is None or labels is None:
             count = len(data.values[layer][side])
-            words.append(_text(f"{name}: its contribution is 0 on all {count:,} images", x=LEFT, y=top + 8))
+            texts.append(_text(f"{name}: its contribution is 0 on all {count:,} images", x=LEFT, y=top + 8))
             continue
-        where = "right of each: where (amber: for the true class, violet: against it)"
+        note = "right of each: where (amber: for the true class, violet: against it)"
         if heats[0].numel() == 1:
-            where = "its map is a single position, so no location is shown"
-        words.append(_text(f"{name}: largest contributions, up or down; {where}", x=LEFT, y=top + 8))
+            note = "its map is a single position, so no location is shown"
+        texts.append(_text(f"{name}: largest contributions, up or down; {note}", x=LEFT, y=top + 8))
         for k, (image, heat, value) in enumerate(zip(batches[side].images, heats, values, strict=True)):
             name = shortened(domain.class_label(int(labels[k])), most=14)
             x, text = LEFT + k * STEP, with_minus(f"true {name}: {value:+.3g}")
-            two = pair(image, heat, most=most, x=x, y=top + 18, size=SIDE, text=text)
-            pictures += [{**picture, "side": SIDE} for picture in two]
-            words.append(_text(text, x=x, y=top + SIDE + 29, style="small"))
+            overlays = pair(image, heat, most=scale, x=x, y=top + 18, size=SIDE, text=text)
+            pictures += [{**picture, "side": SIDE} for picture in overlays]
+            texts.append(_text(text, x=x, y=top + SIDE + 29, style="small"))
     if any(values is not None and values[0].numel() > 1 for values in maps):
-        text = f"Full colour: the strongest {_STRONGEST:.0%} of the positions in these pictures".replace("%", " %")
-        words.append(_text(text, x=LEFT, y=TOP + 2 * LINE, style="small"))
-    return {"pictures": pictures, "words": words}
+        text = f"Full colour: the strongest {_FULL_COLOUR:.0%} of the positions in these pictures".replace("%", " %")
+        texts.append(_text(text, x=LEFT, y=TOP + 2 * LINE, style="small"))
+    return {"pictures": pictures, "words": texts}
 
 
 def full_colour(sizes: Tensor) -> float:
-    """Return the size that has full colour: few positions are much stronger than all others, which would be pale."""
-    most = torch.quantile(sizes.float().cpu(), 1 - _STRONGEST) if len(sizes) < 2**24 else sizes.max()
-    return float(most if most > 0 else sizes.max())
+    """Return the size drawn in full colour: a high quantile, as the maximum would leave most positions pale."""
+    scale = torch.quantile(sizes.float().cpu(), 1 - _FULL_COLOUR) if len(sizes) < 2**24 else sizes.max()
+    return float(scale if scale > 0 else sizes.max())
 
 
 def mean_map_rows(maps: Sequence[NDArray[np.float64]]) -> dict[str, Rows]:
     """Return the rows of a filter's mean maps, one per domain, on one colour scale; dark is strong."""
-    most = max(float(np.abs(values).max()) for values in maps) or 1.0
-    low = -most if min(float(values.min()) for values in maps) < 0 else 0.0
-    pictures, words = [], []
+    scale = max(float(np.abs(values).max()) for values in maps) or 1.0
+    low = -scale if min(float(values.min()) for values in maps) < 0 else 0.0
+    pictures, texts = [], []
     for side, values in enumerate(maps):
-        top, url = TOP + side * LINE, png(values, low=low, high=most)
+        top, url = TOP + side * LINE, png(values, low=low, high=scale)
         pictures.append({"x": 0, "y": top + 18, "side": SIDE, "url": url, "text": f"mean {values.mean():.3g}"})
         size = " x ".join(map(str, values.shape))
-        words += [_text("mean map", x=0, y=top + 8), _text(size, x=0, y=top + SIDE + 29, style="small")]
-    return {"pictures": pictures, "words": words}
+        texts += [_text("mean map", x=0, y=top + 8), _text(size, x=0, y=top + SIDE + 29, style="small")]
+    return {"pictures": pictures, "words": texts}
 
 
 def histogram_rows(
@@ -96,7 +96,7 @@ def histogram_rows(
 ) -> dict[str, Rows]:
     """Return a histogram of the filter's contributions for each domain, in % of its images."""
     sides = [values[:, filter].double().numpy() for values in data.values[layer]]
-    edges = np.histogram_bin_edges(np.concatenate(sides), bins=BINS)
+    edges = np.histogram_bin_edges(np.concatenate(sides), bins=_BINS)
     rows: Rows = []
     names: Rows = []
     for k, (domain, values) in enumerate(zip(data.pair, sides, strict=True)):
@@ -109,41 +109,41 @@ def histogram_rows(
 
 
 def weight_rows(study: Study, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return the filter's weights on each image channel, if its layer is the one that takes the image."""
+    """Return the filter's weights on each image channel if its layer takes the image, otherwise a text."""
     weights = _first_weights(study, study.graph[layer], filter)
     if weights is None:
         lines = ("Its inputs are other", "filters; only weights of", "the first layer are", "pictures.")
         return {"weights": [], "weight_words": [_text(line, x=0, y=8 + 15 * k) for k, line in enumerate(lines)]}
-    most = max(float(np.abs(weights).max()), 1e-12)
+    scale = max(float(np.abs(weights).max()), 1e-12)
     names = _COLOURS.get(len(weights), tuple(f"channel {k}" for k in range(len(weights))))
     side = min(64, 200 // len(weights) - 8)
-    words = [_text("Its weights on", x=0, y=8)]
+    texts = [_text("Its weights on", x=0, y=8)]
     pictures: Rows = []
     for k, (name, values) in enumerate(zip(names, weights, strict=True)):
         y, text = 22 + k * (side + 8), f"{name}: {values.min():.2g} to {values.max():.2g}"
-        pictures.append({"x": 0, "y": y, "side": side, "url": png(values, low=-most, high=most), "text": text})
-        words.append(_text(name, x=side + 8, y=y + side / 2, style="small"))
-    words.append(_text("teal above 0, brown below", x=0, y=22 + len(names) * (side + 8) + 8, style="small"))
-    return {"weights": pictures, "weight_words": words}
+        pictures.append({"x": 0, "y": y, "side": side, "url": png(values, low=-scale, high=scale), "text": text})
+        texts.append(_text(name, x=side + 8, y=y + side / 2, style="small"))
+    texts.append(_text("teal above 0, brown below", x=0, y=22 + len(names) * (side + 8) + 8, style="small"))
+    return {"weights": pictures, "weight_words": texts}
 
 
-def rank_words(scores: Scores, *, layer: str, filter: int) -> Row:
-    """Return the filter's place in a scorer's removal order within the layer, 0 (first) to 100, and as text."""
+def rank_row(scores: Scores, *, layer: str, filter: int) -> Row:
+    """Return the filter's rank in a scorer's removal order within its layer, 0 (removed first) to 100, and as text."""
     values = scores.values[layer]
-    before = int((values < values[filter]).sum()) + int((values[:filter] == values[filter]).sum())
-    return {"at": 100 * before / max(len(values) - 1, 1), "text": f"{ordinal(before + 1)} of {len(values)}"}
+    rank = int((values < values[filter]).sum()) + int((values[:filter] == values[filter]).sum())
+    return {"at": 100 * rank / max(len(values) - 1, 1), "text": f"{ordinal(rank + 1)} of {len(values)}"}
 
 
 def rank_rows(study: Study, items: Sequence[Item], scores: MenuScores, *, layer: str, filter: int) -> Rows:
-    """Return the filter's place by each scorer, "…" if not computed yet; target-aware scorers are marked."""
+    """Return the filter's rank by each scorer, "…" if not computed yet; target-aware scorers are marked."""
     rows: Rows = []
     for place, item in enumerate(items):
-        known = scores.get(item)
-        words: Row = {"at": None, "text": "…" if known is None else "cannot run"}
-        if isinstance(known, Scores):
-            words = rank_words(known, layer=layer, filter=filter)
-        label = marked(shortened(plain_label(item), most=LETTERS), reads_target(item, study))
-        rows.append({"place": place, "label": label, **words})
+        cached = scores.get(item)
+        rank: Row = {"at": None, "text": "…" if cached is None else "cannot run"}
+        if isinstance(cached, Scores):
+            rank = rank_row(cached, layer=layer, filter=filter)
+        label = marked(shortened(plain_label(item), most=_MAX_LETTERS), reads_target(item, study))
+        rows.append({"place": place, "label": label, **rank})
     return rows
 
 
@@ -161,8 +161,8 @@ def waiting_rows(study: Study) -> Rows:
     styles = styles_of(study)
     blank = {"change": None, "low": None, "high": None, "text": "…"}
     return [
-        {**point_of(styles[d.name]), **blank, "looked": "", "place": k, "label": shortened(d.name, most=22)}
-        for k, d in enumerate(labelled(study))
+        {**point_of(styles[name]), **blank, "looked": "", "place": place, "label": shortened(name, most=22)}
+        for place, name in enumerate(domain.name for domain in labelled(study))
     ]
 
 
@@ -177,7 +177,7 @@ def ordinal(number: int) -> str:
 
 
 def heading(cell: Mapping[str, Any]) -> Row:
-    """Return the card's title from a map's cell: "conv3, filter 17: contributes more on b (d = 0.8, 0.6 to 1.1)"."""
+    """Return the card's title from a map cell: "conv3, filter 17: contributes more on b (d = 0.8, 0.6 to 1.1)"."""
     size = cell["size"].replace(" (", ", ").rstrip(")")
     return _text(f"{cell['group']}, filter {cell['filter']}: {cell['says']} (d = {size})", x=0, y=8, style="name")
 
@@ -186,15 +186,15 @@ def _text(text: str, *, x: float, y: float, style: str = "plain") -> Row:
     return {"x": x, "y": y, "text": text, "style": style}
 
 
-def _strongest(data: Attributions, side: int, *, layer: str, filter: int) -> tuple[Tensor, list[float]]:
-    """Row numbers of the images with the filter's largest |attribution| above 0, and these attributions."""
+def _strongest_images(data: Attributions, side: int, *, layer: str, filter: int) -> tuple[Tensor, list[float]]:
+    """Return the rows of the images with the filter's largest |attribution| above 0, and these attributions."""
     values = data.values[layer][side][:, filter]
     order = values.abs().argsort(descending=True, stable=True)[: min(PAIRS, int((values != 0).sum()))]
     return data.rows[side][order], values[order].tolist()
 
 
 def _first_weights(study: Study, group: FilterGroup, filter: int) -> NDArray[np.float64] | None:
-    """The weights (channels, kh, kw) of a filter whose input is the image itself; None for other filters."""
+    """Return the weights (channels, kh, kw) of a filter whose input is the image itself; None for other filters."""
     name = f"{group.name}.weight"
     weight = dict(study.model.named_parameters()).get(name)
     first = group.name == study.graph.groups[0].name

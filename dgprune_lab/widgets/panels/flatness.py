@@ -15,7 +15,7 @@ from ...study import Study, why_no_loss
 from .protocol import Frames, Panel, Specs, View, button
 
 _EMPTY: Mapping[str, Any] = {"curves": [], "names": [], "pruned": [], "words": []}
-_PRODUCT, _EACH = 8, 25  # passes forward that a Hessian product takes, and the gradients of all single images
+_PRODUCT, _GRADIENTS = 8, 25  # cost of a Hessian product and of the per-image gradients, in forward passes
 _IMAGES = 250
 _SCALE = (
     "These numbers depend on the scale of the weights: compare networks of one architecture and equal training loss."
@@ -25,11 +25,11 @@ _SCALE = (
 class FlatnessPanel(Panel):
     """The curvature of the training loss around the network of the present step, and the pruned network of the view.
 
-    Nothing is measured before the button is pressed, as it takes a minute or more; the text says how long. A move of
-    the slider interrupts the measurement, which goes on afterwards.
+    Nothing is measured before the button is pressed, as it takes a minute or more; the text says how long. Moving the
+    slider interrupts the measurement, which resumes afterwards.
 
     Attributes:
-        around: what was measured; None before that.
+        around: the results; None before they are measured.
     """
 
     name, label = "flatness", "Flatness"
@@ -38,83 +38,83 @@ class FlatnessPanel(Panel):
     def __init__(self) -> None:
         self.around: Surroundings | None = None
         self._setting = Setting()
-        self._about: tuple[str, Setting] | None = None
+        self._cache_key: tuple[str, Setting] | None = None
         self._work: Generator[tuple[int, int, str], None, Surroundings] | None = None
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why the panel cannot be shown, if no training loss can be measured."""
+        """Return why the panel cannot be shown (no training loss can be measured), or None."""
         return why_no_loss(study, self._setting.split)
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the cost and a button, or what was measured and then the pruned network of the view, marked on it."""
-        about = view.study.content, Setting(images=min(view.images or _IMAGES, _IMAGES))
-        if about != self._about:
-            self._about, self._setting, self.around, self._work = about, about[1], None, None
+        """Yield the expected duration and a button, or the results, then with the view's pruned network marked."""
+        key = view.study.content, Setting(images=min(view.images or _IMAGES, _IMAGES))
+        if key != self._cache_key:
+            self._cache_key, self._setting, self.around, self._work = key, key[1], None, None
         pressed = (self.selected or {}).pop("pressed", None)
         if pressed == "measure":
             self._work = surroundings(view.study, self._setting, name=view.study.name)
         elif pressed == "stop":
             self._work = None
-        yield self._beside(view)
+        yield self._text_frame(view)
         if self.around is not None:
-            yield from self._marked(view, self.around)
+            yield from self._mark_pruned(view, self.around)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield how far the measurement is, if it was asked for; then what was measured."""
+        """Yield the progress of a measurement, if one was requested; then its results."""
         while (work := self._work) is not None:
             try:
-                done, total, what = next(work)
+                done, total, quantity = next(work)
             except StopIteration as end:
                 self.around, self._work = end.value, None
-                yield self._beside(view)
-                yield from self._marked(view, end.value)
+                yield self._text_frame(view)
+                yield from self._mark_pruned(view, end.value)
                 return
             except Exception:
                 self._work = None
-                yield self._beside(view)
+                yield self._text_frame(view)
                 raise
-            yield {"text": f"Measuring, {done / total:.0%}: {what}."}
+            yield {"text": f"Measuring, {done / total:.0%}: {quantity}."}
 
     def close(self) -> None:
-        """Give up a measurement that is not finished."""
+        """Drop an unfinished measurement."""
         self._work = None
 
-    def _marked(self, view: View, around: Surroundings) -> Iterator[Frames]:
+    def _mark_pruned(self, view: View, around: Surroundings) -> Iterator[Frames]:
         pruned = yield from yielding(pruned_rows(view.study, around, view.mask), {})
         yield {"flatness": flatness_data(tidy([*around.rows, *pruned], extra=EXTRA))}
 
-    def _beside(self, view: View) -> Frames:
+    def _text_frame(self, view: View) -> Frames:
         if self._work is not None:
             return {"text": "Measuring.", "actions": [button("Stop", "stop")], "hidden": ["flatness"]}
         if self.around is None:
-            return {"text": self._announced(view), "actions": [button("Measure", "measure")], "hidden": ["flatness"]}
-        return {"text": _result(self.around), "actions": [], "hidden": []}
+            return {"text": self._announce(view), "actions": [button("Measure", "measure")], "hidden": ["flatness"]}
+        return {"text": _describe_result(self.around), "actions": [], "hidden": []}
 
-    def _announced(self, view: View) -> str:
-        """What will be measured, on which images, and how long that takes."""
+    def _announce(self, view: View) -> str:
+        """Return what will be measured, on which images, and how long that takes."""
         setting, sources = self._setting, view.study.sources
         images = sum(len(source.rows(setting.split, setting.images)) for source in sources)
         products = lanczos_vectors(setting.top) + 2 + setting.draws
-        seconds = view.seconds(images * (1 + setting.top * len(setting.steps) + _PRODUCT * products + _EACH))
-        takes = f", about {duration(seconds)}" if seconds else ""
+        seconds = view.seconds(images * (1 + setting.top * len(setting.steps) + _PRODUCT * products + _GRADIENTS))
+        wait = f", about {duration(seconds)}" if seconds else ""
         return (
             f"Measures the {setting.top} largest eigenvalues of the Hessian of the training loss, its trace, the "
             f"gradient covariance, and the loss along the eigenvectors, on {images:,} training images (the first "
             f"{setting.images:,} of each source). In the background: about {products} products with the "
-            f"Hessian{takes}.\n{_SCALE}"
+            f"Hessian{wait}.\n{_SCALE}"
         )
 
 
-def _result(around: Surroundings) -> str:
-    """The numbers that the chart does not show, as sentences."""
+def _describe_result(around: Surroundings) -> str:
+    """Return the numbers that the chart does not show, as sentences."""
     frame = tidy(around.rows, extra=EXTRA)
-    found = {row["metric"]: row for row in records(frame)}
+    by_metric = {row["metric"]: row for row in records(frame)}
     values = ", ".join(f"{row['value']:.4g}" for row in records(frame, metric="hessian_eigenvalue"))
     trace, covariance = (
         f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
-        for row in (found["hessian_trace"], found["gradient_covariance_trace"])
+        for row in (by_metric["hessian_trace"], by_metric["gradient_covariance_trace"])
     )
-    top, shared = found["hessian_top_sum"], around.shared
+    top, shared = by_metric["hessian_top_sum"], around.shared
     setting = batchnorm_words([shared["batchnorm"]])
     setting = f"; {setting}, of the pruned network too" if setting else ""
     return (

@@ -17,12 +17,12 @@ def name_of(item: Item) -> str:
 
 
 def plain_label(item: Item) -> str:
-    """Return a scorer's label without the mark of what it has seen."""
+    """Return a scorer's label without the mark of its exposure."""
     return item.label if isinstance(item, Scorer) else item.scorer
 
 
 def reads_target(item: Item, study: Study) -> bool:
-    """Return whether a scorer looks at a target, known before its scores are computed."""
+    """Return whether a scorer reads a target, without computing its scores."""
     return isinstance(item, Scorer) and "target" in item.reads and bool(study.targets)
 
 
@@ -36,24 +36,24 @@ def label(study: Study, item: Item) -> str:
 
 
 class MenuScores:
-    """The scores of each scorer, or a sentence why there are none.
+    """The scores of each scorer, or the reason why there are none.
 
-    A scorer that was replaced, or that reads a variable that has changed, is scored again.
+    Scores are computed again if their scorer was replaced or reads a variable that has changed.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Item, Scores | str, list[str], str]] = {}
+        self._cache: dict[str, tuple[Item, Scores | str, list[str], str]] = {}
 
     def get(self, item: Item) -> Scores | str | None:
         """Return the cached scores of a scorer, the reason why there are none, or None if nothing is cached."""
-        entry = self._known.get(name_of(item))
+        entry = self._cache.get(name_of(item))
         if entry is None or entry[0] is not item or entry[3] != fingerprint(item).key:
             return None
         return entry[1]
 
     def notes(self, item: Item) -> list[str]:
         """Return the notes that were issued while scoring."""
-        return self._known[name_of(item)][2] if self.get(item) is not None else []
+        return self._cache[name_of(item)][2] if self.get(item) is not None else []
 
     def add_quick(self, study: Study, items: Iterable[Item]) -> None:
         """Compute the scores of the scorers that need no pass over images."""
@@ -65,12 +65,12 @@ class MenuScores:
         """Compute the scores of one scorer, unless cached; return whether there is a new result."""
         if self.get(item) is not None:
             return False
-        notes, read = list[str](), fingerprint(item).key
+        notes, key = list[str](), fingerprint(item).key
         with collect_notes(notes.append):
             try:
-                why = study.unavailable(item) if isinstance(item, Scorer) else None
-                scores = why or study.score(item)
-            except Exception as error:  # a user's own scorer may raise anything; the others are still shown
+                reason = study.unavailable(item) if isinstance(item, Scorer) else None
+                scores = reason or study.score(item)
+            except Exception as error:  # a user's scorer may raise anything; the others are still shown
                 scores = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
-        self._known[name_of(item)] = item, scores, notes, read
+        self._cache[name_of(item)] = item, scores, notes, key
         return True

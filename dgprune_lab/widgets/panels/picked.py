@@ -1,6 +1,6 @@
-"""The filters that the user picked: their numbers in the full network, what the mask does with them, and its buttons.
+"""The filters that the user picked: their numbers in the full network, their state in the mask, and their buttons.
 
-A filter is a pair (layer, number). `here` counts in the network of the present step, `original` in the full network.
+A filter is a pair (layer, number), numbered in the network of the present step (`to_step`) or the full one (`to_full`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ...core import Mask
 from ...study import Study
 from .protocol import Cell, Row, Rows, View
 
-_LISTED = 3
+_MAX_LISTED = 3
 _BUTTONS = {
     "remove": ("Remove", "Remove it whatever its score is"),
     "keep": ("Keep", "Keep it whatever its score is"),
@@ -20,7 +20,7 @@ _BUTTONS = {
 }
 
 
-def here(view: View, cell: tuple[Any, Any]) -> Cell | None:
+def to_step(view: View, cell: tuple[Any, Any]) -> Cell | None:
     """Return a filter of the full network as one of the present step; None if the step does not have it."""
     layer, number = cell
     if layer not in view.study.graph.names or not isinstance(number, int):
@@ -30,14 +30,14 @@ def here(view: View, cell: tuple[Any, Any]) -> Cell | None:
     return (layer, number) if 0 <= number < view.study.graph[layer].filters else None
 
 
-def original(view: View, cell: Cell) -> Cell:
+def to_full(view: View, cell: Cell) -> Cell:
     """Return a filter of the present step as one of the full network."""
     layer, number = cell
     return (layer, number) if view.original is None else (layer, int(view.original[layer][number]))
 
 
 def whole_units(study: Study, cells: Iterable[Cell]) -> list[Cell]:
-    """Return the filters with those that grouped convolutions tie to them, sorted by layer and number."""
+    """Return the filters and those that grouped convolutions tie to them, sorted by layer and number."""
     tied = set[Cell]()
     for layer, number in cells:
         units = study.graph[layer].units
@@ -47,7 +47,7 @@ def whole_units(study: Study, cells: Iterable[Cell]) -> list[Cell]:
 
 
 def mask_without(study: Study, cells: Sequence[Cell], *, reads: dict[str, str]) -> Mask:
-    """Return the mask that removes these filters alone, and those that are tied to them.
+    """Return the mask that removes only these filters and those tied to them.
 
     Raises:
         DgpruneError: no filter of a layer would remain.
@@ -59,14 +59,14 @@ def mask_without(study: Study, cells: Sequence[Cell], *, reads: dict[str, str]) 
 
 
 def actions(view: View, cells: Sequence[Cell]) -> Rows:
-    """Return a sentence on what the mask does with these filters, and the buttons that force them."""
+    """Return a sentence on the state of these filters in the mask, and the buttons that force them."""
     if not cells:
         return []
-    says = [{"label": f"{names(view, cells)}: {_states(view, cells)}.{_silent(view, cells)}"}]
+    sentence = [{"label": f"{names(view, cells)}: {_describe_states(view, cells)}.{_describe_silent(view, cells)}"}]
     if not view.choice:
-        return says
+        return sentence
     tied = [as_picked(view, cell) for cell in whole_units(view.study, cells)]
-    states = {_forced(view, cell) for cell in cells}
+    states = {_forced_state(view, cell) for cell in cells}
     buttons = [
         {
             "label": label,
@@ -76,36 +76,36 @@ def actions(view: View, cells: Sequence[Cell]) -> Rows:
         }
         for to, (label, title) in _BUTTONS.items()
     ]
-    return [*says, *buttons]
+    return [*sentence, *buttons]
 
 
 def names(view: View, cells: Sequence[Cell]) -> str:
-    """Return what these filters are called: "conv3, filter 17", or "5 filters (conv1: 0, 3; conv2: 1, 2, 7, ...)"."""
+    """Return a name for these filters: "conv3, filter 17", or "5 filters (conv1: 0, 3; conv2: 1, 2, 7, ...)"."""
     if len(cells) == 1:
-        layer, number = original(view, cells[0])
+        layer, number = to_full(view, cells[0])
         return f"{layer}, filter {number}"
     layers: dict[str, list[str]] = {}
-    for layer, number in (original(view, cell) for cell in cells):
+    for layer, number in (to_full(view, cell) for cell in cells):
         layers.setdefault(layer, []).append(str(number))
     lists = [
-        f"{layer}: {', '.join(numbers[:_LISTED])}{', …' if len(numbers) > _LISTED else ''}"
+        f"{layer}: {', '.join(numbers[:_MAX_LISTED])}{', …' if len(numbers) > _MAX_LISTED else ''}"
         for layer, numbers in layers.items()
     ]
-    more = f"; and of {len(lists) - _LISTED} further layers" if len(lists) > _LISTED else ""
-    return f"{len(cells)} filters ({'; '.join(lists[:_LISTED])}{more})"
+    further = f"; and of {len(lists) - _MAX_LISTED} further layers" if len(lists) > _MAX_LISTED else ""
+    return f"{len(cells)} filters ({'; '.join(lists[:_MAX_LISTED])}{further})"
 
 
-def _states(view: View, cells: Sequence[Cell]) -> str:
-    """What the mask does with the filters, and why; with several, how many of each."""
-    states = [_state(view, cell) for cell in cells]
+def _describe_states(view: View, cells: Sequence[Cell]) -> str:
+    """Return the state of the filters in the mask and its cause; for several, the number in each state."""
+    states = [_filter_state(view, cell) for cell in cells]
     if len(cells) == 1:
         return states[0]
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
-def _state(view: View, cell: Cell) -> str:
+def _filter_state(view: View, cell: Cell) -> str:
     layer, number = cell
-    forced = _forced(view, cell)
+    forced = _forced_state(view, cell)
     if forced != "score":
         return "removed by hand" if forced == "remove" else "kept by hand"
     if view.mask.layer_ratios.get(layer) == 0:
@@ -113,17 +113,17 @@ def _state(view: View, cell: Cell) -> str:
     return "kept by score" if view.mask.keep[layer][number] else "removed by score"
 
 
-def _forced(view: View, cell: Cell) -> str:
-    """How a filter is forced: "remove", "keep" or, if it is not, "score"."""
-    layer, number = original(view, cell)
+def _forced_state(view: View, cell: Cell) -> str:
+    """Return how a filter is forced: "remove" or "keep"; "score" if it is not."""
+    layer, number = to_full(view, cell)
     lists = view.choice.get("forced", {})
     return next((to for to in ("remove", "keep") if number in lists.get(to, {}).get(layer, ())), "score")
 
 
-def _silent(view: View, cells: Sequence[Cell]) -> str:
-    """A sentence on silent filters, which ends the line; "" without any."""
+def _describe_silent(view: View, cells: Sequence[Cell]) -> str:
+    """Return a sentence on the silent filters to append to the line; "" without any."""
     silent = view.silent or {}
-    count = sum(number in silent.get(layer, ()) for layer, number in (original(view, cell) for cell in cells))
+    count = sum(number in silent.get(layer, ()) for layer, number in (to_full(view, cell) for cell in cells))
     if not count:
         return ""
     images = sum(len(domain.rows("score")) for domain in view.study.sources)
@@ -132,5 +132,5 @@ def _silent(view: View, cells: Sequence[Cell]) -> str:
 
 
 def as_picked(view: View, cell: Cell | None) -> Row:
-    """Return a filter as the page names it, for the cell that the map outlines; {} for none."""
-    return dict(zip(("group", "filter"), original(view, cell), strict=True)) if cell else {}
+    """Return a filter in the form of the page, for the outlined cell of the map; {} for none."""
+    return dict(zip(("group", "filter"), to_full(view, cell), strict=True)) if cell else {}

@@ -1,4 +1,4 @@
-"""The protocol of a panel, the view that it receives, and what several panels use."""
+"""The protocol of a panel, the view that it receives, and helpers shared by panels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 Rows = list[Row]
 Frames = Mapping[str, Mapping[str, Any] | Sequence[Any] | str]
 Cell = tuple[str, int]
-"""A layer and the number of a filter of it."""
+"""A filter: its layer and its number in the layer."""
 
 
 @public
@@ -31,9 +31,9 @@ class Tried:
 
     Attributes:
         name: its name on screen.
-        kind: "step", "pin", or "ratio" for another view that was measured.
-        table: what was measured of it on all images of the explorer, with the row of latency if it was timed.
-        mask: which filters of the full network it has.
+        kind: "step", "pin", or "ratio" for any other measured view.
+        table: its measurements on all images of the explorer, with a row of latency if it was timed.
+        mask: the filters of the full network that it keeps.
         network: function that returns it.
         choice: the controls of the explorer that show it.
         parent: the step from which it was made; None for the full network.
@@ -55,19 +55,19 @@ class View:
 
     Attributes:
         study: the network of the present step and the domains.
-        mask: the mask of the view: which filters of this network stay.
+        mask: the mask of the view: which filters of this network are kept.
         scorer: the scorer from which the mask comes.
         batchnorm: the BatchNorm setting of the pruned network.
         selected: what the user picked in this panel; see `Panel.selected`.
         scorers: all scorers of the explorer's menu, in its order.
         images, calibration: see `Explorer`; images None for all.
-        choice: the controls of the explorer; {} in a panel that is used without one.
+        choice: the controls of the explorer; {} in a panel used without an explorer.
         full: the full network and the domains; None if it is the network of the present step.
         original: layer -> number in the full network of each filter of `study`; None if `study` is the full network.
         silent: layer -> numbers in the full network of the filters that are 0 on every source image; None if unknown.
-        tried: all networks that were tried, the view among them once it is measured.
+        tried: all networks tried, including the view once it is measured.
         present: the view itself; its table is empty until it is measured.
-        seconds: function from a number of images to the seconds that the full network needs for them; 0.0 if unknown.
+        seconds: function from a number of images to the seconds that the full network takes for them; 0.0 if unknown.
     """
 
     study: Study
@@ -88,8 +88,8 @@ class View:
 
     @property
     def measured(self) -> str:
-        """Which images the accuracies are from, in words: "all images", "the first 70 images of each domain"."""
-        if self.images is None or all(len(d.rows("report")) <= self.images for d in self.study.domains):
+        """The images used for the accuracies, as text: "all images" or "the first 70 images of each domain"."""
+        if self.images is None or all(len(domain.rows("report")) <= self.images for domain in self.study.domains):
             return "all images"
         return f"the first {self.images:,} images of each domain"
 
@@ -140,7 +140,7 @@ class Panel(Protocol):
         chosen value is `selected[name]`, or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0,
         "unit": "ms"}, a field, perhaps with "high": 9; "actions", a list of {"label": "Find", "message": {"type":
         "press", "name": "find"}}, buttons, or sentences if they have no message; "hidden", names of charts not shown;
-        "charts", chart name -> specification, where a chart is another one now; "picked", {"group": ..., "filter": ...}
+        "charts", chart name -> specification of charts that have changed; "picked", {"group": ..., "filter": ...}
         or {}, the outlined cell.
         Anything absent from a frame stays unchanged. Return an iterator of frames for work of many steps: the slider
         takes precedence between two frames, and a frame may be empty.
@@ -148,7 +148,7 @@ class Panel(Protocol):
         ...
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield further frames, which take longer; the rest is dropped when the view changes."""
+        """Yield further frames, which take longer; those still to come are dropped when the view changes."""
         return iter(())
 
     def close(self) -> None:
@@ -160,41 +160,41 @@ class Panel(Protocol):
 
 
 class Specs:
-    """The `charts` of a panel class: made when they are first read, once for all, because it takes up to a second."""
+    """The `charts` of a panel class, made once, on first access, because making them takes up to a second."""
 
     def __init__(self, charts: Mapping[str, Callable[[], Any]]) -> None:
         self._charts = charts
-        self._made: Mapping[str, dict[str, Any]] | None = None
+        self._specs: Mapping[str, dict[str, Any]] | None = None
 
     def __get__(self, panel: Panel | None, owner: type) -> Mapping[str, dict[str, Any]]:
-        if self._made is None:
-            self._made = {name: chart().to_dict() for name, chart in self._charts.items()}
-        return self._made
+        if self._specs is None:
+            self._specs = {name: chart().to_dict() for name, chart in self._charts.items()}
+        return self._specs
 
 
-def telling(
-    steps: Generator[tuple[Any, ...], None, Result], words: Callable[..., str]
+def frames_of(
+    steps: Generator[tuple[Any, ...], None, Result], describe: Callable[..., str]
 ) -> Generator[Frames, None, Result]:
-    """Run a generator and return its result; yield `words(*step)` as the text after each step."""
+    """Run a generator and return its result; yield `describe(*step)` as the text after each step."""
     while True:
         try:
             step = next(steps)
         except StopIteration as end:
             return end.value
-        yield {"text": words(*step)}
+        yield {"text": describe(*step)}
 
 
 def button(label: str, name: str) -> Row:
-    """Return a button; once it is pressed, its name is `selected["pressed"]`."""
+    """Return a button; pressing it sets `selected["pressed"]` to its name."""
     return {"label": label, "message": {"type": "press", "name": name}}
 
 
 def controls_of(choice: Mapping[str, Any]) -> Row:
-    """Return the controls of the explorer without what tells one request of the page from another."""
+    """Return the controls of the explorer without the fields that differ between requests of the page."""
     return {name: value for name, value in choice.items() if name not in ("id", "by", "moving")}
 
 
 def drop_oldest(cache: dict[Any, Any], *, most: int) -> None:
-    """Remove the entries of a cache that were put in first, until `most` remain."""
+    """Remove the oldest entries of a cache until at most `most` remain."""
     while len(cache) > most:
         del cache[next(iter(cache))]

@@ -17,9 +17,9 @@ from .protocol import Frames, Panel, Specs, View
 TOLERANCE = 0.1
 _TOLERANCES = tuple(k / 100 for k in range(1, 101))
 _EMPTY: Mapping[str, Any] = {"curve": [], "ends": [], "words": []}
-_ABOUT = (
+_CAPTION = (
     "Single weights of the whole network are removed, smallest magnitude first{setting}. Dot: the smallest share "
-    " kept whose loss on the {images} stays within the tolerance. Of several networks with equal training "
+    "kept whose loss on the {images} stays within the tolerance. Of several networks with equal training "
     "loss, the one with the smaller share is predicted to generalise better (Kuhn et al. 2021); one network alone "
     "proves nothing."
 )
@@ -42,10 +42,10 @@ class PrunabilityPanel(Panel):
         self._setting = Setting()
         self._content: str | None = None
         self._searched = False
-        self._data, self._about = _EMPTY, ""
+        self._data, self._caption = _EMPTY, ""
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why the panel cannot be shown, if no training loss can be measured."""
+        """Return why the panel cannot be shown (no training loss can be measured), or None."""
         return why_no_loss(study, self._setting.split)
 
     def tick(self, view: View) -> Frames:
@@ -56,7 +56,7 @@ class PrunabilityPanel(Panel):
             self.curve = loss_curve(view.study, self._setting, name=view.study.name)
             setting = batchnorm_words([batchnorm_cell(view.study, self._setting.batchnorm)])
             images = "training images" if view.images is None else f"first {view.images:,} training images of a source"
-            self._about = _ABOUT.format(setting="; " * bool(setting) + setting, images=images)
+            self._caption = _CAPTION.format(setting="; " * bool(setting) + setting, images=images)
         return self._frame(self.curve)
 
     def background(self, view: View) -> Iterator[Frames]:
@@ -67,17 +67,17 @@ class PrunabilityPanel(Panel):
             for _ in curve.bracket(TOLERANCE):
                 yield {}
             self._searched = True
-            self._read_off(view.study, curve, "fast")
+            self._update_data(view.study, curve, "fast")
             yield self._frame(curve)
         if len(curve.losses) < len(curve.grid):
             measured = len(curve.losses)
             for _ in curve.fill():
                 yield {} if len(curve.losses) == measured else {"text": self._text(curve)}
                 measured = len(curve.losses)
-            self._read_off(view.study, curve, "grid")
+            self._update_data(view.study, curve, "grid")
             yield self._frame(curve)
 
-    def _read_off(self, study: Study, curve: LossCurve, search: Search) -> None:
+    def _update_data(self, study: Study, curve: LossCurve, search: Search) -> None:
         tolerances = _TOLERANCES if search == "grid" else [TOLERANCE]
         rows = curve_rows(study, curve, setting=self._setting, search=search, tolerances=tolerances)
         self._data = prunability_data(tidy(rows, extra=EXTRA))
@@ -93,4 +93,4 @@ class PrunabilityPanel(Panel):
             text = "Every share is measured; rings: isolated shares within the tolerance, below one that is not."
         if curve.broken:
             text += f" The loss is not finite at {len(curve.broken)} of them, which count as above the limit."
-        return f"{self._about}\n{text}"
+        return f"{self._caption}\n{text}"

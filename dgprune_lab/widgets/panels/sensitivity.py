@@ -15,21 +15,21 @@ from ...core import batchnorm_words
 from ...measurement import TOGETHER, Method
 from ...study import Study, batchnorm_cell
 from . import filter_card
-from .domains import pairs, why_none
-from .picked import actions, as_picked, here, original
+from .domains import pairs, why_no_pairs
+from .picked import actions, as_picked, to_full, to_step
 from .protocol import Cell, Frames, Panel, Row, Rows, Specs, View
 from .sensitivity_state import Key, SensitivityMap, SensitivityState
 
 _CARD = ("pictures", "facts", "ranks")
 _COMPUTING = "Computing how much each filter contributes"
-_ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines below, so that the layout does not shift
+_BLANK = 2 * "\n\N{NO-BREAK SPACE}"  # two lines for later text, so that the layout does not shift
 
 
 class SensitivityPanel(Panel):
-    """How differently each filter contributes on two domains; filters that the current mask removes are marked.
+    """Each filter's contributions on two domains compared; filters that the current mask removes are marked.
 
     `selected["group"]` and `selected["filter"]` are the picked filter (by default the most sensitive one), numbered as
-    in the full network; `selected["cells"]` are several, of which the cost of removing all of them is shown;
+    in the full network; `selected["cells"]` are several filters, shown with the cost of removing all of them;
     `selected["method"]` is the attribution method, `selected["between"]` the two domains.
 
     Attributes:
@@ -51,8 +51,8 @@ class SensitivityPanel(Panel):
         self.state = SensitivityState()
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why the panel cannot be shown, if no two domains have labels and a class in common."""
-        return why_none(study)
+        """Return why the panel cannot be shown (no two domains have labels and a class in common), or None."""
+        return why_no_pairs(study)
 
     def close(self) -> None:
         """Release the copy of the network."""
@@ -62,30 +62,30 @@ class SensitivityPanel(Panel):
         """Yield frames: removed filters marked at once, then the map, then the card of the picked filter."""
         study, state = view.study, self.state
         with study.assume_unchanged():
-            key, controls = self._choice(study)
-            known = state.map(study, key, images=view.images)
-            several, cell = self._several(view), self._picked(view, known)
+            key, controls = self._chosen_pair(study)
+            cached = state.map(study, key, images=view.images)
+            cells, cell = self._picked_cells(view), self._picked_cell(view, cached)
             layers = state.missing(study, key, cell)
-        shown = several or ((cell,) if cell else ())
-        beside = {"controls": controls, "actions": actions(view, shown), "hidden": _CARD if several else ["changes"]}
-        beside["picked"] = as_picked(view, None if several else cell)
+        picked = cells or ((cell,) if cell else ())
+        shared = {"controls": controls, "actions": actions(view, picked), "hidden": _CARD if cells else ["changes"]}
+        shared["picked"] = as_picked(view, None if cells else cell)
         if layers:
-            if known.data is not None:
-                yield {**_map_frame(view, known), **beside}
-            yield {**beside, "text": f"{_COMPUTING}.{_ROOM}"}
+            if cached.data is not None:
+                yield {**_map_frame(view, cached), **shared}
+            yield {**shared, "text": f"{_COMPUTING}.{_BLANK}"}
             for done, total in state.attribute(study, key, layers):
-                yield {"text": f"{_COMPUTING}: {done} of {total}.{_ROOM}"}
+                yield {"text": f"{_COMPUTING}: {done} of {total}.{_BLANK}"}
         with study.assume_unchanged():
-            frame = {**_map_frame(view, known), **beside, "text": _text(view, key[0], known)}
-            if not several:
-                cell = cell or known.top
+            frame = {**_map_frame(view, cached), **shared, "text": _text(view, key[0], cached)}
+            if not cells:
+                cell = cell or cached.top
                 assert cell is not None
                 frame |= {"actions": actions(view, (cell,)), "picked": as_picked(view, cell)}
-        if several:
-            yield {**frame, "changes": _change_data(view, state.several(key, several))}
+        if cells:
+            yield {**frame, "changes": _change_data(view, state.results_without(key, cells))}
             return
         assert cell is not None
-        state.shown = cell
+        state.last_cell = cell
         if (key, cell) not in state.cards:
             yield frame
             state.card(study, key, cell)
@@ -97,13 +97,13 @@ class SensitivityPanel(Panel):
     def background(self, view: View) -> Iterator[Frames]:
         """Yield the rest of the card: accuracy without the filter, its mean maps, scorers that need a pass.
 
-        Of several filters: accuracy without all of them.
+        For several filters: accuracy without all of them.
         """
-        state, key, cell = self.state, self._choice(view.study)[0], self.state.shown
-        if several := self._several(view):
-            results = state.several(key, several)
-            if _changes(view) not in results:
-                results[_changes(view)] = yield from state.changes(view, key, several)
+        state, key, cell = self.state, self._chosen_pair(view.study)[0], self.state.last_cell
+        if cells := self._picked_cells(view):
+            results = state.results_without(key, cells)
+            if _changes_key(view) not in results:
+                results[_changes_key(view)] = yield from state.changes(view, key, cells)
             yield {"changes": _change_data(view, results)}
             return
         if cell is None or (key, cell) not in state.cards:
@@ -111,7 +111,7 @@ class SensitivityPanel(Panel):
         card = state.cards[key, cell]
         changes = partial(state.changes, view, key, (cell,))
         maps = partial(state.mean_maps, view.study, key, cell)
-        for part, measure in ((_changes(view), changes), ("maps", maps)):
+        for part, measure in ((_changes_key(view), changes), ("maps", maps)):
             if part not in card:
                 card[part] = yield from measure()
                 yield self._card_frame(view, key, cell)
@@ -119,30 +119,30 @@ class SensitivityPanel(Panel):
             if state.scores.add(view.study, item):
                 yield self._card_frame(view, key, cell)
 
-    def _choice(self, study: Study) -> tuple[Key, Rows]:
-        """The chosen method and pair of domains, and the menus to choose others."""
+    def _chosen_pair(self, study: Study) -> tuple[Key, Rows]:
+        """Return the chosen method and pair of domains, and the menus to choose others."""
         selected, offered = self.selected or {}, pairs(study)
         methods: tuple[Method, ...] = get_args(Method)
         method: Method = selected["method"] if selected.get("method") in methods else methods[0]
         between = tuple(selected.get("between") or ())
         pair = next((pair for pair in offered if pair == between), offered[0])
         slow = ", one layer at a time"
-        by = [[name, words + slow * (name not in TOGETHER)] for name, words in METHODS.items()]
+        by = [[name, label + slow * (name not in TOGETHER)] for name, label in METHODS.items()]
         domains = [[[a, b], f"{shortened(a, most=24)} against {shortened(b, most=24)}"] for a, b in offered]
         return (method, pair), [
             {"name": "method", "label": "Measured by", "value": method, "choices": by},
             {"name": "between", "label": "Compare", "value": list(pair), "choices": domains},
         ]
 
-    def _picked(self, view: View, known: SensitivityMap) -> Cell | None:
-        """The filter that the user picked; the last filter shown while the map is not complete."""
+    def _picked_cell(self, view: View, cached: SensitivityMap) -> Cell | None:
+        """Return the filter that the user picked; without one, the last one shown if the map is incomplete."""
         selected = self.selected or {}
-        cell = here(view, (selected.get("group"), selected.get("filter")))
-        return cell or (None if known.is_complete(view.study) else self.state.shown)
+        cell = to_step(view, (selected.get("group"), selected.get("filter")))
+        return cell or (None if cached.is_complete(view.study) else self.state.last_cell)
 
-    def _several(self, view: View) -> tuple[Cell, ...]:
-        """The filters that the user picked together; () for a single one."""
-        cells = [here(view, cell) for cell in (self.selected or {}).get("cells") or ()]
+    def _picked_cells(self, view: View) -> tuple[Cell, ...]:
+        """Return the filters that the user picked together; () for a single one."""
+        cells = [to_step(view, cell) for cell in (self.selected or {}).get("cells") or ()]
         return tuple(cell for cell in cells if cell)
 
     def _card_frame(self, view: View, key: Key, cell: Cell) -> Frames:
@@ -161,38 +161,38 @@ class SensitivityPanel(Panel):
         }
 
 
-def _changes(view: View) -> str:
-    """Name of the card's entry with the accuracy changes under the current BatchNorm setting."""
+def _changes_key(view: View) -> str:
+    """Return the key of the accuracy changes under the current settings in the results of a filter or set."""
     return f"changes, {view.batchnorm}, {view.calibration}, {view.images}"
 
 
 def _change_data(view: View, results: Row) -> Row:
-    """The rows of the accuracy changes, "…" before they are measured, and the ends of their axis."""
-    rows = results.get(_changes(view)) or filter_card.waiting_rows(view.study)
+    """Return the rows of the accuracy changes, "…" before they are measured, and the ends of their axis."""
+    rows = results.get(_changes_key(view)) or filter_card.waiting_rows(view.study)
     return {"changes": rows, "span": span_rows([row for row in rows if row["change"] is not None])}
 
 
-def _map_frame(view: View, known: SensitivityMap) -> Row:
-    assert known.data is not None
-    removed = removed_rows(known.data["cells"], view.mask)
-    cells = [_renumbered(view, cell) for cell in known.data["cells"]]
-    return {"sensitivity": {**known.data, "cells": cells, "removed": removed}}
+def _map_frame(view: View, cached: SensitivityMap) -> Row:
+    assert cached.data is not None
+    removed = removed_rows(cached.data["cells"], view.mask)
+    cells = [_renumbered(view, cell) for cell in cached.data["cells"]]
+    return {"sensitivity": {**cached.data, "cells": cells, "removed": removed}}
 
 
 def _renumbered(view: View, cell: Row) -> Row:
-    """A row about a filter, with its number in the full network."""
-    return {**cell, "filter": original(view, (cell["group"], cell["filter"]))[1]}
+    """Return a row about a filter with its number in the full network."""
+    return {**cell, "filter": to_full(view, (cell["group"], cell["filter"]))[1]}
 
 
-def _text(view: View, method: Method, known: SensitivityMap) -> str:
+def _text(view: View, method: Method, cached: SensitivityMap) -> str:
     """Return a text on what is compared, how, and the limits of the comparison."""
-    pale = "" if known.is_complete(view.study) else "Pale: not computed; click a filter there. "
+    pale = "" if cached.is_complete(view.study) else "Pale: not computed; click a filter there. "
     setting = batchnorm_words([batchnorm_cell(view.study, view.batchnorm)])
     step = "" if view.full is None else f"from the network of step {view.choice.get('step')}"
     setting = f" ({'; '.join(filter(None, (step, setting, view.measured)))})"
     return (
-        f"How differently each filter contributes, within classes: {known.text[0]}\n"
+        f"How differently each filter contributes, within classes: {cached.text[0]}\n"
         f"Measured by Captum: {MEANING[method]}.\n"
-        f"{known.text[1]} {pale}A sensitive filter need not do harm: the accuracy change is shown when it alone, or "
+        f"{cached.text[1]} {pale}A sensitive filter need not do harm: the accuracy change is shown when it alone, or "
         f"a set that was picked in B, is removed{setting}."
     )

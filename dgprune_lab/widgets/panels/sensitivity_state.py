@@ -1,4 +1,4 @@
-"""Cached results about the domain sensitivity of filters: maps by method and pair, and cards of filters."""
+"""Cached results on the domain sensitivity of filters: maps by method and pair, and cards of filters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .picked import mask_without
 from .protocol import Cell, Frames, Row, Rows, View, drop_oldest
 
 _MAX_CARDS, _MAX_MAPS = 24, 6
-_LEGIBLE = 36  # positions of a map
+_LEGIBLE = 36  # positions that a map needs to show where in the image a filter contributes
 
 Key = tuple[Method, Pair]
 
@@ -35,7 +35,7 @@ class SensitivityMap:
     rows: dict[str, Rows] = field(default_factory=dict)
     data: dict[str, Rows] | None = None
     text: tuple[str, str] = "", ""
-    top: Cell | None = None  # the most sensitive filter with a map to look at
+    top: Cell | None = None  # the most sensitive filter, see `_most_sensitive`
 
     def is_complete(self, study: Study) -> bool:
         """Return whether the attributions of all layers have been computed."""
@@ -43,7 +43,7 @@ class SensitivityMap:
 
 
 class SensitivityState:
-    """Maps and cards of one study, as far as computed; after a change of the network in place they start anew.
+    """Cached maps and cards of one study; cleared when the network is changed in place.
 
     Attributes:
         maps: (method, pair of domains) -> map.
@@ -51,20 +51,20 @@ class SensitivityState:
         sets: method, pair and several filters -> setting -> the accuracy changes without all of them.
         scores: the scores of the menu's scorers.
         network: the copy of the network that Captum uses, while it is kept.
-        shown: the filter that was shown last.
+        last_cell: the filter that was shown last.
     """
 
     def __init__(self) -> None:
         self.network: Attributor | None = None
         self._content: tuple[str, int] = "", IMAGES
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self.maps: dict[Key, SensitivityMap] = {}
         self.cards: dict[tuple[Key, Cell], Row] = {}
         self.sets: dict[tuple[Key, tuple[Cell, ...]], Row] = {}
         self.scores = MenuScores()
-        self.shown: Cell | None = None
+        self.last_cell: Cell | None = None
         self.close()
 
     def close(self) -> None:
@@ -72,23 +72,23 @@ class SensitivityState:
         self.network = self._work = None
 
     def map(self, study: Study, key: Key, *, images: int | None = None) -> SensitivityMap:
-        """Return the cached results of a method and a pair, from at most so many images of each domain."""
+        """Return the cached results of a method and a pair, from at most `images` images of each domain."""
         content = study.content, min(IMAGES, images or IMAGES)
         if self._content != content:
             self._content = content
-            self._forget()
-        known = self.maps[key] = self.maps.pop(key, None) or SensitivityMap()
+            self._clear()
+        cached = self.maps[key] = self.maps.pop(key, None) or SensitivityMap()
         drop_oldest(self.maps, most=_MAX_MAPS)
-        return known
+        return cached
 
     def missing(self, study: Study, key: Key, cell: Cell | None) -> list[str]:
-        """Return the layers that lack attributions; for a slow method only the layer of the picked filter counts."""
+        """Return the layers without attributions; for a slow method only the picked filter's layer is considered."""
         names = study.graph.names
-        wanted = names if key[0] in TOGETHER else [cell[0] if cell else names[-1]]
-        return [name for name in wanted if name not in self.maps[key].attributions]
+        layers = names if key[0] in TOGETHER else [cell[0] if cell else names[-1]]
+        return [name for name in layers if name not in self.maps[key].attributions]
 
     def attribute(self, study: Study, key: Key, layers: list[str]) -> Iterator[tuple[int, int]]:
-        """Compute the attributions of layers; yield (done, total). Interrupted work is resumed."""
+        """Compute the attributions of layers and yield (done, total); resume interrupted work."""
         if self._work is None or self._work[0] != (key, layers):
             options: dict[str, Any] = {"images": self._content[1], "split": SPLIT, "by": self._network(study)}
             steps = attribution_steps(study, method=key[0], between=key[1], layers=layers, **options)
@@ -98,9 +98,9 @@ class SensitivityState:
             try:
                 progress = next(steps)
             except StopIteration as end:
-                self._add(study, key, layers=layers, data=end.value)
+                self._store(study, key, layers=layers, data=end.value)
                 return
-            except BaseException:  # cancelled, too: a generator that raised has ended
+            except BaseException:  # also if cancelled: a generator that raised has ended
                 self._work = None
                 raise
             yield progress
@@ -108,11 +108,11 @@ class SensitivityState:
     def card(self, study: Study, key: Key, cell: Cell) -> Row:
         """Return a filter's card; a new card has what needs no pass over images: pictures, histogram, weights."""
         if (key, cell) not in self.cards:
-            (layer, number), known = cell, self.maps[key]
-            assert known.data is not None
-            data = known.attributions[layer]
+            (layer, number), cached = cell, self.maps[key]
+            assert cached.data is not None
+            data = cached.attributions[layer]
             self.cards[key, cell] = {
-                "cell": next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell),
+                "cell": next(row for row in cached.data["cells"] if (row["group"], row["filter"]) == cell),
                 **filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number),
                 **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles_of(study)),
                 **filter_card.weight_rows(study, layer=layer, filter=number),
@@ -120,23 +120,23 @@ class SensitivityState:
             drop_oldest(self.cards, most=_MAX_CARDS)
         return self.cards[key, cell]
 
-    def several(self, key: Key, cells: tuple[Cell, ...]) -> Row:
-        """Return what was measured without these filters: setting -> rows."""
-        known = self.sets.setdefault((key, cells), {})
+    def results_without(self, key: Key, cells: tuple[Cell, ...]) -> Row:
+        """Return the cached results without these filters: setting -> rows."""
+        cached = self.sets.setdefault((key, cells), {})
         drop_oldest(self.sets, most=_MAX_CARDS)
-        return known
+        return cached
 
     def changes(self, view: View, key: Key, cells: Sequence[Cell]) -> Generator[Frames, None, Rows]:
         """Measure the accuracy change of every domain when these filters alone are removed."""
         try:
             mask = mask_without(view.study, cells, reads={f"{name}/{SPLIT}": "labels" for name in key[1]})
         except DgpruneError:
-            why = "its layer has no other" if len(cells) == 1 else "all of a layer"
-            return [{**filter_card.waiting_rows(view.study)[0], "label": why, "text": ""}]
+            reason = "its layer has no other" if len(cells) == 1 else "all of a layer"
+            return [{**filter_card.waiting_rows(view.study)[0], "label": reason, "text": ""}]
         return filter_card.change_rows((yield from case_frames(view, mask, labelled(view.study))))
 
     def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[Frames, None, dict[str, Rows]]:
-        """Compute the filter's map behind the activation, averaged over the images of each of the two domains."""
+        """Compute the filter's map after the activation, averaged over the images of each of the two domains."""
         (layer, number), maps = cell, []
         for domain in self.maps[key].attributions[layer].pair:
             statistics = study.statistics(domain.name, needs=["activation_map"], split=SPLIT)
@@ -148,24 +148,24 @@ class SensitivityState:
         self.network = self.network or attributor(study)
         return self.network
 
-    def _add(self, study: Study, key: Key, *, layers: list[str], data: Attributions) -> None:
-        self._work, known = None, self.maps[key]
+    def _store(self, study: Study, key: Key, *, layers: list[str], data: Attributions) -> None:
+        self._work, cached = None, self.maps[key]
         rows = effect_rows(study, data, seed=0)
         for name in layers:
-            known.attributions[name], known.rows[name] = data, [row for row in rows if row["group"] == name]
-        table = tidy((row for name in study.graph.names for row in known.rows.get(name, ())), extra=EXTRA)
-        known.data = map_data(table, layers={group.name: group.filters for group in study.graph.groups})
-        known.text = f"{compared(table)}; {counted(table)}.", full_colour(table)
-        known.top = _most_sensitive(known, study.graph)
+            cached.attributions[name], cached.rows[name] = data, [row for row in rows if row["group"] == name]
+        table = tidy((row for name in study.graph.names for row in cached.rows.get(name, ())), extra=EXTRA)
+        cached.data = map_data(table, layers={group.name: group.filters for group in study.graph.groups})
+        cached.text = f"{compared(table)}; {counted(table)}.", full_colour(table)
+        cached.top = _most_sensitive(cached, study.graph)
 
 
-def _most_sensitive(known: SensitivityMap, graph: FilterGraph) -> Cell:
-    """The filter with the largest significant |d|, in a layer with maps of 6 x 6 or more where one is significant.
+def _most_sensitive(cached: SensitivityMap, graph: FilterGraph) -> Cell:
+    """Return the filter with the largest |d|, preferring significant ones, then those with maps of 6 x 6 or more.
 
-    On smaller maps nobody sees where in the image the filter contributes.
+    Smaller maps do not show where in the image the filter contributes.
     """
     sizes = {group.name: graph.uses.get(f"{group.name}.weight", 1) for group in graph.groups}
-    rows = [row for layer in known.rows.values() for row in layer if row["metric"] == "cohens_d"]
+    rows = [row for layer in cached.rows.values() for row in layer if row["metric"] == "cohens_d"]
 
     def order(row: Row) -> tuple[bool, bool, float]:
         return is_significant(row), sizes[row["group"]] >= _LEGIBLE, float(np.nan_to_num(abs(row["value"])))

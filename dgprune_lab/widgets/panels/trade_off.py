@@ -1,4 +1,4 @@
-"""The panel "Trade-off": every network that was tried as a point, its size or cost against its accuracy."""
+"""The panel "Trade-off": every network tried as a point, its size or cost against its accuracy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TradeOffPanel(Panel):
     charts: Mapping[str, Row] = {}  # made for the roles of the study
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why the panel cannot be shown, if no domain has labels."""
+        """Return why the panel cannot be shown (no domain has labels), or None."""
         return why_no_accuracy(study)
 
     def tick(self, view: View) -> Frames:
@@ -38,7 +38,7 @@ class TradeOffPanel(Panel):
         if not tried:
             return {"text": "Nothing has been measured yet.", "controls": [], "hidden": ["trade_off"]}
         table = table_of(tried)
-        cost, control = self._cost(table)
+        cost, control = self._select_cost(table)
         roles = ROLES if view.study.targets else ROLES[:1]
         data = trade_off_data(table, cost=cost, roles=roles, width=_WIDTH, height=_HEIGHT)
         choices = {each.name: dict(each.choice) for each in tried}
@@ -47,39 +47,39 @@ class TradeOffPanel(Panel):
             for name, rows in data.items()
             if name != "key"  # the text above names the networks
         }
-        now = view.present and controls_of(view.present.choice)
-        picked = next(({"network": each.name} for each in tried if controls_of(each.choice) == now), {})
-        shown: dict[str, Any] = {"charts": {"trade_off": _spec(roles)}, "trade_off": data, "hidden": []}
-        return {**shown, "text": _text(data), "controls": [control], "picked": picked}
+        present = view.present and controls_of(view.present.choice)
+        picked = next(({"network": each.name} for each in tried if controls_of(each.choice) == present), {})
+        frame: dict[str, Any] = {"charts": {"trade_off": _make_spec(roles)}, "trade_off": data, "hidden": []}
+        return {**frame, "text": _describe_points(data), "controls": [control], "picked": picked}
 
     def background(self, view: View) -> Iterator[Frames]:
         """Yield the frame again, with the ratios that were measured in the background."""
         yield self.tick(view)
 
-    def _cost(self, table: pd.DataFrame) -> tuple[Cost, Row]:
-        """The size or cost that is drawn, and the menu of those that were measured."""
+    def _select_cost(self, table: pd.DataFrame) -> tuple[Cost, Row]:
+        """Return the size or cost to draw, and the menu of those that were measured."""
         costs: list[Cost] = [cost for cost in get_args(Cost) if (table["metric"] == cost).any()]
-        wanted = (self.selected or {}).get("cost", "parameters")
-        cost = wanted if wanted in costs else costs[0]
+        chosen = (self.selected or {}).get("cost", "parameters")
+        cost = chosen if chosen in costs else costs[0]
         choices = [[name, NAMES[name]] for name in costs]
         return cost, {"name": "cost", "label": "Size or cost", "value": cost, "choices": choices}
 
 
 @functools.cache
-def _spec(roles: tuple[str, ...]) -> Row:
+def _make_spec(roles: tuple[str, ...]) -> Row:
     return trade_off_chart(roles=roles, width=_WIDTH, height=_HEIGHT).to_dict()
 
 
 def distinct(tried: Sequence[Tried]) -> list[Tried]:
-    """Return the networks without the measured ratios that are also a step or a pin; a repeated name gets a number."""
-    known = [controls_of(each.choice) for each in tried if each.kind != "ratio"]
-    listed = [each for each in tried if each.kind != "ratio" or controls_of(each.choice) not in known]
+    """Return the networks, omitting measured ratios that are also a step or a pin; a repeated name gets a number."""
+    saved = [controls_of(each.choice) for each in tried if each.kind != "ratio"]
+    networks = [each for each in tried if each.kind != "ratio" or controls_of(each.choice) not in saved]
     counts = Counter[str]()
-    for k, each in enumerate(listed):
+    for k, each in enumerate(networks):
         counts[each.name] += 1
         if (count := counts[each.name]) > 1:
-            listed[k] = replace(each, name=f"{each.name} ({count})")
-    return listed
+            networks[k] = replace(each, name=f"{each.name} ({count})")
+    return networks
 
 
 def table_of(tried: Sequence[Tried]) -> pd.DataFrame:
@@ -89,10 +89,10 @@ def table_of(tried: Sequence[Tried]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _text(data: Row) -> str:
-    """The names of the numbered networks, and how to read the chart."""
+def _describe_points(data: Row) -> str:
+    """Return the names of the numbered networks, and how to read the chart."""
     points = [row for name, rows in data.items() if name.startswith("points") for row in rows]
-    named = {int(row["number"]): row["called"] for row in points if row["number"]}
-    key = "; ".join(f"{number} {named[number]}" for number in sorted(named))
+    names = {int(row["number"]): row["called"] for row in points if row["number"]}
+    key = "; ".join(f"{number} {names[number]}" for number in sorted(names))
     small = "Small points: measured ratios. " * any(row["kind"] == RATIO for row in points)
     return "\n".join(filter(None, [key, f"{small}A click goes to a network. {BELOW[0]}", BELOW[1]]))
