@@ -18,7 +18,7 @@ TOGETHER: frozenset[Method] = frozenset({"gradient_x_activation", "activation"})
 """Methods that take all layers in one call; the others take one layer at a time."""
 STEPS = 20
 _BYTES = 192 * 2**20
-_LARGEST = 125
+_MAX_BATCH = 125
 _ROUNDING = 16  # changes of a logit below this many times its precision may be rounding
 
 Positions = Mapping[str, tuple[Tensor, Tensor]]
@@ -60,7 +60,7 @@ class Attributor:
     def batch_size(self, method: Method) -> int:
         """Return the images per call for which Captum and the backward pass take about 192 MB; at least one."""
         images = self._max_images // (STEPS if method in ("integrated_gradients", "conductance") else 1)
-        return int(min(max(images, 1), _LARGEST))
+        return int(min(max(images, 1), _MAX_BATCH))
 
     @property
     def _max_images(self) -> int:

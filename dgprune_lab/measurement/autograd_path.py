@@ -73,7 +73,7 @@ class Path:
         self._visible, self._depends = visible, {None: False, image: True}
 
     def activation(self, edge: Edge, *, axis: int, index: Tensor) -> Place | None:
-        """Return the first activation after the layer or sum that produced a tensor; without one, its output.
+        """Return the first activation after the layer or sum that produced a tensor, or its output if there is none.
 
         A layer's output is taken after its BatchNorm. None if the path begins at an operation of unknown effect and
         has no activation, or if the chosen tensor is not visible. `axis` and `index` are the positions of the group's
@@ -163,10 +163,8 @@ class Path:
             current = queue.pop()
             inputs = self._inputs(current[0])
             same_shape = all(_shape(parent) == _shape(current) for parent in inputs)
-            joins = len(inputs) == 1 or _is_op(current[0], _JOINS)
-            elementwise = (
-                inputs and same_shape and joins and not _is_op(current[0], (*_SPATIAL, *_LAYERS, "Cat", "Norm"))
-            )
+            fits = same_shape and (len(inputs) == 1 or _is_op(current[0], _JOINS))
+            elementwise = inputs and fits and not _is_op(current[0], (*_SPATIAL, *_LAYERS, "Cat", "Norm"))
             if not elementwise:
                 entries.add(current)
             if len(entries) > 1:

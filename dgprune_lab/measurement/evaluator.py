@@ -149,14 +149,14 @@ class Evaluator:
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         self._last = None  # frees its memory before the next network is made
-        model = yield from self._calibrated(mask, calibration)
+        model = yield from self._build_network(mask, calibration)
         self._last = (key, model)
         return model
 
-    def _calibrated(self, mask: Mask | None, calibration: int) -> Generator[int, None, nn.Module]:
+    def _build_network(self, mask: Mask | None, calibration: int) -> Generator[int, None, nn.Module]:
         rows = calibration_rows(self.domains, calibration) if calibration else []
         if mask is not None and self.shared_prefix is not None:
-            base = yield from self._base(calibration, rows, prefix=self.shared_prefix)
+            base = yield from self._prefix_base(calibration, rows, prefix=self.shared_prefix)
             if base.chunks is not None:
                 model = AfterPrefix(pruned_view(self._dense, mask), self.shared_prefix, mask=mask).eval()
                 if calibration:  # without images, this would only reset the statistics
@@ -167,7 +167,7 @@ class Evaluator:
             yield from calibration_steps(model, calibration_chunks(self._dense, rows))
         return model
 
-    def _base(
+    def _prefix_base(
         self, calibration: int, rows: list[tuple[Rows, bool]], *, prefix: SharedPrefix
     ) -> Generator[int, None, _Base]:
         if calibration not in self._bases:

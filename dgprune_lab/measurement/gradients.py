@@ -60,7 +60,7 @@ def gradients_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False
 
 
 class RiskGradients(Collector):
-    """The mean risk and its derivatives by a gate on every group's output and by the weights of filters.
+    """The mean risk and its derivatives by a gate on every group's output and by every tensor with a filter axis.
 
     A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). Where such a producer is a
     BatchNorm, the gate's derivative is the sum of w dL/dw over gamma and beta, which needs no activation. Any other

@@ -25,10 +25,10 @@ class Chunk(NamedTuple):
 
 def has_batchnorm(model: nn.Module) -> bool:
     """Return whether any layer keeps running BatchNorm statistics."""
-    return bool(_norms(model))
+    return bool(_batchnorms(model))
 
 
-def _norms(model: nn.Module) -> list[nn.Module]:
+def _batchnorms(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
 
 
@@ -132,7 +132,7 @@ def calibration_steps(
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    norms = [_Average(layer) for layer in _norms(model)]
+    norms = [_Average(layer) for layer in _batchnorms(model)]
     in_chunks = False
     try:
         for chunk in chunks:

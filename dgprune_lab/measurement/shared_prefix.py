@@ -16,7 +16,7 @@ from .hooks import input_ids
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The leaf layers before the first layer whose input a mask cuts.
+    """The leaf layers before the first layer whose input channels a mask can remove.
 
     The output of the `last` of them is stored, so that the others can be `skipped`; `ids` are the global filter ids
     (channels,) along this output.

@@ -204,25 +204,25 @@ def scorer(
             reads=dict(reads or {}),
             level=level,
             instead=instead,
-            cite=cite or _source(function),
+            cite=cite or _cited_source(function),
             label=label or name,
             draws=draws,
             gathers=gathers,
             refuses=refuses,
         )
-        _check(result)
+        _check_scorer(result)
         return result
 
     return public(decorate)
 
 
-def _source(function: Function) -> str:
+def _cited_source(function: Function) -> str:
     """Return the paragraph of the docstring after "Source:"."""
     paragraph = (function.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
     return " ".join(paragraph.split()).rstrip(".")
 
 
-def _check(scorer: Scorer) -> None:
+def _check_scorer(scorer: Scorer) -> None:
     name, function = scorer.name, scorer.function
     if not (function.__doc__ or "").strip():
         raise DgpruneError(f"scorer {name!r} needs a docstring: its first line is what people read in the menu.")

@@ -196,7 +196,7 @@ def run(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> Scores
         DgpruneError: scores of a wrong shape or not finite, or a read that the scorer does not declare.
     """
     views = _views(scorer, inputs)
-    with reproducible("scorer", scorer.name, str(options.get("seed"))):  # a user's may draw from global generators
+    with reproducible("scorer", scorer.name, str(options.get("seed"))):  # a user's scorer may draw globally
         if scorer.level == "network":
             scores = _call(scorer, views, options, where="")
         else:

@@ -77,7 +77,7 @@ class GroupView:
 
     @property
     def ends_in_relu(self) -> bool:
-        """Whether every layer that produces the group's output feeds a ReLU directly."""
+        """Whether the output of every layer that produces the group's output goes only into ReLUs."""
         self._check_need("weights")
         return set(self._group.ends) <= self._inputs.ending_in_relu
 
@@ -137,7 +137,7 @@ class GroupView:
         return self._read("gate", domain)[self.name].clone()
 
     def class_gate(self, domain: str) -> ClassMoments:
-        """Return, per true class, mean and variance over its images of its logit's derivative by the gate."""
+        """Return, per true class, the mean and variance over its images of the derivative of its logit by the gate."""
         return cloned(self._read("class_gate", domain)[self.name])
 
     def risk(self, domain: str) -> float:
