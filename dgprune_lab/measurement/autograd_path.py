@@ -176,7 +176,6 @@ class Path:
         return next(iter(entries), None)
 
     def _is_computed_from(self, edge: Edge, ancestor: Edge) -> bool:
-        """Return whether a tensor was computed from another one."""
         nodes = autograd_nodes([edge[0]], wanted=self._depends_on_image)
         return any(ancestor in node.next_functions for node in nodes)
 

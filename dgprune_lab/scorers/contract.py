@@ -225,7 +225,7 @@ def _cited_source(function: Function) -> str:
 def _check_scorer(scorer: Scorer) -> None:
     name, function = scorer.name, scorer.function
     if not (function.__doc__ or "").strip():
-        raise DgpruneError(f"scorer {name!r} needs a docstring: its first line is what people read in the menu.")
+        raise DgpruneError(f"scorer {name!r} needs a docstring, whose first line the menu shows.")
     for need in scorer.needs:
         if need not in get_args(Need):
             raise unknown("need", need, get_args(Need))
