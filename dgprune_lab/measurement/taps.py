@@ -184,7 +184,7 @@ class Taps:
 
 
 def _complete(graph: FilterGraph, layer: str) -> Iterator[tuple[FilterGroup, Tensor]]:
-    """Yield (group, positions of its filters) for each group of which a convolution produces every filter once."""
+    """Yield each group whose filters a convolution produces exactly once each, with their positions on its output."""
     for group in graph.groups:
         for positions, filters in produced(group, layer):
             if len(filters) == len(filters.unique()) == group.filters:

@@ -150,7 +150,7 @@ def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -
     sources = next(iter(views.values())).sources
     rho: dict[tuple[str, str], Tensor] = {}
     images: dict[str, list[int]] = {}
-    # Domains in the outer loop, the last gathered first, so that only one domain's sums are in memory.
+    # Domains in the outer loop, the last gathered first: only one domain's sums of a large network are in memory.
     for domain in reversed(sources):
         for name, view in views.items():
             for layer in view.pairs:
