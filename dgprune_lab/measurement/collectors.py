@@ -1,4 +1,4 @@
-"""Collectors of one pass, each of which reduces maps or logits of the network to running sums."""
+"""Collectors of one pass: they reduce maps or logits of the network to running sums."""
 
 from __future__ import annotations
 

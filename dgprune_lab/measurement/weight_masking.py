@@ -170,8 +170,8 @@ class WeightMasking:
     ) -> Generator[None, None, Tensor]:
         """Return the cross-entropy of each image of this split of every domain, (N,) float64; yields between batches.
 
-        The values are not finite where the masked network overflows. The pass stops after the batch at which the sum of
-        the losses, none of which is negative, exceeds `most`, and returns the losses so far: fewer than N, unless that
+        The values are not finite where the masked network overflows. As no loss is negative, the pass stops after the
+        batch at which the sum of the losses exceeds `most`, and returns the losses so far: fewer than N, unless that
         batch is the last.
         """
         if self._calibration is not None:
