@@ -159,9 +159,9 @@ def test_captum_fails_on_shared_in_place_modules_and_works_on_the_copy() -> None
 def test_a_reused_relu_becomes_one_module_per_call() -> None:
     model, batch, _ = ready("plain")
     apart: Any = separated(model, batch.images[:2])
-    assert apart[1] is apart[4] and len(apart[1].turns) == 2
+    assert apart[1] is apart[4] and len(apart[1].copies) == 2
     sizes: list[Any] = [[], []]
-    for turn, data in zip(apart[1].turns, sizes, strict=True):
+    for turn, data in zip(apart[1].copies, sizes, strict=True):
         turn.register_forward_hook(lambda _m, _i, output, data=data: data.append(tuple(output.shape[1:])))
     apart(batch.images)
     apart(batch.images)
@@ -269,7 +269,7 @@ def test_one_image_too_large_for_all_steps_takes_them_in_parts(monkeypatch: pyte
         all_at_once = by.values(one, method=method, layers=["0"])["0"]
         with monkeypatch.context() as small:
             small.setattr("dgprune_lab.measurement.attributions._BYTES", 12 * 30_000)
-            assert by.batch_size(method) == 1 and 2 <= by._room < STEPS
+            assert by.batch_size(method) == 1 and 2 <= by._max_images < STEPS
             assert torch.allclose(by.values(one, method=method, layers=["0"])["0"], all_at_once, atol=1e-5)
 
 

@@ -270,7 +270,7 @@ def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
     for network, pruned in ((model, False), (small, True)):
         with pytest.warns(dg.DgpruneNote, match="at chance") as caught:
             dg.measure(network, [wrong], latency=False)
-        assert any("more is removed than it can lose" in str(w.message) for w in caught) == pruned
+        assert any("too many filters are removed" in str(w.message) for w in caught) == pruned
     options = dg.TrainingOptions(epochs=1, lr=1e-9, batch_size=50, schedule="constant")
     with pytest.warns(dg.DgpruneNote, match="at chance") as caught:
         plan: dict[str, Any] = {"ratio": 0.5, "rounds": 1, "epochs": 1, "options": options}
@@ -304,7 +304,7 @@ def test_a_network_whose_statistics_lag_is_re_estimated_after_fine_tuning_or_war
     ) as seen:
         stale = dg.prune_and_tune(study, None, **plan)  # the dense control: nothing is removed
     assert not any("more is removed" in str(w.message) for w in seen) and any("stale" in str(w.message) for w in seen)
-    with pytest.warns(dg.DgpruneNote, match=r"at chance.*: more is removed than it can lose; its BatchNorm.*stale"):
+    with pytest.warns(dg.DgpruneNote, match=r"at chance.*: too many filters are removed; its BatchNorm.*stale"):
         dg.prune_and_tune(study, "l1", **plan)
     fresh = dg.prune_and_tune(study, None, **plan, batchnorm="recalibrate")
     last = [run.table[(run.table.stage == "tuned") & (run.table.metric == "accuracy")] for run in (stale, fresh)]

@@ -269,7 +269,7 @@ def test_small_shares_are_tried_first_where_they_are_refused_early() -> None:
 
 
 def test_without_intervals_the_value_is_the_same_and_fewer_images_are_read() -> None:
-    passes, seen = WeightMasking._passes, [0]
+    passes, seen = WeightMasking._forward, [0]
 
     def counted(masking: WeightMasking, *where: Any) -> Any:
         for logits, labels in passes(masking, *where):
@@ -279,7 +279,7 @@ def test_without_intervals_the_value_is_the_same_and_fewer_images_are_read() -> 
     values, told, ended, drawn = set[float](), 0, 0, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dgprune_lab.measurement.weight_masking.batch_size", lambda *_: 4)
-        patch.setattr(WeightMasking, "_passes", counted)
+        patch.setattr(WeightMasking, "_forward", counted)
         for seed, tolerance in product(range(4), (0.05, [0.05, 0.3])):
             study, tables = fitted_study(seed), []
             for intervals in (True, False):

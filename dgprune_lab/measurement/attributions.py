@@ -1,4 +1,4 @@
-"""Attributions of the true class's logit to filters, for each image, computed by Captum."""
+"""Attributions of the true class's logit to filters, per image, computed by Captum."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ TOGETHER: frozenset[Method] = frozenset({"gradient_x_activation", "activation"})
 """Methods that take all layers in one call; the others take one layer at a time."""
 STEPS = 20
 _BYTES = 192 * 2**20
-_LARGEST = 125
-_ROUNDING = 16  # times the precision of a logit: smaller changes may be rounding
+_MAX_BATCH = 125
+_ROUNDING = 16  # changes of a logit below this many times its precision may be rounding
 
 Positions = Mapping[str, tuple[Tensor, Tensor]]
 """Layer -> positions on its channel axis, and the filter at each position."""
 
 
 class Attributor:
-    """Computes attributions by Captum, on a copy of the network that is changed so that they are correct.
+    """Computes attributions by Captum, on a copy of the network that is modified so that they are correct.
 
-    A group's output is the output of its last producers (`FilterGroup.ends`; for a residual stream their attributions
-    are added up); for the method "activation" it is the input of the last consumer. In the copy, in-place activations
-    work out of place, a module without parameters that is called several times becomes one module per call, and the
+    A group's output is the output of its last producers (`FilterGroup.ends`; the attributions of a residual stream's
+    producers are added up); for the method "activation" it is the input of the last consumer. In the copy, no module
+    works in place, a module without parameters that is called several times becomes one module per call, and the
     operation after an attributed layer gets a copy of the layer's output: torchvision's residual blocks add to it in
-    place, and integrated gradients would fail.
+    place, on which integrated gradients would fail.
 
     Args:
         model: the network; it stays unchanged, and the copy shares its parameters.
         graph: the filter groups of the network.
-        example: a few images, on which the calls of each module are counted.
+        example: a few images for counting the calls of each module.
 
     Raises:
         DgpruneError: a layer that ends a group is called more than once; Captum would keep only one of the calls.
@@ -47,7 +47,7 @@ class Attributor:
         self.graph = graph
         self._model = separated(model, example)
         self._gates: dict[str, tuple[Tensor, Tensor]] = {}
-        outputs = _outputs(self._model, example)
+        outputs = _output_shapes(self._model, example)
         self._shapes = {name: shapes[-1] for name, shapes in outputs.items() if shapes[-1] is not None}
         for name in dict.fromkeys(end for group in graph.groups for end in group.ends):
             if (calls := len(outputs.get(name, ()))) > 1:
@@ -55,16 +55,16 @@ class Attributor:
                     f"layer {name!r} is called {calls} times for one image, and Captum keeps only one of the "
                     "calls; use a network in which each layer is called once."
                 )
-            _transform_output(self._model.get_submodule(name), lambda output, name=name: self._gated(name, output))
+            _transform_output(self._model.get_submodule(name), lambda output, name=name: self._apply_gate(name, output))
 
     def batch_size(self, method: Method) -> int:
-        """Return how many images per call make Captum and the backward pass take about 192 MB; at least one."""
-        room = self._room // (STEPS if method in ("integrated_gradients", "conductance") else 1)
-        return int(min(max(room, 1), _LARGEST))
+        """Return the images per call for which Captum and the backward pass take about 192 MB; at least one."""
+        images = self._max_images // (STEPS if method in ("integrated_gradients", "conductance") else 1)
+        return int(min(max(images, 1), _MAX_BATCH))
 
     @property
-    def _room(self) -> int:
-        """How many images (or interpolated images) may be in the network at once."""
+    def _max_images(self) -> int:
+        """Maximum number of images, or interpolated images, in the network at once."""
         return _BYTES // (3 * 4 * max(sum(map(math.prod, self._shapes.values())), 1))
 
     def values(self, batch: Batch, *, method: Method, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -82,34 +82,34 @@ class Attributor:
         groups = [self.graph[name] for name in layers]
         with full_precision(batch.images.device):
             if method == "ablation":
-                return on_cpu({group.name: self._ablated(group, batch) for group in groups})
-            tensors, places = self._attributed(batch, method, groups)
-            return on_cpu({group.name: _by_filter(tensors, places[group.name], group.filters) for group in groups})
+                return on_cpu({group.name: self._ablate_filters(group, batch) for group in groups})
+            tensors, places = self._attribute_layers(batch, method, groups)
+            return on_cpu({group.name: _sum_by_filter(tensors, places[group.name], group.filters) for group in groups})
 
     def maps(self, batch: Batch, *, method: Method, layer: str, filter: int) -> Tensor:
         """Return the attribution maps (N, H, W) of one filter; for "ablation", which has no map, those of y dl/dy."""
-        shown: Method = "gradient_x_activation" if method == "ablation" else method
+        with_maps: Method = "gradient_x_activation" if method == "ablation" else method
         with full_precision(batch.images.device):
-            tensors, positions = self._attributed(batch, shown, [self.graph[layer]])
+            tensors, positions = self._attribute_layers(batch, with_maps, [self.graph[layer]])
         total: Tensor | int = 0
         for name, (places, filters) in positions[self.graph[layer].name].items():
-            own = tensors[name][:, places[filters == filter].to(batch.images.device)]
-            own = own.sum(1) if own.ndim > 2 else own
-            total = total + (own if own.ndim == 3 else self._as_map(own))
+            values = tensors[name][:, places[filters == filter].to(batch.images.device)]
+            values = values.sum(1) if values.ndim > 2 else values
+            total = total + (values if values.ndim == 3 else self._as_map(values))
         return torch.as_tensor(total).cpu()
 
-    def _attributed(
+    def _attribute_layers(
         self, batch: Batch, method: Method, groups: Sequence[FilterGroup]
     ) -> tuple[dict[str, Tensor], dict[str, Positions]]:
-        """The layers' attributions, channels on axis 1, and the positions of each group's filters on them."""
-        wanted: dict[str, Positions] = {group.name: group.end_places for group in groups}
+        """Return the layers' attributions, channels on axis 1, and the positions of each group's filters there."""
+        positions: dict[str, Positions] = {group.name: group.end_places for group in groups}
         if method == "activation":
-            wanted = {g.name: {g.consumers[-1]: g.consumer_inputs[g.consumers[-1]]} for g in groups}
-        names = list(dict.fromkeys(name for positions in wanted.values() for name in positions))
-        return dict(zip(names, self._by_captum(batch, method, names), strict=True)), wanted
+            positions = {g.name: {g.consumers[-1]: g.consumer_inputs[g.consumers[-1]]} for g in groups}
+        names = list(dict.fromkeys(name for of_group in positions.values() for name in of_group))
+        return dict(zip(names, self._run_captum(batch, method, names), strict=True)), positions
 
-    def _by_captum(self, batch: Batch, method: Method, names: Sequence[str]) -> list[Tensor]:
-        """The attributions of each layer, channels on axis 1; one call for all layers where the method allows it."""
+    def _run_captum(self, batch: Batch, method: Method, names: Sequence[str]) -> list[Tensor]:
+        """Return each layer's attributions, channels on axis 1; one call for all layers where the method allows it."""
         from captum import attr
 
         layers = [self._model.get_submodule(name) for name in names]
@@ -121,14 +121,14 @@ class Attributor:
         else:
             # Given several layers, integrated gradients interpolate all of them at once: wrong for layers in a row.
             kind: Any = attr.LayerIntegratedGradients if method == "integrated_gradients" else attr.LayerConductance
-            few = max(2, self._room) if len(images) == 1 and self._room < STEPS else None
-            steps = {"n_steps": STEPS, "internal_batch_size": few}  # for one image too large for all steps at once
+            size = max(2, self._max_images) if len(images) == 1 and self._max_images < STEPS else None
+            steps = {"n_steps": STEPS, "internal_batch_size": size}  # for one image too large for all steps at once
             attributed = [kind(self._model, layer).attribute(images, target=target, **steps) for layer in layers]
         tensors = [(value[0] if isinstance(value, tuple) else value).detach() for value in attributed]
         return [t.movedim(-1, 1) if isinstance(m, nn.Linear) else t for t, m in zip(tensors, layers, strict=True)]
 
-    def _ablated(self, group: FilterGroup, batch: Batch) -> Tensor:
-        """(N, C) drop of the true class's logit when each filter is set to 0 in all layers that end the group."""
+    def _ablate_filters(self, group: FilterGroup, batch: Batch) -> Tensor:
+        """Return the (N, C) drop of the true class's logit when a filter is set to 0 in all layers of `group.ends`."""
         from captum import attr
 
         labels = batch.labels
@@ -148,8 +148,8 @@ class Attributor:
         finally:
             self._gates.clear()
 
-    def _gated(self, name: str, output: Tensor) -> Tensor:
-        """A copy of the output of a layer that ends a group; during an ablation, with a filter set to 0."""
+    def _apply_gate(self, name: str, output: Tensor) -> Tensor:
+        """Return a copy of the output of a layer that ends a group, with a filter set to 0 during an ablation."""
         if name not in self._gates:
             return output.clone()
         positions, values = self._gates[name]
@@ -159,15 +159,15 @@ class Attributor:
         return output * gate.view([-1 if k == axis else 1 for k in range(output.ndim)])
 
     def _as_map(self, flat: Tensor) -> Tensor:
-        """(N, K) reshaped to the (N, H, W) of the last layer whose maps have K positions, or to (N, 1, K)."""
+        """Reshape (N, K) to the (N, H, W) of the last layer whose maps have K positions, or to (N, 1, K)."""
         for shape in reversed(self._shapes.values()):
             if len(shape) == 3 and shape[1] * shape[2] == flat.shape[1]:
                 return flat.reshape(len(flat), *shape[1:])
         return flat[:, None]
 
 
-def _by_filter(tensors: Mapping[str, Tensor], positions: Positions, count: int) -> Tensor:
-    """(N, C): for each filter, the sum over all its positions in all layers."""
+def _sum_by_filter(tensors: Mapping[str, Tensor], positions: Positions, count: int) -> Tensor:
+    """Return (N, C): for each filter, the sum over all its positions in all layers."""
     total: Tensor | None = None
     for name, (places, filters) in positions.items():
         values = tensors[name].flatten(2).sum(2) if tensors[name].ndim > 2 else tensors[name]
@@ -181,41 +181,41 @@ def _by_filter(tensors: Mapping[str, Tensor], positions: Positions, count: int) 
 def separated(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a copy in eval mode without in-place modules and with one module per call.
 
-    Attribution methods hook modules: an in-place module overwrites the output recorded before it, and of a module that
-    is called several times only one call is kept. A module without parameters that is called k times becomes k modules,
+    Attribution methods hook modules: an in-place module overwrites the output recorded before it, and only one call of
+    a module that is called several times is kept. A module without parameters that is called k times becomes k modules,
     called in turn; a module with parameters stays as it is.
     """
     twin = shared_copy(model)
     for module in twin.modules():
         if getattr(module, "inplace", False):
             module.__dict__["inplace"] = False
-    turns: dict[int, nn.Module] = {}
-    for name, shapes in _outputs(twin, example).items():
+    replacements: dict[int, nn.Module] = {}
+    for name, shapes in _output_shapes(twin, example).items():
         module = twin.get_submodule(name)
         if len(shapes) > 1 and not [*module.parameters(), *module.buffers()]:
-            turns[id(module)] = _Turns(module, len(shapes))
+            replacements[id(module)] = _CopyPerCall(module, len(shapes))
     for name, module in list(twin.named_modules(remove_duplicate=False)):
-        if id(module) in turns:  # a Sequential may hold one module under several names
-            twin.set_submodule(name, turns[id(module)])
+        if id(module) in replacements:  # a Sequential may hold one module under several names
+            twin.set_submodule(name, replacements[id(module)])
     return twin
 
 
-class _Turns(nn.Module):
+class _CopyPerCall(nn.Module):
     """Copies of a module, one for each call in a forward pass, called in turn."""
 
     def __init__(self, module: nn.Module, count: int) -> None:
         super().__init__()
-        self.turns = nn.ModuleList(shared_copy(module) for _ in range(count))
+        self.copies = nn.ModuleList(shared_copy(module) for _ in range(count))
         self._next = 0
 
     def forward(self, *inputs: Any) -> Any:
-        turn = self.turns[self._next]
-        self._next = (self._next + 1) % len(self.turns)
-        return turn(*inputs)
+        copy = self.copies[self._next]
+        self._next = (self._next + 1) % len(self.copies)
+        return copy(*inputs)
 
 
-def _outputs(model: nn.Module, example: Tensor) -> dict[str, list[tuple[int, ...] | None]]:
-    """Module without children -> the shape of its output per image in each call; None where it is no tensor."""
+def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, list[tuple[int, ...] | None]]:
+    """Return module without children -> its output's shape per image in each call, None for one that is no tensor."""
     shapes: dict[str, list[tuple[int, ...] | None]] = {}
 
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -228,7 +228,7 @@ def _outputs(model: nn.Module, example: Tensor) -> dict[str, list[tuple[int, ...
 
 
 def _transform_output(layer: nn.Module, transform: Callable[[Tensor], Tensor]) -> None:
-    """Apply `transform` to a layer's output after all hooks on it, since a hook need not be the last to run."""
+    """Apply `transform` to a layer's output after all its hooks; as a hook it might not be the last to run."""
     kind = type(layer)
 
     def call(self: nn.Module, *inputs: Any, **options: Any) -> Any:

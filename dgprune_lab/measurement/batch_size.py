@@ -1,4 +1,4 @@
-"""How a network runs fastest: how many images at once, bounded by the memory of their maps, and in which format."""
+"""Fastest batch size, bounded by the memory of the feature maps, and fastest memory format of a network."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ from ..core import Domain, Observer, pass_room
 from ..pruning import device_of, shared_copy
 
 IMAGES = 250
-"""Most images of a forward pass on a CPU, where more are not faster."""
+"""Maximum batch of a forward pass on a CPU, where more images are not faster."""
 GRADIENT_IMAGES = 125
-"""Most images of a pass with gradients on a CPU. Maps of twice as many images of 28 pixels are too large for the
-allocator to keep, and a LeNet's pass takes 1.5 times as long; with fewer a ResNet's last layers have too little to do.
+"""Maximum batch of a pass with gradients on a CPU. With twice as many images of 28 x 28 pixels, maps are too large for
+the allocator to reuse, and a LeNet's pass takes 1.5 times as long; with fewer, a ResNet's last layers are underused.
 """
 BYTES, GRADIENT_BYTES = 2**28, 2**30
-"""Most bytes of feature maps that are alive at once on a CPU, in a forward pass and in a pass with gradients; and never
-more than half of the memory that is available."""
+"""Maximum bytes of feature maps alive at once on a CPU, in a forward pass and in a pass with gradients; never more than
+half of the available memory."""
 MAP_BYTES = 2**24
-"""Most bytes of one feature map of a forward pass on a CPU. The allocator gives memory of 32 MB and more back to the
-system after each layer, and the next layer waits for new pages: that is a fifth of a ResNet-50's time at 224 pixels,
-and half of an EfficientNet-Lite0's at 96.
+"""Maximum bytes of one feature map of a forward pass on a CPU. The allocator returns blocks of 32 MB and more to the
+system after each layer, and the next layer waits for new pages: a fifth of a ResNet-50's time at 224 pixels, and half
+of an EfficientNet-Lite0's at 96.
 """
-_KEPT = 2 * MAP_BYTES  # up to this, the allocator keeps a map of `IMAGES` images
+_REUSABLE_BYTES = 2 * MAP_BYTES  # the allocator reuses the memory of maps of `IMAGES` images up to this size
 TOO_LITTLE = "the device has too little memory for a single image; use a smaller network or the CPU."
 GPU_SHARE = 0.5
-"""Share of a GPU's free memory that feature maps may take; there, all images of a split go at once where they fit."""
+"""Share of a GPU's free memory for feature maps; there, a whole split is one batch if it fits."""
 
 
 def batch_size(model: nn.Module, example: Tensor, *, gradients: bool = False) -> int:
-    """Return how many images a network takes at once, so that its feature maps stay within the bounds above.
+    """Return the largest batch for which a network's feature maps stay within the bounds above.
 
     Args:
         model: the network; a private copy runs once on one image.
-        example: (N, C, H, W) images on the network's device; the first is used.
+        example: (N, C, H, W) images on the network's device; only the first is used.
         gradients: whether the pass keeps what a backward pass needs.
     """
     device = device_of(model)
     if device.type == "cuda":
-        most, room = 2**20, int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+        limit, memory = 2**20, int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
     else:
-        most, room = (GRADIENT_IMAGES, GRADIENT_BYTES) if gradients else (IMAGES, BYTES)
-        room = pass_room(room)
+        limit, memory = (GRADIENT_IMAGES, GRADIENT_BYTES) if gradients else (IMAGES, BYTES)
+        memory = pass_room(memory)
     try:
         peak, largest = bytes_per_image(model, example, gradients=gradients)
-    except torch.OutOfMemoryError:  # the pass itself says so
+    except torch.OutOfMemoryError:  # the pass itself will report it
         return 1
-    if device.type != "cuda" and not gradients and most * largest > _KEPT:  # else all small networks get equal batches
-        most = MAP_BYTES // largest
-    return max(1, min(most, room // max(1, peak)))
+    if device.type != "cuda" and not gradients and limit * largest > _REUSABLE_BYTES:  # small networks keep `IMAGES`
+        limit = MAP_BYTES // largest
+    return max(1, min(limit, memory // max(1, peak)))
 
 
 def bytes_per_image(model: nn.Module, example: Tensor, *, gradients: bool) -> tuple[int, int]:
-    """Return the most bytes of feature maps that are alive at once while a network runs on one image, and the largest.
+    """Return the peak bytes of feature maps alive at once while a network runs on one image, and of the largest map.
 
-    With `gradients`, the first is all that a backward pass needs, and room for the largest gradient.
+    With `gradients`, the peak includes all that a backward pass needs, and room for the largest gradient.
     """
     twin = shared_copy(model).requires_grad_(gradients)
-    alive = _Alive()
+    alive = _PeakMemory()
     with torch.set_grad_enabled(gradients), alive:
         logits = twin(example[:1])
     del logits
     return alive.peak + gradients * 2 * alive.largest, alive.largest
 
 
-class _Alive(Observer):
-    """Adds up the bytes of the tensors made in this block that are alive at once.
+class _PeakMemory(Observer):
+    """Tracks the bytes of those tensors made in this block that are alive at once.
 
     Attributes:
-        peak: the most bytes.
+        peak: their maximum.
         largest: bytes of the largest tensor.
     """
 
@@ -82,10 +82,10 @@ class _Alive(Observer):
         self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        before = {_storage(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        inputs = {_storage(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and _storage(tensor) not in self._storages | before:
+            if isinstance(tensor, Tensor) and _storage(tensor) not in self._storages | inputs:
                 self._add(tensor.untyped_storage())
         return result
 

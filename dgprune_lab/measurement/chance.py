@@ -1,18 +1,18 @@
-"""A warning where a network classifies a source at chance, from outcomes that were computed anyway."""
+"""A warning if a network classifies a source at chance, based on outcomes that are computed anyway."""
 
 from __future__ import annotations
 
 from ..core import Domain, Mask, Outcomes, note
 
 _TAIL = 0.025  # of a two-sided 95 % interval
-_ENOUGH = 100  # images, of a split that has more, to judge from
+_ENOUGH = 100  # images for a verdict, or the whole split if it has fewer
 _CAUSES = (
     "the network expects normalised images, or another normalisation, such as ImageNet's mean and standard deviation "
     "(Study(..., normalise='imagenet'))",
     "its outputs are in another order than the labels",
     "it is not trained",
 )
-_PRUNED = "more is removed than it can lose"
+_PRUNED = "too many filters are removed"
 _STALE = "its BatchNorm statistics are stale (dg.recalibrate, or batchnorm='recalibrate')"
 
 
@@ -21,15 +21,15 @@ def at_chance(outcomes: Outcomes, *, classes: int) -> bool:
 
     True where the lower end of the exact 95 % interval of the accuracy (Clopper and Pearson 1934) is not above
     1 / classes, or where the network predicts one class for all images although they have several. False without
-    labels, and for so few images that even with all of them right the lower end would not be above chance.
+    labels, and for so few images that the lower end would not be above chance even at 100 % accuracy.
     """
     from scipy.special import bdtrc
 
     images, level = len(outcomes), 1 / max(classes, 1)
     if outcomes.correct is None or outcomes.labels is None or level**images > _TAIL:
         return False
-    right = int(outcomes.correct.sum())
-    if right == 0 or bdtrc(right - 1, images, level) > _TAIL:  # the probability of as many right by guessing
+    correct = int(outcomes.correct.sum())
+    if correct == 0 or bdtrc(correct - 1, images, level) > _TAIL:  # P(guessing gets at least as many right)
         return True
     return len(outcomes.predicted.unique()) == 1 < len(outcomes.labels.unique())
 
@@ -48,25 +48,25 @@ class ChanceWatch:
     def see(self, outcomes: Outcomes, domain: Domain, *, split: str, mask: Mask | None = None) -> None:
         """Check the outcomes of a split, and warn if at chance; never if `mask` removes filters from the network.
 
-        Outcomes of fewer than 100 images count only if the split has no more: an estimate is no finding.
+        Outcomes of fewer than 100 images are ignored unless they are the whole split, as they are only an estimate.
         """
         if self._silent or domain.role == "target" or split not in ("score", "report"):
             return
         if len(outcomes) < min(_ENOUGH, len(domain.rows(split))):
             return
-        whole = mask is None or all(bool(keep.all()) for keep in mask.keep.values())
-        if whole and at_chance(outcomes, classes=domain.classes):
+        unpruned = mask is None or all(bool(keep.all()) for keep in mask.keep.values())
+        if unpruned and at_chance(outcomes, classes=domain.classes):
             self._silent = True
             causes = [_PRUNED] * self.pruned + [_STALE] * self.batchnorm + [*_CAUSES]
-            note(f"{_what(outcomes, domain, split)} Usual causes: {'; '.join(causes)}.")
+            note(f"{_describe_accuracy(outcomes, domain, split)} Usual causes: {'; '.join(causes)}.")
 
 
-def _what(outcomes: Outcomes, domain: Domain, split: str) -> str:
+def _describe_accuracy(outcomes: Outcomes, domain: Domain, split: str) -> str:
     assert outcomes.correct is not None
-    images, right, predicted = len(outcomes), int(outcomes.correct.sum()), outcomes.predicted.unique()
-    what = f"{domain.role or 'domain'} {domain.name!r} is classified at chance"
-    counts, rate, of = f"{right:,} of {images:,}", f"{100 * right / images:.1f} %", f"of its split {split!r}"
+    images, correct, predicted = len(outcomes), int(outcomes.correct.sum()), outcomes.predicted.unique()
+    verdict = f"{domain.role or 'domain'} {domain.name!r} is classified at chance"
+    counts, rate, of_split = f"{correct:,} of {images:,}", f"{100 * correct / images:.1f} %", f"of its split {split!r}"
     if len(predicted) == 1:
-        every = f"class {int(predicted[0])} is predicted for every image {of}"
-        return f"{what}: {every}, so {counts} are right ({rate})."
-    return f"{what}: {counts} images {of} are right ({rate}; guessing gives {100 / domain.classes:.1f} %)."
+        prediction = f"class {int(predicted[0])} is predicted for every image {of_split}"
+        return f"{verdict}: {prediction}, so {counts} are right ({rate})."
+    return f"{verdict}: {counts} images {of_split} are right ({rate}; guessing gives {100 / domain.classes:.1f} %)."

@@ -1,4 +1,4 @@
-"""Co-moments between consecutive layers, class by class, as running sums of one pass."""
+"""Running sums of co-moments between consecutive layers, per class, in one pass."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ROWS = 500
 
 
 class CoMomentSums(Collector):
-    """Co-moments of every pair of consecutive layers: "co_moments" over all images, "class_co_moments" per true class.
+    """Co-moments of all pairs of consecutive layers: "co_moments" over all images, "class_co_moments" per true class.
 
     Raises:
-        DgpruneError: on `attach`, if the sums would take more than 256 MB; then nothing is allocated.
+        DgpruneError: on `attach`, before anything is allocated, if the sums would take more than 256 MB.
     """
 
     def __init__(self, needs: Collection[Need], *, domain: Domain) -> None:
@@ -38,14 +38,14 @@ class CoMomentSums(Collector):
         self._selections: dict[tuple[str, str, int], tuple[Selection, Tensor | None]] = {}
 
     def attach(self, taps: Taps) -> None:
-        model, listed = taps.model, pairs(taps.model, taps.graph)
-        if reason := too_large(model, listed, tables=sum(classes.count for classes in self._classes.values())):
+        model, layer_pairs = taps.model, pairs(taps.model, taps.graph)
+        if reason := too_large(model, layer_pairs, tables=sum(classes.count for classes in self._classes.values())):
             raise DgpruneError(reason)
-        used = {layer for group, consumer in listed for layer in (consumer, *group.feeds[consumer])}
+        layers = {layer for group, consumer in layer_pairs for layer in (consumer, *group.feeds[consumer])}
         for name, module in model.named_modules():
-            if name not in used:
+            if name not in layers:
                 continue
-            groups = [group for group, consumer in listed if consumer == name]
+            groups = [group for group, consumer in layer_pairs if consumer == name]
             on_output(model, name, partial(self._add, layer=name, groups=groups, is_conv=isinstance(module, CONV)))
 
     def begin(self, batch: Batch) -> None:
@@ -68,32 +68,32 @@ class CoMomentSums(Collector):
                 sums[key].add(first, second)
 
     def _response(self, group: FilterGroup, consumer: str) -> Tensor | None:
-        """(N, C) response of each filter at a consumer: the sum over the layers that feed the consumer."""
+        """Return the (N, C) response of each filter at a consumer: the sum over the layers that feed the consumer."""
         total = None
         for layer in group.feeds.get(consumer, ()):
             for k, (positions, filters) in enumerate(produced(group, layer) if layer in self._means else ()):
                 key, mean = (group.name, layer, k), self._means[layer]
                 if key not in self._selections:
-                    moves = None if in_order(filters, group.filters) else filters.to(mean.device, non_blocking=True)
-                    self._selections[key] = Selection(positions), moves
-                selection, moves = self._selections[key]
-                response = selection.of(mean)
-                if moves is not None:
-                    response = response.new_zeros(len(response), group.filters).index_add_(1, moves, response)
+                    index = None if in_order(filters, group.filters) else filters.to(mean.device, non_blocking=True)
+                    self._selections[key] = Selection(positions), index
+                selection, index = self._selections[key]
+                response = selection.select(mean)
+                if index is not None:
+                    response = response.new_zeros(len(response), group.filters).index_add_(1, index, response)
                 total = response if total is None else total + response
         return total
 
     def sums(self) -> Any:
-        return {kind: {key: pair.result() for key, pair in listed.items()} for kind, listed in self._pairs.items()}
+        return {kind: {key: pair.result() for key, pair in pairs.items()} for kind, pairs in self._pairs.items()}
 
     def result(self, sums: Any) -> dict[str, Any]:
         return sums
 
 
 class Sorted(NamedTuple):
-    """Rows sorted by their class: `order` of the rows; the `present` classes, and where each of them starts and ends.
+    """Rows sorted by class: the `order` of the rows, and where each of the `present` classes starts and ends.
 
-    The tensors are on the device of the pass, `spans` holds (class, start, end) as numbers.
+    The tensors are on the device of the pass; `spans` holds (class, start, end) as numbers.
     """
 
     labels: Tensor
@@ -106,7 +106,7 @@ class Sorted(NamedTuple):
 
 
 class Classes:
-    """The class of each image, sorted on the CPU once for all pairs of layers.
+    """The classes of the images, sorted on the CPU once for all pairs of layers.
 
     Args:
         labels: the class of each image of the domain, on the CPU; None puts all images into one class.
@@ -124,7 +124,7 @@ class Classes:
         self._sorted.clear()
 
     def sorted(self, batches: Sequence[int], device: torch.device) -> Sorted:
-        """Return the images of some batches, one after the other, sorted by class."""
+        """Return the images of several batches, concatenated and sorted by class."""
         key = tuple(batches)
         if key not in self._sorted:
             labels = torch.cat([self._batches[number] for number in batches])
@@ -142,9 +142,9 @@ class Classes:
 class PairSums:
     """The running CoMoments of two layers.
 
-    Images come in random order, so pairing each image with the previous image of its class, even of an earlier batch,
-    is random pairing. For each class, `_last` holds the first layer's response to the latest image and `_earliest` the
-    second layer's response to the earliest image; these two make the last pair.
+    Images come in random order, so pairing each image with the previous one of its class, even of an earlier batch, is
+    random pairing. For each class, `_last` holds the first layer's response to the latest image and `_earliest` the
+    second layer's response to the earliest image; these two are paired at the end.
     """
 
     def __init__(self, first: Tensor, second: Tensor, *, classes: Classes) -> None:
@@ -160,7 +160,7 @@ class PairSums:
     def add(self, first: Tensor, second: Tensor) -> None:
         """Add the responses of one batch, (N, A) and (N, B)."""
         self._waiting.append((first, second, self._classes.batch))
-        # A few rows of a class cost as much as many: the whole table is read and written.
+        # Few rows cost as much as many, since the whole table is read and written.
         if sum(len(first) for first, *_ in self._waiting) >= _ROWS:
             self._flush()
 
@@ -182,46 +182,46 @@ class PairSums:
         self._add_sorted(first[rows.order], second[rows.order], rows)
 
     def _add_sorted(self, x: Tensor, y: Tensor, rows: Sorted) -> None:
-        """Add the products of the responses, which are sorted by class."""
+        """Add the products of responses that are sorted by class."""
         present, starts = rows.present, rows.starts
         narrow_x, narrow_y = x[:, :_SHUFFLED], y[:, :_SHUFFLED]
-        before = narrow_x.roll(1, 0)
-        before[starts] = self._last[present]
+        previous = narrow_x.roll(1, 0)
+        previous[starts] = self._last[present]
         self._last[present] = narrow_x[rows.ends - 1]
         is_new = (self._images[present] == 0)[:, None]
         self._earliest[present] = torch.where(is_new, narrow_y[starts], self._earliest[present])
         self._images += rows.counts
         for k, start, end in rows.spans:
             self._cross[k].addmm_(x[start:end].T, y[start:end])
-            self._shuffled[k].addmm_(before[start:end].T, narrow_y[start:end])
+            self._shuffled[k].addmm_(previous[start:end].T, narrow_y[start:end])
 
 
-def too_large(model: nn.Module, listed: Sequence[tuple[FilterGroup, str]], *, tables: int) -> str | None:
-    """Return why co-moments of these pairs, with this many tables per pair, are refused; None below the size limit."""
-    size = sum(8 * tables * group.filters * output_count(model.get_submodule(layer)) for group, layer in listed)
+def too_large(model: nn.Module, pairs: Sequence[tuple[FilterGroup, str]], *, tables: int) -> str | None:
+    """Return why co-moments of these pairs, with this many tables per pair, are refused; None within the size limit."""
+    size = sum(8 * tables * group.filters * output_count(model.get_submodule(layer)) for group, layer in pairs)
     if size <= CO_MOMENT_BYTES:
         return None
     scope = f"over {tables} classes" if tables > 1 else "over all classes together"
     advice = "take them over all classes together (by_class=False), or a smaller" if tables > 1 else "take a smaller"
     return (
-        f"the co-moments of {len(listed)} pairs of layers {scope} would take {size / 2**20:,.0f} MB, more than "
+        f"the co-moments of {len(pairs)} pairs of layers {scope} would take {size / 2**20:,.0f} MB, more than "
         f"{CO_MOMENT_BYTES // 2**20} MB; {advice} network."
     )
 
 
 def pairs(model: nn.Module, graph: FilterGraph) -> list[tuple[FilterGroup, str]]:
-    """Return each group with each layer that consumes it and mixes its filters, in the order of execution.
+    """Return (group, consumer) for each layer that consumes a group and mixes its filters, in the order of execution.
 
-    The dependency graph says which layers feed a consumer (`FilterGroup.feeds`); a filter's response there is the sum
-    of their raw outputs. After a residual addition these are all its summands, after a depthwise convolution that
-    convolution alone. A concatenation feeds several groups to one consumer, each a pair. Grouped convolutions, which
-    mix each filter into some of their outputs only, make no pair.
+    `FilterGroup.feeds` lists the layers that feed a consumer; a filter's response there is the sum of their raw
+    outputs. After a residual addition these are all summands, after a depthwise convolution only that convolution.
+    A concatenation feeds several groups to one consumer, which makes a pair with each of them. Grouped convolutions,
+    which mix each filter into only some of their outputs, make no pair.
     """
     order = {weight.rpartition(".")[0]: k for k, weight in enumerate(graph.uses)}
-    listed = [
+    unsorted = [
         (group, layer)
         for group in graph.groups
         for layer in group.consumers
         if group.feeds.get(layer) and getattr(model.get_submodule(layer), "groups", 1) == 1 and layer in order
     ]
-    return sorted(listed, key=lambda pair: (order[pair[1]], pair[0].depth))
+    return sorted(unsorted, key=lambda pair: (order[pair[1]], pair[0].depth))

@@ -1,4 +1,4 @@
-"""Collectors of one pass: each reduces maps or logits of the network to running sums."""
+"""Collectors of one pass: they reduce maps or logits of the network to running sums."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Collector:
         """Finish a batch."""
 
     def sums(self) -> Any:
-        """Return what was summed up over the pass: tensors in containers, on any device."""
+        """Return the sums of the pass: tensors in containers, on any device."""
 
     def result(self, sums: Any) -> dict[str, Any]:
         """Return fields of `Statistics`, given the result of `sums` on the CPU."""
@@ -53,8 +53,8 @@ def collecting(
 ) -> Generator[int, None, dict[str, Any]]:
     """Run a private copy of a network in eval mode over batches, and return the results of all collectors, on the CPU.
 
-    Nothing is read from a GPU before the end of the pass, so that it never waits. Yields the number of images of each
-    batch.
+    Nothing is read from a GPU before the end of the pass, so that the GPU never waits. Yields the number of images of
+    each batch.
     """
     taps = Taps(shared_copy(model), graph)
     for collector in collectors:
@@ -67,14 +67,14 @@ def collecting(
             logits = taps.run(batch.images)
             for collector in collectors:
                 collector.end(logits)
-        del logits  # with what a backward pass needs
+        del logits  # frees what a backward pass needs
         yield len(batch.images)
-    sums = zip(collectors, on_cpu([collector.sums() for collector in collectors]), strict=True)
-    return {field: value for collector, listed in sums for field, value in collector.result(listed).items()}
+    pairs = zip(collectors, on_cpu([collector.sums() for collector in collectors]), strict=True)
+    return {field: value for collector, sums in pairs for field, value in collector.result(sums).items()}
 
 
 class Images(Collector):
-    """Counts the images of a split and checks the logits; comes first, so that nothing made of invalid ones is used."""
+    """Counts the images of a split and checks the logits; comes first, so that no result of invalid logits is used."""
 
     def __init__(self, domain: Domain, *, split: str) -> None:
         self._domain, self._split, self._count = domain, split, 0
@@ -95,29 +95,29 @@ class Images(Collector):
         return {"images": self._count}
 
 
-def _hint(logits: Any) -> str:
-    """What to change so that each image gets a row of logits."""
+def _advise(logits: Any) -> str:
+    """Return how to change a network so that each image gets a row of logits."""
     if not isinstance(logits, Tensor):
         return "; pass a network that returns them alone, such as a wrapper with its own forward"
     if logits.ndim > 2 and all(size == 1 for size in logits.shape[2:]):
         return "; add flatten(1) at its end"
     if logits.ndim == 1:
-        return "; a squeeze() removes the axis of a single image too (flatten(1) keeps it), and one output is no class"
+        return "; a squeeze() removes the axis of a single image too (flatten(1) keeps it), and one output is too few"
     return "; one row for each image"
 
 
 def check_finite(finite: Tensor, domain: Domain) -> None:
-    """Refuse logits some of which are not finite; `finite` says which are."""
+    """Refuse logits unless all are finite; `finite` is a mask of the finite ones."""
     if not finite.all():
         raise DgpruneError(f"the network gives NaN or infinite logits on domain {domain.name!r}; check its weights.")
 
 
 def check_classes(logits: Any, domain: Domain) -> None:
-    """Refuse what is not one row of logits per image, and fewer outputs than the domain has classes."""
+    """Refuse an output other than one row of logits per image, and fewer outputs than the domain has classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise DgpruneError(
-            f"the network must return logits of shape (images, classes); it returned {got}{_hint(logits)}."
+            f"the network must return logits of shape (images, classes); it returned {got}{_advise(logits)}."
         )
     if domain.labels is not None and logits.shape[1] < domain.classes:
         raise DgpruneError(
@@ -133,7 +133,7 @@ class Means(Collector):
         field: the field of `Statistics` to fill.
         site: where the maps are taken: behind the activation, at the last consumer, or at every convolution that
             produces the group.
-        reduce: function from maps (N, C, ...) to sums, each with the number of images or values in it.
+        reduce: function from maps (N, C, ...) to sums, each with its number of images or values.
         finish: function from a group's means, one per layer, to its value in the field.
     """
 
@@ -161,33 +161,33 @@ class Means(Collector):
         means: dict[str, list[Tensor]] = defaultdict(list)
         for key, total in sums.items():
             means[key[0]].append((total / self._counts[key]).contiguous())
-        return {self._field: {group: self._finish(listed) for group, listed in means.items()}}
+        return {self._field: {group: self._finish(of_layers) for group, of_layers in means.items()}}
 
 
 def maps(y: Tensor) -> Iterator[tuple[Tensor, int]]:
     """Reduce maps to their mean over images."""
-    yield _over_images(y).double(), len(y)
+    yield _image_sum(y).double(), len(y)
 
 
 def unit_maps(y: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Reduce maps to their mean over images, after each map is divided by its Euclidean norm."""
+    """Reduce maps, each divided by its Euclidean norm, to their mean over images."""
     for block in _blocks(y):
-        # In float64: the squares of a nearly silent filter are zero in float32, its values are not.
-        norm = block.flatten(2).double().square().sum(2).sqrt()  # ten times as fast as vector_norm, channels last
+        # In float64, since the squares of a nearly silent filter's values underflow in float32.
+        norm = block.flatten(2).double().square().sum(2).sqrt()  # for channels last ten times as fast as vector_norm
         norm = norm.to(y.dtype).clamp_min(torch.finfo(y.dtype).tiny)
-        yield _over_images(block / norm.view(*norm.shape, *(1,) * (y.ndim - 2))).double(), len(block)
+        yield _image_sum(block / norm.view(*norm.shape, *(1,) * (y.ndim - 2))).double(), len(block)
 
 
 def moments(y: Tensor) -> Iterator[tuple[Tensor, int]]:
     """Reduce maps to the four `Moments` over images and positions, (4, C)."""
     for block in _blocks(y):
         flat = block.flatten(2)
-        kinds = flat, flat.abs(), flat.square(), flat.clone().eq_(0)  # a float; bools are slow to count
+        kinds = flat, flat.abs(), flat.square(), flat.clone().eq_(0)  # as floats, since bools are slow to count
         yield torch.stack([kind.sum((0, 2)) for kind in kinds]).double(), len(flat) * flat.shape[2]
 
 
 def half_cosines(y: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Reduce maps to the mean cosine (C,) between the i-th image of a batch's first half and of its second half."""
+    """Reduce maps to the mean cosine (C,) between the i-th images of a batch's first and second half."""
     first, second = y.flatten(2).double().chunk(2)
     yield F.cosine_similarity(first, second, dim=2, eps=1e-30).sum(0), len(first)
 
@@ -211,7 +211,7 @@ class ClassMaps(Collector):
         for group, pooled in self._pooled.items():
             self._sums[group] += pooled.new_zeros(classes, pooled.shape[1]).index_add_(0, predicted, pooled)
         ones = torch.ones_like(predicted)
-        self._images += ones.new_zeros(classes).index_add_(0, predicted, ones)  # bincount reads its result's length
+        self._images += ones.new_zeros(classes).index_add_(0, predicted, ones)  # bincount waits for its result's size
         self._pooled.clear()
 
     def sums(self) -> tuple[Tensor | int, dict[str, Tensor | int]]:
@@ -224,13 +224,13 @@ class ClassMaps(Collector):
 
 
 def _blocks(y: Tensor) -> tuple[Tensor, ...]:
-    """The images in blocks: on a CPU of about 1 MB, so that intermediate results stay in the processor's cache."""
+    """Split images into blocks: on a CPU of about 1 MB, so that intermediate results stay in the processor's cache."""
     block = _BLOCK if y.device.type == "cpu" else _GPU_BLOCK
     return y.split(max(1, block * len(y) // max(1, y.numel())))
 
 
-def _over_images(y: Tensor) -> Tensor:
-    """The sum over images, read in memory order: for channels-last maps any other order takes ten times as long."""
+def _image_sum(y: Tensor) -> Tensor:
+    """Sum over images, in memory order: for channels-last maps any other order takes ten times as long."""
     last = y.movedim(1, -1)
     if y.is_contiguous() or not last.is_contiguous():
         return y.sum(0)
@@ -240,18 +240,18 @@ def _over_images(y: Tensor) -> Tensor:
 def on_cpu(value: Value) -> Value:
     """Return a value (a tensor, or tensors in containers) with every tensor on the CPU.
 
-    The tensors of one type are joined on the GPU and copied at once, since each copy waits for all earlier work.
+    The tensors of one dtype are joined on the GPU and copied together, since each copy waits for all earlier work.
     """
-    found: dict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = defaultdict(dict)
+    by_type: dict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = defaultdict(dict)
 
-    def find(tensor: Tensor) -> Tensor:
+    def collect(tensor: Tensor) -> Tensor:
         if tensor.device.type != "cpu":
-            found[tensor.device, tensor.dtype][id(tensor)] = tensor
+            by_type[tensor.device, tensor.dtype][id(tensor)] = tensor
         return tensor
 
-    mapped(value, find)
+    mapped(value, collect)
     copies: dict[int, Tensor] = {}
-    for tensors in found.values():
+    for tensors in by_type.values():
         joined = torch.cat([tensor.detach().flatten() for tensor in tensors.values()]).cpu()
         parts = joined.split([tensor.numel() for tensor in tensors.values()])
         for (key, tensor), part in zip(tensors.items(), parts, strict=True):

@@ -1,4 +1,4 @@
-"""Outcomes and features of one network under many masks; the layers that no mask changes run only once."""
+"""Outcomes and features of a network under many masks; the layers that no mask changes run only once."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Base:
-    """The network with the prefix of one BatchNorm setting, and its outputs on the calibration images if they fit."""
+    """The network with the prefix of one BatchNorm setting, and the prefix's calibration outputs if they fit."""
 
     model: nn.Module
     chunks: list[Chunk] | None
 
 
 class Evaluator:
-    """Runs a network, pruned by any mask, over its domains; the network itself is never changed.
+    """Runs a network, pruned by any mask, over its domains; the network itself stays unchanged.
 
     The `domains` must have roles: BatchNorm is re-estimated on the sources. `layout` is the images' memory format.
     """
@@ -80,7 +80,7 @@ class Evaluator:
 
         Args:
             mask: the filters to remove; None for the full network.
-            domain, split, images: run over the first `images` images of this split of the domain; None for all.
+            domain, split, images: the first `images` images of this split of the domain; None for all.
             calibration: number of source images on which BatchNorm is re-estimated after pruning; 0 leaves it as it is.
         """
         request = _Request(domain=domain, split=split, images=images, calibration=calibration)
@@ -92,11 +92,11 @@ class Evaluator:
     ) -> Generator[int, None, Tensor]:
         """Return the (N, C) float32 pooled outputs of a group under a mask, on the CPU; removed filters are 0.
 
-        Pooled: the spatial mean at the input of the group's last consumer. The other arguments are those of `steps`.
+        The pooled output is the spatial mean at the input of the group's last consumer. Arguments as for `steps`.
         """
         request = _Request(domain=domain, split=split, images=images, calibration=calibration)
         pooled = _PooledOutputs(self.graph, layer, mask=mask)
-        results = yield from self._run(mask, request, lambda model, batch: pooled.of(model, batch.images))
+        results = yield from self._run(mask, request, lambda model, batch: pooled.run(model, batch.images))
         features = torch.cat(results).cpu()
         if not torch.isfinite(features).all():
             raise DgpruneError(
@@ -107,11 +107,11 @@ class Evaluator:
 
     @cached_property
     def size(self) -> int:
-        """Number of images of a batch; see `batch_size`."""
+        """Number of images per batch; see `batch_size`."""
         return batch_size(self._dense, self._example(1))
 
     def _example(self, images: int) -> Tensor:
-        """The first images of the first domain."""
+        """Return the first images of the first domain."""
         first = self.domains[0]
         return first.take(torch.arange(min(images, len(first))), device=self.device, layout=self.layout).images
 
@@ -120,9 +120,9 @@ class Evaluator:
     ) -> Generator[int, None, list[T]]:
         """Call `step` with the pruned network and each batch of a request; return the results.
 
-        A network behind a shared prefix stores its input while it runs, so threads take turns, step by step.
+        Threads take turns, batch by batch, since a network behind a shared prefix stores its input while it runs.
         """
-        work = self._work(mask, request, step)
+        work = self._run_batches(mask, request, step)
         while True:
             with self._lock, interruptible():
                 try:
@@ -131,7 +131,7 @@ class Evaluator:
                     return end.value
             yield images
 
-    def _work(
+    def _run_batches(
         self, mask: Mask | None, request: _Request, step: Callable[[nn.Module, Batch], T]
     ) -> Generator[int, None, list[T]]:
         calibration, results = request.calibration if self._norm else 0, []
@@ -142,24 +142,24 @@ class Evaluator:
         return results
 
     def _network(self, mask: Mask | None, calibration: int) -> Generator[int, None, nn.Module]:
-        """The network under a mask; yields between batches while its BatchNorm statistics are re-estimated."""
+        """Return the network under a mask; yields between batches while BatchNorm statistics are re-estimated."""
         if mask is None and not calibration:
             return self._dense
         key = (None if mask is None else mask.key, calibration)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        self._last = None  # its memory is free before the next network is made
-        model = yield from self._calibrated(mask, calibration)
+        self._last = None  # frees its memory before the next network is made
+        model = yield from self._build_network(mask, calibration)
         self._last = (key, model)
         return model
 
-    def _calibrated(self, mask: Mask | None, calibration: int) -> Generator[int, None, nn.Module]:
+    def _build_network(self, mask: Mask | None, calibration: int) -> Generator[int, None, nn.Module]:
         rows = calibration_rows(self.domains, calibration) if calibration else []
         if mask is not None and self.shared_prefix is not None:
-            base = yield from self._base(calibration, rows, prefix=self.shared_prefix)
+            base = yield from self._prefix_base(calibration, rows, prefix=self.shared_prefix)
             if base.chunks is not None:
                 model = AfterPrefix(pruned_view(self._dense, mask), self.shared_prefix, mask=mask).eval()
-                if calibration:  # without images the statistics would be those of an untrained network
+                if calibration:  # without images, this would only reset the statistics
                     yield from calibration_steps(model, base.chunks)
                 return model
         model = shared_copy(self._dense) if mask is None else pruned_view(self._dense, mask).eval()
@@ -167,20 +167,20 @@ class Evaluator:
             yield from calibration_steps(model, calibration_chunks(self._dense, rows))
         return model
 
-    def _base(
+    def _prefix_base(
         self, calibration: int, rows: list[tuple[Rows, bool]], *, prefix: SharedPrefix
     ) -> Generator[int, None, _Base]:
         if calibration not in self._bases:
-            twin, outputs = shared_copy(self._dense), _Bounded()
+            twin, outputs = shared_copy(self._dense), _BoundedList()
 
             def run(images: Tensor) -> None:
                 outputs.add(prefix_output(twin, prefix, images))
 
             if calibration:
                 steps = calibration_steps(twin, calibration_chunks(self._dense, rows), run=run)
-                yield from yielding(steps, 0)  # a few layers, once: hardly any of the work of the images
-            kept = outputs.tensors
-            chunks = None if kept is None else [Chunk(y, last) for y, (_, last) in zip(kept, rows, strict=True)]
+                yield from yielding(steps, 0)  # 0 images, as a few layers that run once take hardly any time
+            tensors = outputs.tensors
+            chunks = None if tensors is None else [Chunk(y, last) for y, (_, last) in zip(tensors, rows, strict=True)]
             self._bases[calibration] = _Base(twin, chunks)
         return self._bases[calibration]
 
@@ -191,31 +191,31 @@ class Evaluator:
         return find_shared_prefix(self._dense, self.graph, example) if self.device.type == "cpu" else None
 
     def _batches(self, model: nn.Module, request: _Request, calibration: int) -> Iterator[Batch]:
-        """The batches of a request; a shared prefix's outputs replace their images, and are stored while they fit."""
+        """Yield the batches of a request; a shared prefix's outputs replace the images, and are cached if they fit."""
         domain, split, images = request.domain, request.split, request.images
         if not isinstance(model, AfterPrefix):
             yield from domain.batches(split, size=self.size, images=images, device=self.device, layout=self.layout)
             return
         assert self.shared_prefix is not None
         key = (domain.key, split, images, calibration)
-        stored, fresh = self._outputs.get(key), _Bounded()
+        cached, outputs = self._outputs.get(key), _BoundedList()
         for k, rows in enumerate(domain.rows(split, images).split(self.size)):
-            if stored is None:
+            if cached is None:
                 batch = domain.take(rows, device=self.device, layout=self.layout)
                 output = prefix_output(self._bases[calibration].model, self.shared_prefix, batch.images)
-                fresh.add(output)
+                outputs.add(output)
                 yield Batch(output, batch.labels, rows)
             else:
                 labels = None if domain.labels is None else domain.labels[rows.to(domain.labels.device)].to(self.device)
-                yield Batch(stored[k], labels, rows)
-        if stored is None and fresh.tensors is not None:
-            while self._outputs and (held := fresh.size + _bytes(self._outputs.values())) > cache_room(_SHARE, held):
+                yield Batch(cached[k], labels, rows)
+        if cached is None and outputs.tensors is not None:
+            while self._outputs and (size := outputs.size + _total(self._outputs.values())) > cache_room(_SHARE, size):
                 self._outputs.popitem(last=False)
-            self._outputs[key] = fresh.tensors
+            self._outputs[key] = outputs.tensors
 
 
-class _Bounded:
-    """A list of tensors with a size limit; `tensors` becomes None when the limit is exceeded."""
+class _BoundedList:
+    """A list of tensors with a size limit; `tensors` becomes None when it is exceeded."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] | None = []
@@ -229,25 +229,25 @@ class _Bounded:
             self.tensors.append(tensor.detach())
 
 
-def _bytes(stored: Iterable[list[Tensor]]) -> int:
-    return sum(tensor.nbytes for tensors in stored for tensor in tensors)
+def _total(outputs: Iterable[list[Tensor]]) -> int:
+    return sum(tensor.nbytes for tensors in outputs for tensor in tensors)
 
 
 class _PooledOutputs:
-    """Reads a group's pooled output under a mask (None removes no filter): the mean at its last consumer's input."""
+    """A group's pooled output under a mask (None removes no filter): the spatial mean at its last consumer's input."""
 
     def __init__(self, graph: FilterGraph, layer: str, *, mask: Mask | None) -> None:
         group = graph[layer]
         self._consumer = group.consumers[-1]
         ids = input_ids(graph, self._consumer)
-        stays = torch.ones(len(ids), dtype=torch.bool) if mask is None else graph.vector(mask.keep)[ids]
+        keep = torch.ones(len(ids), dtype=torch.bool) if mask is None else graph.vector(mask.keep)[ids]
         positions, filters = group.consumer_inputs[self._consumer]
-        kept = stays[positions]
-        self._positions, self._filters = (stays.cumsum(0) - 1)[positions[kept]], filters[kept]
+        kept = keep[positions]
+        self._positions, self._filters = (keep.cumsum(0) - 1)[positions[kept]], filters[kept]
         self._sizes = torch.bincount(filters, minlength=group.filters).float()
 
-    def of(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return the pooled outputs (B, C), float32, 0 for removed filters; mean over a consumer's calls."""
+    def run(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Return the pooled outputs (B, C), float32, 0 for removed filters; the mean over the consumer's calls."""
         pooled: list[Tensor] = []
         network = model.network if isinstance(model, AfterPrefix) else model
         if self._sizes.device != images.device:

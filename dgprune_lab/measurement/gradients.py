@@ -1,4 +1,4 @@
-"""Gradients of a loss, refused where autograd does not see them; collectors of gradients by gates and weights."""
+"""Gradients of a loss, refused where autograd cannot compute them; collectors of gradients by gates and weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..core import BATCHNORM, CONV, ClassMoments, DgpruneError, FilterGraph, Fil
 from ..pruning import device_of
 from ..stats import NOT_FINITE, class_moments, merged
 from .collectors import Collector
-from .hooks import output_count, outside
+from .hooks import output_count, uncounted
 from .taps import Taps
 
 
 def check_differentiable(loss: Tensor) -> None:
-    """Refuse a loss, or a logit, that autograd cannot follow back through the network."""
+    """Refuse a loss or logit that is cut off from the network's autograd graph."""
     if not loss.requires_grad:
         raise DgpruneError(
             "the forward of this network cuts gradients off (by torch.no_grad, inference_mode, detach or numbers of "
@@ -28,7 +28,7 @@ def check_differentiable(loss: Tensor) -> None:
 
 
 def note_cut_off(names: Iterable[str]) -> None:
-    """Note the layers whose tensors the loss has no gradient by, although it is read."""
+    """Issue a note about the layers that no gradient reaches although a scorer reads it, given their tensors' names."""
     if layers := list(dict.fromkeys(name.rpartition(".")[0] or name for name in names)):
         more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
         note(
@@ -37,38 +37,38 @@ def note_cut_off(names: Iterable[str]) -> None:
         )
 
 
-def slopes_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False) -> tuple[Tensor, ...]:
+def gradients_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False) -> tuple[Tensor, ...]:
     """Return the gradient of a loss by each tensor, 0 for one that is not used.
 
     Args:
-        twice: whether the gradient is differentiated again.
+        twice: whether the gradient will be differentiated again.
 
     Raises:
-        DgpruneError: a loss above 0 of which autograd sees no gradient at all: the network is not flat, but cut off.
+        DgpruneError: a loss above 0 that has no gradient at all: the loss is not flat, but autograd is cut off.
     """
     if not loss.requires_grad:
         reason = "is cut off (by torch.no_grad, detach or numbers of numpy)"
     else:
-        slopes = torch.autograd.grad(loss, tensors, create_graph=twice, allow_unused=True, materialize_grads=True)
-        if not loss > 0 or any(bool(slope.any()) for slope in slopes):
-            return slopes
-        reason = "is 0 (as that of rounding)"
+        gradients = torch.autograd.grad(loss, tensors, create_graph=twice, allow_unused=True, materialize_grads=True)
+        if not loss > 0 or any(bool(gradient.any()) for gradient in gradients):
+            return gradients
+        reason = "is 0 (as that of a rounding operation)"
     raise DgpruneError(
-        f"the gradient of the loss by the weights {reason}, although the loss is {loss.item():.3g}, so nothing "
-        "can be said of its curvature; take a network whose forward pass can be differentiated."
+        f"the gradient of the loss by the weights {reason}, although the loss is {loss.item():.3g}, so its "
+        "curvature cannot be computed; take a network whose forward pass can be differentiated."
     )
 
 
 class RiskGradients(Collector):
-    """The mean risk, its derivatives by a gate on every group's output and by the weights that hold filters.
+    """The mean risk and its derivatives by a gate on every group's output and by every tensor with a filter axis.
 
     A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). Where such a producer is a
     BatchNorm, the gate's derivative is the sum of w dL/dw over gamma and beta, which needs no activation. Any other
-    producer, and a BatchNorm without scale, gets a real gate, a factor of ones: the gradient of a layer's weights would
-    cost more than everything else. Outputs that are rewritten before they are consumed (by a depthwise convolution, or
-    by the BatchNorm on a concatenation) have no gate: the gate is on the group's output.
+    producer, and a BatchNorm without scale, gets an actual gate, a factor of ones, since the gradient of a layer's
+    weights would cost more than everything else. Outputs that are rewritten before they are consumed (by a depthwise
+    convolution, or by the BatchNorm on a concatenation) have no gate: the gate is on the group's output.
 
-    `needs` says which of "gate" and "weight_gradient" to fill; the risk is always filled.
+    `needs` selects "gate" and "weight_gradient"; the risk is always filled.
     """
 
     def __init__(self, graph: FilterGraph, *, needs: Collection[Need]) -> None:
@@ -81,22 +81,22 @@ class RiskGradients(Collector):
         self._count = 0
 
     def attach(self, taps: Taps) -> None:
-        wanted: set[str] = set()
+        weights: set[str] = set()
         if "weight_gradient" in self._needs:
-            wanted |= {member.tensor for group in self._graph.groups for member in group.members}
+            weights |= {member.tensor for group in self._graph.groups for member in group.members}
         if "gate" in self._needs:
             _refuse_bare_norms(taps.model)
             for name in dict.fromkeys(end for group in self._graph.groups for end in group.ends):
                 module = taps.model.get_submodule(name)
                 if isinstance(module, (*CONV, nn.Linear)) or module.weight is None:
-                    self._watched[name] = _factor(module)
+                    self._watched[name] = _add_gate(module)
                 else:
                     self._gates |= {f"{name}.{leaf}" for leaf, _ in module.named_parameters(recurse=False)}
         for name, parameter in taps.model.named_parameters():
-            if name in wanted or name in self._gates:
+            if name in weights or name in self._gates:
                 self._watched[name] = parameter.requires_grad_()
         self.needs_gradients = bool(self._watched)
-        self._weights = wanted
+        self._weights = weights
 
     def end(self, logits: Tensor) -> None:
         assert self.labels is not None
@@ -127,18 +127,18 @@ class RiskGradients(Collector):
         return fields
 
     def _gate(self, group: FilterGroup, gradients: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
-        """(C,) derivative of the risk by the gate of each filter, given those by parameters, and BatchNorms' values."""
+        """Return the (C,) derivative of the risk by each filter's gate, given those by parameters and their values."""
         total = torch.zeros(group.filters, dtype=torch.float64)
         for name, (positions, filters) in group.end_places.items():
-            own = [tensor for tensor in (f"{name}.weight", f"{name}.bias") if tensor in self._gates]
-            parts = [values[tensor].double() * gradients[tensor] for tensor in own] or [gradients[name]]
+            tensors = [tensor for tensor in (f"{name}.weight", f"{name}.bias") if tensor in self._gates]
+            parts = [values[tensor].double() * gradients[tensor] for tensor in tensors] or [gradients[name]]
             gate = torch.stack(parts).sum(0)
             total.index_add_(0, filters, gate[positions])
         return total
 
 
 def _refuse_bare_norms(model: nn.Module) -> None:
-    """Refuse a BatchNorm without any tensor: no filter is known to pass it, so a gate would be placed before it."""
+    """Refuse a BatchNorm without tensors: no group contains it, so a gate would be placed before it."""
     for name, module in model.named_modules():
         if isinstance(module, BATCHNORM) and module.weight is None and module.running_mean is None:
             raise DgpruneError(
@@ -147,13 +147,13 @@ def _refuse_bare_norms(model: nn.Module) -> None:
             )
 
 
-def _factor(layer: Any) -> Tensor:
-    """Make a layer multiply its output by a vector of ones, and return this vector."""
+def _add_gate(layer: Any) -> Tensor:
+    """Make a layer multiply its output by a vector of ones, and return that vector."""
     tensor = layer.running_mean if layer.weight is None else layer.weight
     ones = tensor.detach().new_ones(output_count(layer) or len(tensor)).requires_grad_()
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        with outside():
+        with uncounted():
             return output * (ones if isinstance(module, nn.Linear) else ones.view(-1, *(1,) * (output.ndim - 2)))
 
     layer.register_forward_hook(hook)
@@ -163,7 +163,7 @@ def _factor(layer: Any) -> Tensor:
 class ClassGates(Collector):
     """For each image and filter, the sum over positions of y dl/dy: y is the group's output, l the true class's logit.
 
-    y is the output of the last producers; their consumers get a copy of it, as torchvision adds to it in place. A
+    y is the output of the last producers; their consumers get a copy of it, since torchvision adds to it in place. A
     residual stream has several producers, whose products are added up. `retain` keeps the autograd graph of a batch for
     another backward pass.
     """
@@ -182,14 +182,14 @@ class ClassGates(Collector):
         for group in self._graph.groups:
             for name, (positions, filters) in group.end_places.items():
                 places.setdefault(name, []).append((positions, filters + self._graph.offsets[group.name]))
-        for name, listed in places.items():
-            both = torch.stack([torch.cat(tensors) for tensors in zip(*listed, strict=True)])
-            positions, filters = both.to(device_of(taps.model), non_blocking=True)
+        for name, pairs in places.items():
+            joined = torch.stack([torch.cat(tensors) for tensors in zip(*pairs, strict=True)])
+            positions, filters = joined.to(device_of(taps.model), non_blocking=True)
             self._places[name] = positions, filters
         for name in {end: None for group in self._graph.groups for end in group.ends}:
 
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
-                with outside():
+                with uncounted():
                     y = output if output.requires_grad else output.detach().requires_grad_()
                     self._outputs.append((name, -1 if isinstance(module, nn.Linear) else 1, y))
                     return y.clone()
@@ -207,7 +207,7 @@ class ClassGates(Collector):
             if gradient is not None:
                 product = (y.detach() * gradient).movedim(axis, 1).flatten(1).unflatten(1, (y.shape[axis], -1))
                 products[name] = products.get(name, 0) + product.sum(2, dtype=torch.float64)
-        values = logits.new_zeros(len(logits), self._graph.free, dtype=torch.float64)  # of all groups side by side
+        values = logits.new_zeros(len(logits), self._graph.free, dtype=torch.float64)  # all groups side by side
         for name, (positions, filters) in self._places.items():
             if name in products:
                 values.index_add_(1, filters, products[name][:, positions])

@@ -1,4 +1,4 @@
-"""The Hessian of a network's mean loss as a linear operator of curvlinops; imported only where it is used."""
+"""The Hessian of a network's mean loss as a linear operator of curvlinops; imported only where it is needed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..core import DgpruneError
 from ..pruning import autograd_nodes
-from .gradients import slopes_of
+from .gradients import gradients_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # a package that it imports uses torch.jit, which is deprecated
+    warnings.simplefilter("ignore", FutureWarning)  # one of its imports uses torch.jit, which is deprecated
     from curvlinops import HessianLinearOperator
 
 
@@ -26,34 +26,34 @@ class Hessian(HessianLinearOperator):
     """
 
     def _matmat_batch(self, X: Any, y: Tensor, M: list[Tensor]) -> list[Tensor]:
-        """Multiply the Hessian of one batch with K vectors, given as tensors (*shape, K) of each parameter."""
+        """Multiply the Hessian of one batch by K vectors, given as one tensor (*shape, K) per parameter."""
         tensors: Any = self._params
         loss_of: Any = self._loss_func
         unused: Any = {"allow_unused": True, "materialize_grads": True}
         with torch.enable_grad():
-            slopes = slopes_of(loss_of(self._model_func(X), y), tensors, twice=True)
-            _refuse_once_differentiable(slopes)
+            gradients = gradients_of(loss_of(self._model_func(X), y), tensors, twice=True)
+            _refuse_once_differentiable(gradients)
             products = []
             for vectors in zip(*(part.unbind(-1) for part in M), strict=True):
-                along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, vectors, strict=True)]).sum()
+                dots = [(gradient * part).sum() for gradient, part in zip(gradients, vectors, strict=True)]
                 try:
-                    products.append(torch.autograd.grad(along, tensors, retain_graph=True, **unused))
+                    products.append(torch.autograd.grad(torch.stack(dots).sum(), tensors, retain_graph=True, **unused))
                 except torch.OutOfMemoryError:
                     raise
                 except RuntimeError as error:
                     reason = f"{error}".partition("\n")[0].rstrip(".")
-                    raise DgpruneError(_NO_SECOND.format(reason=reason)) from error
-        return [torch.stack(each, dim=-1) for each in zip(*products, strict=True)]
+                    raise DgpruneError(_UNDIFFERENTIABLE.format(reason=reason)) from error
+        return [torch.stack(columns, dim=-1) for columns in zip(*products, strict=True)]
 
 
-def _refuse_once_differentiable(slopes: Iterable[Tensor]) -> None:
-    """Refuse a gradient of functions marked as differentiable once, which PyTorch would take for constants here."""
-    for node in autograd_nodes(slope.grad_fn for slope in slopes):
+def _refuse_once_differentiable(gradients: Iterable[Tensor]) -> None:
+    """Refuse gradients of functions marked as once differentiable, which PyTorch would treat as constants."""
+    for node in autograd_nodes(gradient.grad_fn for gradient in gradients):
         if node.name() == "torch::autograd::Error":
-            raise DgpruneError(_NO_SECOND.format(reason="its backward pass is marked as once_differentiable"))
+            raise DgpruneError(_UNDIFFERENTIABLE.format(reason="its backward pass is marked as once_differentiable"))
 
 
-_NO_SECOND = (
+_UNDIFFERENTIABLE = (
     "curvature needs the second derivative of the loss, and PyTorch has none for an operation of this network: "
     "{reason}. Replace it, or use `sharpness` or `sam_sharpness`, which need no second derivative. (ReLU and max "
     "pooling are no obstacle: they count as linear on each side of their kinks.)"

@@ -1,4 +1,4 @@
-"""Hooks that pass on the inputs and outputs of layers while a network runs, and where a group's filters are in them."""
+"""Hooks on the inputs and outputs of layers, and the positions of a group's filters in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def on_input(model: nn.Module, layer: str, receive: Callable[[Tensor], None]) ->
     """Call `receive` with every input of a layer, detached, channels on axis 1."""
 
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        with outside():
+        with uncounted():
             y = inputs[0].detach()
             receive(y.movedim(-1, 1) if isinstance(module, nn.Linear) else y)
 
@@ -33,19 +33,19 @@ def on_output(model: nn.Module, layer: str, receive: Callable[[Tensor], None]) -
     """Call `receive` with every output of a layer, detached."""
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> None:
-        with outside():
+        with uncounted():
             receive(y.detach())
 
     return model.get_submodule(layer).register_forward_hook(hook)
 
 
-def outside() -> AbstractContextManager[None]:
-    """Return a context in which operations do not count as calls of the network: see `activation_maps.Calls`."""
+def uncounted() -> AbstractContextManager[None]:
+    """Return a context in which operations do not count as calls of the network, see `taps.Calls`."""
     return torch._C.DisableTorchFunction()
 
 
 class ConsumerInput:
-    """A group's output in the full network, taken from the input of its last consumer.
+    """A group's output in the full network, read at the input of its last consumer.
 
     An in-place layer may overwrite the maps later, so a receiver must reduce or copy them at once.
     """
@@ -69,11 +69,11 @@ class ConsumerInput:
 
     def _maps(self, y: Tensor) -> Tensor:
         spatial = y.shape[2:] if len(self.index) == self.group.filters else (-1, *y.shape[2:])
-        return self._selection.of(y).reshape(len(y), self.group.filters, *(spatial or (1,)))
+        return self._selection.select(y).reshape(len(y), self.group.filters, *(spatial or (1,)))
 
 
 def produced(group: FilterGroup, layer: str) -> list[tuple[Tensor, Tensor]]:
-    """Return (positions on a layer's output axis, filters of the group there) pairs; empty if it produces none."""
+    """Return pairs (positions on a layer's output axis, the group's filters there); empty if it produces none."""
     return [(m.positions, m.filters) for m in group.members if m.tensor == f"{layer}.weight" and m.side == "out"]
 
 
@@ -87,14 +87,14 @@ def input_ids(graph: FilterGraph, layer: str) -> Tensor:
 
 
 class Selection:
-    """An index into axis 1 of tensors, moved to their device when it is first used there."""
+    """An index into axis 1 of tensors, moved to a tensor's device on first use."""
 
     def __init__(self, index: Tensor) -> None:
-        self._index, self._everything = index, in_order(index, len(index))
+        self._index, self._is_identity = index, in_order(index, len(index))
 
-    def of(self, y: Tensor) -> Tensor:
+    def select(self, y: Tensor) -> Tensor:
         """Return y[:, index]; y itself if that selects everything in order."""
-        if self._everything and len(self._index) == y.shape[1]:
+        if self._is_identity and len(self._index) == y.shape[1]:
             return y
         if self._index.device != y.device:
             self._index = self._index.to(y.device, non_blocking=True)
@@ -102,7 +102,7 @@ class Selection:
 
 
 def in_order(index: Tensor, count: int) -> bool:
-    """Whether an index is 0, 1, ..., count - 1."""
+    """Return whether an index is 0, 1, ..., count - 1."""
     return len(index) == count and torch.equal(index, torch.arange(count))
 
 

@@ -1,4 +1,4 @@
-"""The largest eigenvalues of a symmetric matrix that is known by its products: SciPy's `eigsh`, as a generator."""
+"""Largest eigenvalues of a symmetric matrix given by its products with vectors: SciPy's `eigsh` as a generator."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from ..core import DgpruneError
 
 TOLERANCE = 1e-4
-"""Of the residual: |H v - lambda v| <= TOLERANCE |lambda|."""
+"""Relative tolerance of the residual: |H v - lambda v| <= TOLERANCE |lambda|."""
 _RESTARTS = 300
 
 Array = NDArray[Any]
 
 
-class _Ended(Exception):
-    """Ends the search of a generator that was closed."""
+class _Cancelled(Exception):
+    """Raised in the search of a generator that was closed."""
 
 
 def lanczos_vectors(count: int) -> int:
-    """Return how many vectors the search for `count` eigenvectors holds."""
+    """Return the number of vectors that the search for `count` eigenvectors holds."""
     return max(2 * count + 1, 20)
 
 
@@ -34,59 +34,59 @@ def lanczos(
 ) -> Generator[None, None, tuple[Array, Array]]:
     """Return the `count` largest eigenvalues and their unit eigenvectors (P, count); yields as `multiply` does.
 
-    SciPy calls for products from its own loop, so that loop runs in a thread, which waits while this generator
+    SciPy requests products from a loop of its own, which therefore runs in a thread and waits while this generator
     multiplies. If the generator is closed or fails, the thread ends.
 
     Args:
-        multiply: function of a vector: a generator that returns the matrix times this vector.
+        multiply: function from a vector to a generator that returns the matrix times the vector.
         start: (P,) the first vector; P is above `lanczos_vectors(count)`.
-        seed: random seed of further vectors, should the products of the first span too little.
+        seed: random seed of further start vectors, in case the products of the first span too small a space.
 
     Raises:
         DgpruneError: no convergence.
     """
-    asked: SimpleQueue[Array | None] = SimpleQueue()
-    answered: SimpleQueue[Array | None] = SimpleQueue()
-    found: list[Any] = []
+    requests: SimpleQueue[Array | None] = SimpleQueue()
+    products: SimpleQueue[Array | None] = SimpleQueue()
+    results: list[Any] = []
 
     def search() -> None:
         try:
-            found.append(_search(asked, answered, start, count=count, seed=seed))
+            results.append(_search(requests, products, start, count=count, seed=seed))
         except Exception as error:
-            found.append(error)
-        asked.put(None)
+            results.append(error)
+        requests.put(None)
 
-    # A daemon, so that one that is left waiting does not keep the interpreter from ending.
+    # A daemon thread, since one that waits forever must not keep the interpreter alive.
     threading.Thread(target=search, daemon=True).start()
     try:
-        while (vector := asked.get()) is not None:
-            answered.put((yield from multiply(vector)))
+        while (vector := requests.get()) is not None:
+            products.put((yield from multiply(vector)))
     finally:
-        answered.put(None)
-    if isinstance(found[0], Exception):
+        products.put(None)
+    if isinstance(results[0], Exception):
         raise DgpruneError(
-            f"the search for the {count} largest eigenvalues of the Hessian did not converge ({found[0]}); take a "
+            f"the search for the {count} largest eigenvalues of the Hessian did not converge ({results[0]}); take a "
             "smaller top or more images."
-        ) from found[0]
-    return found[0]
+        ) from results[0]
+    return results[0]
 
 
-def _search(asked: Any, answered: Any, start: Array, *, count: int, seed: int) -> tuple[Array, Array]:
+def _search(requests: Any, products: Any, start: Array, *, count: int, seed: int) -> tuple[Array, Array]:
     from scipy.sparse import linalg as untyped
 
     linalg: Any = untyped
 
     def product(vector: Array) -> Array:
-        asked.put(vector.copy().ravel())
-        result = answered.get()
+        requests.put(vector.copy().ravel())
+        result = products.get()
         if result is None:
-            raise _Ended
+            raise _Cancelled
         return result
 
     operator = linalg.LinearOperator((len(start), len(start)), matvec=product, dtype=start.dtype)
-    drawn = {}
+    options = {}
     if "rng" in inspect.signature(linalg.eigsh).parameters:  # from SciPy 1.17 on
-        drawn["rng"] = np.random.default_rng(seed)
+        options["rng"] = np.random.default_rng(seed)
     return linalg.eigsh(
-        operator, k=count, which="LA", v0=start, ncv=lanczos_vectors(count), tol=TOLERANCE, maxiter=_RESTARTS, **drawn
+        operator, k=count, which="LA", v0=start, ncv=lanczos_vectors(count), tol=TOLERANCE, maxiter=_RESTARTS, **options
     )

@@ -49,14 +49,14 @@ from .recalibrate import has_batchnorm, recalibrate
 def evaluate(
     model: nn.Module, domain: Domain, split: str = "report", *, images: Count | None = None, size: Count | None = None
 ) -> Outcomes:
-    """Return what a network predicts for each image of a split; a private copy runs, in eval mode.
+    """Return a network's predictions and losses for each image of a split; a private copy runs, in eval mode.
 
     Args:
         model: the network; it stays unchanged.
-        domain: the domain that the images come from.
+        domain: the domain of the images.
         split: the split of the domain.
-        images: use only the first so many images of the split; None for all.
-        size: images per batch; None for as many as take 256 MB of feature maps on a CPU, at most 250, or half of the
+        images: number of images, from the start of the split; None for all.
+        size: images per batch; by default as many as take 256 MB of feature maps on a CPU, at most 250, or half of the
             free memory of a GPU. Halved, with a note, on out-of-memory.
 
     Raises:
@@ -82,10 +82,10 @@ def evaluating(
 
 
 class BatchOutcomes(NamedTuple):
-    """Outcomes of a batch on the network's device, so that a GPU need not wait for the CPU, and the row numbers.
+    """Outcomes of a batch, on the network's device so that a GPU need not wait for the CPU, and the row numbers.
 
-    `numbers` is (5, B): predicted class, its softmax probability, loss, label (0 where unknown), and whether all logits
-    are finite.
+    `numbers` is (5, B): predicted class, its softmax probability, loss, label (0 if unknown), whether all logits are
+    finite.
     """
 
     numbers: Tensor
@@ -96,10 +96,10 @@ def batch_outcomes(model: Callable[[Tensor], Tensor], batch: Batch, domain: Doma
     """Return the outcomes of one batch.
 
     Raises:
-        DgpruneError: no logits, or labels that the network has no output for.
+        DgpruneError: no logits, or labels for which the network has no output.
     """
     with torch.inference_mode(), full_precision(batch.images.device):
-        logits = _logits(model, batch.images)
+        logits = _run_in_halves(model, batch.images)
         check_classes(logits, domain)
         predicted = logits.argmax(1)
         labels = torch.zeros_like(predicted) if batch.labels is None else batch.labels
@@ -109,8 +109,8 @@ def batch_outcomes(model: Callable[[Tensor], Tensor], batch: Batch, domain: Doma
         return BatchOutcomes(torch.stack([part.to(dtype) for part in parts]), batch.index)
 
 
-def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The model's output; on out-of-memory computed in halves, with a note."""
+def _run_in_halves(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return the model's output; on out-of-memory, compute it in halves, with a note."""
     try:
         return model(images)
     except torch.OutOfMemoryError:
@@ -119,7 +119,7 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     # Outside the handler, which would keep the failed pass alive.
     half = -(-len(images) // 2)
     note(f"memory ran out at {len(images)} images a batch; going on with {half}.")
-    return torch.cat([_logits(model, part) for part in images.split(half)])
+    return torch.cat([_run_in_halves(model, part) for part in images.split(half)])
 
 
 def join(batches: Sequence[BatchOutcomes], domain: Domain) -> Outcomes:
@@ -132,13 +132,13 @@ def join(batches: Sequence[BatchOutcomes], domain: Domain) -> Outcomes:
         raise DgpruneError("there is no image to evaluate; the split is empty.")
     predicted, confidence, loss, labels, finite = torch.cat([batch.numbers for batch in batches], 1).cpu()
     check_finite(finite, domain)
-    known = domain.labels is not None
+    labelled = domain.labels is not None
     return Outcomes(
         predicted=predicted.long(),
         confidence=confidence.to(torch.float64, copy=True),
-        loss=loss.to(torch.float64, copy=True) if known else torch.full_like(loss, torch.nan, dtype=torch.float64),
+        loss=loss.to(torch.float64, copy=True) if labelled else torch.full_like(loss, torch.nan, dtype=torch.float64),
         index=torch.cat([batch.index for batch in batches]),
-        labels=labels.long() if known else None,
+        labels=labels.long() if labelled else None,
     )
 
 
@@ -153,7 +153,7 @@ def measure(
     latency: bool = True,
     metrics: Sequence[Metric] = (),
 ) -> pd.DataFrame:
-    """Return accuracy and loss per domain with intervals over images; parameters, MACs, bytes and latency.
+    """Return accuracy and loss per domain, with intervals over images, and parameters, MACs, bytes and latency.
 
     The loss is the mean negative log-likelihood (cross-entropy) in nats.
 
@@ -161,12 +161,12 @@ def measure(
         model: the network; it stays unchanged.
         domains: one or several domains, with the roles that a study gives them: batchnorm="recalibrate" needs sources.
             For a domain without a role the column `target_aware` may be empty.
-        split: the split that is reported.
+        split: the split to report.
         batchnorm: "as_is" for the network as given; "recalibrate" to re-estimate BatchNorm statistics on source train
             images first.
-        images: use only the first so many images of each split; None for all.
-        latency: whether to measure latency: one batch of 32 images, median and range of 21 runs after a warm-up; of
-            five or more, where these take over 10 s.
+        images: number of images, from the start of each split; None for all.
+        latency: whether to measure latency: one batch of 32 images, median and range of 21 runs after a warm-up, or of
+            at least five if 21 take over 10 s.
         metrics: further rows. "worst_domain": the lowest accuracy of the sources and of the targets, in a row that
             names the domain (metric `worst_domain_accuracy`). "per_class": the accuracy on the images of each class
             (`class_accuracy`, columns `class` and `class_name`). "calibration_error": the expected calibration error
@@ -176,7 +176,7 @@ def measure(
         A tidy table. Accuracy in [0, 1]; latency in ms per batch; MACs per image.
 
     Raises:
-        DgpruneError: no domain; metrics that need labels where no domain has any; a network that cannot be copied.
+        DgpruneError: no domain; metrics that need labels if no domain has any; a network that cannot be copied.
 
     >>> import dgprune_lab as dg
     >>> study = dg.demo()
@@ -184,23 +184,23 @@ def measure(
     >>> sorted(table.metric.unique())
     ['accuracy', 'bytes', 'loss', 'macs', 'parameters']
     """
-    listed = [domains] if isinstance(domains, Domain) else list(domains)
-    if not listed:
+    domains = [domains] if isinstance(domains, Domain) else list(domains)
+    if not domains:
         raise DgpruneError("measure needs at least one domain; pass domains=.")
-    if metrics and all(domain.labels is None for domain in listed):
+    if metrics and all(domain.labels is None for domain in domains):
         raise DgpruneError(f"metrics: {', '.join(metrics)} need labels, and no domain has any; leave metrics out.")
-    check_domains(listed)
-    example = listed[0].take(torch.arange(min(2, len(listed[0])))).images
+    check_domains(domains)
+    example = domains[0].take(torch.arange(min(2, len(domains[0])))).images
     refuse_other_types(model, example)
     prove_copies(model, example)
     if batchnorm == "recalibrate":
-        model = recalibrate(model, listed)
+        model = recalibrate(model, domains)
     provenance, rows = provenance_of(model), []
-    roles = roles_of(listed)
+    roles = roles_of(domains)
     setting = batchnorm if has_batchnorm(model) else None
     watch = ChanceWatch(batchnorm=setting == "as_is", pruned=bool(getattr(model, "dgprune_masks", ())))
     shared = {"batchnorm": setting, **mask_columns(model), "target_aware": provenance.target_aware(roles)}
-    for domain in listed:
+    for domain in domains:
         outcomes = drain(evaluating(model, domain, split, images=images))
         watch.see(outcomes, domain, split=split)
         columns = {"domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}
@@ -208,8 +208,8 @@ def measure(
         cells = [*outcome_rows(outcomes), *metric_rows(outcomes, domain, metrics=metrics)]
         rows += [{**shared, **columns, **row} for row in cells]
     rows += worst_rows(rows) if "worst_domain" in metrics else ()
-    rows += [{**shared, **row} for row in cost_rows(model, listed[0])]
+    rows += [{**shared, **row} for row in cost_rows(model, domains[0])]
     if latency:
-        example = listed[0].take(listed[0].rows(split, LATENCY_IMAGES), device=device_of(model)).images
+        example = domains[0].take(domains[0].rows(split, LATENCY_IMAGES), device=device_of(model)).images
         rows.append({**shared, **latency_row(list(timings(model, example)), len(example))})
     return tidy(rows, extra=CLASS).astype({"class": "Int64"}) if "per_class" in metrics else tidy(rows)

@@ -24,11 +24,11 @@ class Chunk(NamedTuple):
 
 
 def has_batchnorm(model: nn.Module) -> bool:
-    """Whether any layer keeps running BatchNorm statistics."""
-    return bool(_norms(model))
+    """Return whether any layer keeps running BatchNorm statistics."""
+    return bool(_batchnorms(model))
 
 
-def _norms(model: nn.Module) -> list[nn.Module]:
+def _batchnorms(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
 
 
@@ -36,16 +36,16 @@ def _norms(model: nn.Module) -> list[nn.Module]:
 def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500) -> nn.Module:
     """Return a new network whose BatchNorm statistics are re-estimated on source images; no label is read.
 
-    Equal numbers of the first images of each source's `train` split, all of a source that has fewer, are mixed in
-    batches of 250; the statistics are the plain average over the batches. A batch of more than a million pixels (250
-    images of 64 x 64) goes through the network in equal chunks below that, each normalised by its own statistics, and
-    its mean and variance are those of all chunks together; the chunks depend on the size of the images alone, so that
-    every machine gives the same numbers. Everything else runs as in eval mode and no weight changes. Without BatchNorm
-    the result is a copy.
+    The first images of each source's `train` split, equally many per source or all that it has, are mixed in batches of
+    250; the statistics are the plain average over the batches. A batch of more than a million pixels (250 images of
+    64 x 64) goes through the network in equal chunks below that size, each normalised by its own statistics, and its
+    mean and variance are those of all chunks together. The chunks depend on the image size alone, so that every machine
+    gives the same numbers. Everything else runs in eval mode, and no weight changes. Without BatchNorm the result is a
+    copy.
 
     Args:
         model: any network.
-        domains: the domains in the role "source" are read (all domains where no role is set).
+        domains: those in the role "source" are read (all if no domain has a role).
         images: total number of images, at least 2.
 
     Raises:
@@ -59,8 +59,8 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500
     set_provenance(twin, provenance_of(model))
     if has_batchnorm(twin):
         drain(calibration_steps(twin, calibration_chunks(twin, calibration_rows(domains, images))))
-        read = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
-        set_provenance(twin, provenance_of(model).adding("finetuning", read))  # type: ignore[arg-type]
+        reads = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
+        set_provenance(twin, provenance_of(model).adding("finetuning", reads))  # type: ignore[arg-type]
     return twin
 
 
@@ -79,7 +79,7 @@ def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
 
 
 def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[Rows]:
-    """Return the fixed batches of `recalibrate`; a batch lists each source with its row numbers."""
+    """Return the fixed batches of `recalibrate`; each lists the sources with their row numbers."""
     if images < 2:
         raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
     sources = calibration_sources(domains)[:images]
@@ -88,27 +88,27 @@ def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[Ro
     total = sum(map(len, rows))
     if total < 2:
         raise DgpruneError("re-estimating BatchNorm needs at least 2 images; the sources' train splits hold 1.")
-    # Only as many batches as there are images to fill: an empty one would make every statistic NaN.
+    # No more batches than the images can fill, since an empty one would make every statistic NaN.
     count = max(1, round(total / _BATCH))
     batches = zip(*(of_source.tensor_split(count) for of_source in rows), strict=True)
     return [[(source, part) for source, part in zip(sources, batch, strict=True) if len(part)] for batch in batches]
 
 
 def calibration_count(domains: Sequence[Domain], images: int) -> int:
-    """Return on how many images BatchNorm is re-estimated if `images` are asked for; the sources may have fewer."""
+    """Return on how many images BatchNorm is re-estimated: `images`, or fewer if the sources have fewer."""
     return sum(len(rows) for batch in calibration_batches(domains, images) for _, rows in batch)
 
 
 def calibration_rows(domains: Sequence[Domain], images: int = 500) -> list[tuple[Rows, bool]]:
-    """Return the chunks of `calibration_batches`, and of each whether it completes its batch."""
+    """Return the chunks of `calibration_batches`, and whether each completes its batch."""
     chunks: list[tuple[Rows, bool]] = []
     for batch in calibration_batches(domains, images):
         sizes, (_, height, width) = [len(rows) for _, rows in batch if len(rows)], batch[0][0].shape
-        most = max(2, _PIXELS // (height * width))
-        count = max(1, min(-(-sum(sizes) // most), sum(sizes) // 2, *sizes))  # no chunk of a single image
-        listed = zip(*(rows.tensor_split(count) for _, rows in batch), strict=True)
-        named = [[(domain, rows) for (domain, _), rows in zip(batch, parts, strict=True)] for parts in listed]
-        chunks += [(chunk, k == count) for k, chunk in enumerate(named, start=1)]
+        max_images = max(2, _PIXELS // (height * width))
+        count = max(1, min(-(-sum(sizes) // max_images), sum(sizes) // 2, *sizes))  # no chunk of a single image
+        splits = zip(*(rows.tensor_split(count) for _, rows in batch), strict=True)
+        parts = [[(domain, rows) for (domain, _), rows in zip(batch, split, strict=True)] for split in splits]
+        chunks += [(part, k == count) for k, part in enumerate(parts, start=1)]
     return chunks
 
 
@@ -128,22 +128,22 @@ def calibration_steps(
 ) -> Generator[int, None, None]:
     """Re-estimate a network's BatchNorm statistics in place; restore train or eval mode.
 
-    Yields the number of images after every chunk. `run` stands for the network, to stop after some of its layers.
+    Yields the number of images after every chunk. `run` is called instead of the network, to run only some layers.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    norms = [_Average(layer) for layer in _norms(model)]
-    divided = False
+    norms = [_Average(layer) for layer in _batchnorms(model)]
+    in_chunks = False
     try:
         for chunk in chunks:
-            divided = divided or not chunk.last
-            for norm in norms if divided else ():
+            in_chunks = in_chunks or not chunk.last
+            for norm in norms if in_chunks else ():
                 norm.begin()
             with torch.inference_mode(False), torch.no_grad(), full_precision(chunk.images.device):
                 (run or model)(chunk.images)
-            for norm in norms if divided else ():
+            for norm in norms if in_chunks else ():
                 norm.end(last=chunk.last)
-            divided = divided and not chunk.last
+            in_chunks = in_chunks and not chunk.last
             yield len(chunk.images)
     finally:
         for norm in norms:
@@ -153,23 +153,23 @@ def calibration_steps(
 
 
 class _Average:
-    """Lets a BatchNorm average over its calls; the chunks of a batch are joined to the statistics of the batch.
+    """Makes a BatchNorm average its statistics over its calls; the chunks of a batch count as one call.
 
     momentum=None averages too, but would read the number of calls from a GPU.
     """
 
     def __init__(self, layer: Any) -> None:
         self._layer, self._momentum = layer, layer.momentum
-        self._count = 0  # of calls in the average
-        self._values = 0  # of each channel in the latest call
-        self._before: tuple[Tensor, Tensor, int] | None = None
+        self._count = 0  # number of calls in the average
+        self._values = 0  # number of values per channel in the latest call
+        self._previous: tuple[Tensor, Tensor, int] | None = None
         self._chunks: list[tuple[Tensor, Tensor, int]] = []
         self._hook = layer.register_forward_pre_hook(self._add)
         layer.reset_running_stats()
         layer.train()
 
     def close(self) -> None:
-        """Leave the layer with its new statistics and its old momentum."""
+        """Remove the hook and restore the layer's momentum; the new statistics stay."""
         self._hook.remove()
         self._layer.momentum = self._momentum
 
@@ -179,27 +179,27 @@ class _Average:
 
     def begin(self) -> None:
         """Prepare for a chunk."""
-        if self._before is None:
-            self._before = *self._statistics(), self._count
+        if self._previous is None:
+            self._previous = *self._statistics(), self._count
         self._count = 0  # so that the first call replaces the statistics
 
     def end(self, *, last: bool) -> None:
-        """Take in the statistics of a chunk; after the last one, average over the batches so far."""
+        """Add the statistics of a chunk; after the last one of a batch, average over the batches so far."""
         self._chunks.append((*self._statistics(), self._values))
-        if not last or self._before is None or not self._values:  # not reached by `run`
+        if not last or self._previous is None or not self._values:  # not reached by `run`
             return
         means, variances = (torch.stack(tensors) for tensors in list(zip(*self._chunks, strict=True))[:2])
         counts = torch.tensor([count for *_, count in self._chunks], dtype=means.dtype)[:, None]
         total, values = float(counts.sum()), counts.to(means.device, non_blocking=True)
         mean = (values * means).sum(0) / total
         spread = ((values - 1) * variances).sum(0) + (values * (means - mean).square()).sum(0)
-        old_mean, old_variance, batches = self._before
+        old_mean, old_variance, batches = self._previous
         with torch.no_grad():
             self._layer.running_mean.copy_((old_mean * batches + mean) / (batches + 1))
             self._layer.running_var.copy_((old_variance * batches + spread / (total - 1)) / (batches + 1))
             self._layer.num_batches_tracked.fill_(batches + 1)
         self._count = batches + 1
-        self._before, self._chunks = None, []
+        self._previous, self._chunks = None, []
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         layer = self._layer

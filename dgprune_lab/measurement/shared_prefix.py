@@ -1,4 +1,4 @@
-"""The layers of a network that no mask changes: run once per domain, and reused for every ratio and scorer."""
+"""The layers of a network that no mask changes, run once per domain and reused for every ratio and scorer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .hooks import input_ids
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The leaf layers before the first layer whose input a mask cuts.
+    """The leaf layers before the first layer whose input channels a mask can remove.
 
     The output of the `last` of them is stored, so that the others can be `skipped`; `ids` are the global filter ids
     (channels,) along this output.
@@ -28,19 +28,19 @@ class SharedPrefix:
 
 
 def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) -> SharedPrefix | None:
-    """Return the shared prefix of a network, verified to keep the logits of a few images; None if there is none."""
+    """Return a network's shared prefix, verified to keep the logits of a few images; None if there is none."""
     order = list(run_order(model, example))
     consumers = {name for group in graph.groups for name in group.consumer_inputs}
     first = next((k for k, name in enumerate(order) if name in consumers), 0)
     norms = [m for _, m in model.named_modules(remove_duplicate=False) if isinstance(m, BATCHNORM)]
-    if first == 0 or len(norms) > len(set(norms)):  # one under two names is re-estimated from both its runs
+    if first == 0 or len(norms) > len(set(norms)):  # a shared BatchNorm is re-estimated from all its runs
         return None
     prefix = SharedPrefix(tuple(order[: first - 1]), order[first - 1], input_ids(graph, order[first]))
-    return prefix if _verified(model, graph, prefix=prefix, example=example) else None
+    return prefix if _keeps_logits(model, graph, prefix=prefix, example=example) else None
 
 
-def _verified(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, example: Tensor) -> bool:
-    """Whether the network without every second filter gives the same logits with and without the prefix."""
+def _keeps_logits(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, example: Tensor) -> bool:
+    """Return whether the network without every second filter gives the same logits with and without the prefix."""
     keep = {
         g.name: (g.units % 2 == 0) if int(g.units.max()) else torch.ones(g.filters, dtype=torch.bool)
         for g in graph.groups
@@ -57,11 +57,11 @@ def _verified(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, exa
 
 
 class _Reached(Exception):
-    """Raised at the end of the prefix, so that the layers after it do not run."""
+    """Raised at the end of the prefix to skip the layers after it."""
 
 
 def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Tensor:
-    """Return the prefix's output; the layers after it do not run. A hook is on the model during the call."""
+    """Return the prefix's output without running the layers after it. The model has a hook during the call."""
     outputs: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -76,7 +76,7 @@ def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Ten
 
 
 class AfterPrefix(nn.Module):
-    """A pruned network that takes the dense network's prefix output and selects the channels that the mask keeps.
+    """A pruned network whose input is the dense network's prefix output, from which the mask's channels are selected.
 
     The prefix layers of `network`, a private copy, are replaced.
     """
@@ -89,28 +89,28 @@ class AfterPrefix(nn.Module):
         self._stored: list[Tensor] = []
         for name in (*prefix.skipped, prefix.last):
             layer = network.get_submodule(name)
-            network.set_submodule(name, _Replaced(layer, self._stored, last=name == prefix.last))
+            network.set_submodule(name, _Replacement(layer, self._stored, last=name == prefix.last))
         self.network = network
 
     def forward(self, output: Tensor) -> Tensor:
         """Return the logits for an output of the dense prefix, (B, channels, H, W)."""
-        self._stored[:] = [output.clone() if self._complete else _channels(output, self._index)]
+        self._stored[:] = [output.clone() if self._complete else _select_channels(output, self._index)]
         try:
             return self.network(output.new_zeros(1).expand(len(output), *self._input_shape))
         finally:
             self._stored.clear()
 
 
-def _channels(output: Tensor, index: Tensor) -> Tensor:
-    """The selected channels of a map, in the map's memory format."""
+def _select_channels(output: Tensor, index: Tensor) -> Tensor:
+    """Return the selected channels of a map, in the map's memory format."""
     index = index.to(output.device)
     if output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last):
         return output.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)
     return output.index_select(1, index)
 
 
-class _Replaced(nn.Module):
-    """Stands in for a layer of the prefix until the `last` one has returned the stored output; from then on it runs."""
+class _Replacement(nn.Module):
+    """Skips a layer of the prefix until the `last` one has returned the stored output; later calls run the layer."""
 
     def __init__(self, layer: nn.Module, stored: list[Tensor], *, last: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One pass of a network over a domain: the statistics that the chosen scorers need."""
+"""The statistics that the chosen scorers need, from one pass of a network over a domain."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def gathering(
 
     Args:
         model, graph: the network and its filter groups.
-        domain, split: the images, and for needs in `LABELLED` the labels, come from this split of the domain.
+        domain, split: the split of the domain whose images are read, and whose labels for needs in `LABELLED`.
         needs: names of the fields of Statistics to fill.
-        size: images per batch, by default those of `batch_size`; halved, with a note, on out-of-memory.
-        layout: memory format of the images; by default the one that `layout_of` finds.
+        size: images per batch, by default `batch_size`; halved, with a note, on out-of-memory.
+        layout: memory format of the images, by default `layout_of`.
 
     Raises:
         DgpruneError: labels are needed but the domain has none; outputs of the network that are not finite.
@@ -71,7 +71,7 @@ def gathering(
     labelled = bool(LABELLED & set(needs))
     if labelled and domain.labels is None:
         raise DgpruneError(f"domain {domain.name!r} has no labels; the risk, its gradients and classes need them.")
-    size = size or _size(model, domain, gradients=labelled)
+    size = size or _fit_batch_size(model, domain, gradients=labelled)
     batches = domain.batches(split, size=size, device=device_of(model), layout=layout)
     collectors = [Images(domain, split=split), *_collectors(graph, domain, set(needs))]
     try:
@@ -80,19 +80,19 @@ def gathering(
     except torch.OutOfMemoryError:
         if size == 1:
             raise DgpruneError(TOO_LITTLE) from None
-    # Outside the handler, which would keep the failed pass alive; from the start, as some sums were already made.
+    # Outside the handler, which would keep the failed pass alive; from the start, as the sums are incomplete.
     del batches, collectors
     half = -(-min(size, len(domain.rows(split))) // 2)
     note(f"memory ran out at {size} images a batch; starting again with {half}.")
     return (yield from gathering(model, graph, domain=domain, needs=needs, split=split, size=half, layout=layout))
 
 
-def _size(model: nn.Module, domain: Domain, *, gradients: bool) -> int:
+def _fit_batch_size(model: nn.Module, domain: Domain, *, gradients: bool) -> int:
     return batch_size(model, domain.take(torch.arange(1), device=device_of(model)).images, gradients=gradients)
 
 
 def _collectors(graph: FilterGraph, domain: Domain, needs: set[Need]) -> list[Collector]:
-    """The collectors of the needed fields; class gates come before the risk, whose backward pass frees the graph."""
+    """Return the collectors for some needs; class gates precede the risk, whose backward pass frees the graph."""
     collectors: list[Collector] = []
     if "class_gate" in needs:
         retain = bool(needs & {"gate", "weight_gradient"})
@@ -119,14 +119,14 @@ def paired_cosines(
     size: int | None = None,
     layout: torch.memory_format | None = None,
 ) -> dict[str, Tensor]:
-    """Return group -> (C,) the mean over i of the cosine between a filter's maps on the i-th images of two domains.
+    """Return group -> (C,) mean over i of the cosine between a filter's maps on the i-th images of two domains.
 
-    A separate pass runs over both domains together, for as many images as the smaller split has. The cosine with a zero
-    map is 0. At site "conv_output" it is the mean over the convolutions that produce the group.
+    A separate pass runs over both domains together, over as many images as the smaller split has. The cosine with a
+    zero map is 0. At site "conv_output" it is the mean over the convolutions that produce the group.
     """
     count = min(len(domain.rows(split)) for domain in domains)
     layout, device = layout_of(model, domains[0]) if layout is None else layout, device_of(model)
-    size = size or -(-_size(model, domains[0], gradients=False) // 2)
+    size = size or -(-_fit_batch_size(model, domains[0], gradients=False) // 2)
     streams = [domain.batches(split, size=size, images=count, device=device, layout=layout) for domain in domains]
     batches = (
         Batch(torch.cat([first.images, second.images]), None, first.index)
@@ -140,8 +140,8 @@ class MapShapes(NamedTuple):
     """Shapes (C, H, W) of one group's maps.
 
     Attributes:
-        sites: site -> shapes of its maps: at "conv_output" one for every convolution and none for a linear layer.
-        activation_found: whether the map behind the activation was found; if not, the consumer input replaces it.
+        sites: site -> shapes of its maps: at "conv_output" one per convolution, and none for a linear layer.
+        activation_found: whether the map behind the activation was found; otherwise the consumer input replaces it.
     """
 
     sites: Mapping[Site, tuple[tuple[int, ...], ...]]
@@ -156,10 +156,10 @@ def map_shapes(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[st
     taps = Taps(shared_copy(model), graph)
     for site in get_args(Site):
 
-        def note_shape(key: MapKey, maps: Tensor, site: Site = site) -> None:
+        def record(key: MapKey, maps: Tensor, site: Site = site) -> None:
             shapes[key[0]][site][key[1]] = tuple(maps.shape[1:])
 
-        taps.listen(site, note_shape)
+        taps.listen(site, record)
     with torch.no_grad():
         taps.run(example)
     return {

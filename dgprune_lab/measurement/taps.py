@@ -1,6 +1,6 @@
 """Hooks of one pass that send every group's maps, at one of three sites, to the collectors.
 
-A group's output right behind its activation, before any pooling, is found in any network that can be traced.
+A group's output right behind its activation and before any pooling is found in any network that can be traced.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Call = tuple[str, int]
 
 
 class ActivationMap(NamedTuple):
-    """Where the maps of one group are right behind its activation: in the result of one call of a torch function.
+    """Location of a group's maps right behind its activation: the result of one call of a torch function.
 
     Attributes:
         call: the call whose result holds the maps.
         axis: the axis of the result on which the filters lie.
         index: (C, P) positions of each filter on that axis; P > 1 where the maps were flattened before the activation.
-        shape: shape of the result, without the axis of the images.
+        shape: shape of the result, without the image axis.
     """
 
     call: Call
@@ -38,16 +38,16 @@ class ActivationMap(NamedTuple):
     index: Tensor
     shape: tuple[int, ...]
 
-    def of(self, y: Tensor, select: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the maps of the group (N, C, ...); `select` takes the positions of `index` from axis 1 of a tensor."""
+    def read(self, y: Tensor, select: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the group's maps (N, C, ...); `select` takes the positions of `index` from axis 1 of a tensor."""
         maps = select(y.detach().movedim(self.axis, 1))
         return maps if maps.ndim > 2 and self.index.shape[1] == 1 else maps.reshape(len(maps), len(self.index), -1)
 
 
 class Calls(TorchFunctionMode):
-    """Passes every tensor that a torch function returns to `receive(call, result)`, in a forward pass in this block.
+    """Passes each tensor that a torch function returns to `receive(call, result)`, for a forward pass in this block.
 
-    The hooks of this package compute under `torch._C.DisableTorchFunction`, so that they are not counted.
+    The hooks of this package compute under `hooks.uncounted`, so that their calls are left out.
     """
 
     def __init__(self, receive: Callable[[Call, Tensor], None]) -> None:
@@ -64,7 +64,7 @@ class Calls(TorchFunctionMode):
 
 
 def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[ActivationMap, ...]]:
-    """Return for each group where its maps right behind the activation, before pooling, are found; () where unknown.
+    """Return group -> the locations of its maps right behind the activation, before pooling; () where unknown.
 
     Two blank images run through a private copy. From the input of the group's last consumer, PyTorch's autograd graph
     is followed back through pooling, reshaping, padding, concatenation and multiplicative gates (squeeze-excite) to the
@@ -75,41 +75,41 @@ def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[Act
     twin = shared_copy(model).requires_grad_(True)
     parameter = next((p for p in twin.parameters() if p.is_floating_point()), torch.zeros(()))
     images = torch.zeros(2, *graph.input_shape, device=parameter.device, dtype=parameter.dtype, requires_grad=True)
-    made: dict[Edge, Call] = {}
-    late: list[tuple[Call, Tensor]] = []  # made inside a custom autograd function, which gives them a node afterwards
+    calls: dict[Edge, Call] = {}
+    pending: list[tuple[Call, Tensor]] = []  # of a custom autograd function, which assigns their nodes at its end
     inputs: dict[str, list[Edge]] = {group.consumers[-1]: [] for group in graph.groups}
 
     def receive(call: Call, result: Tensor) -> None:
         if result.grad_fn is None:
-            late.append((call, result))
+            pending.append((call, result))
         else:
-            made.setdefault((result.grad_fn, result.output_nr), call)
+            calls.setdefault((result.grad_fn, result.output_nr), call)
 
-    def read(_: nn.Module, values: tuple[Any, ...], edges: list[Edge]) -> None:
+    def record_input(_: nn.Module, values: tuple[Any, ...], edges: list[Edge]) -> None:
         edges.append((values[0].grad_fn, values[0].output_nr))
 
     for name, edges in inputs.items():
-        twin.get_submodule(name).register_forward_pre_hook(partial(read, edges=edges))
+        twin.get_submodule(name).register_forward_pre_hook(partial(record_input, edges=edges))
     try:
-        # What a backward pass would need is dropped at once: only the graph is followed.
+        # Only the graph is followed, so the tensors that a backward pass would need are dropped.
         nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0))
         with torch.enable_grad(), nothing_saved, Calls(receive):
             twin(images)
     except Exception:  # a network that runs, but not with gradients or not under a function mode
         return {group.name: () for group in graph.groups}
-    for call, result in late:
+    for call, result in pending:
         if isinstance(result.grad_fn, torch.autograd.function.BackwardCFunction):
-            made.setdefault((result.grad_fn, result.output_nr), call)
-    path = Path(made, image=torch.autograd.graph.get_gradient_edge(images).node)
-    found = {}
+            calls.setdefault((result.grad_fn, result.output_nr), call)
+    path = Path(calls, image=torch.autograd.graph.get_gradient_edge(images).node)
+    maps: dict[str, tuple[ActivationMap, ...]] = {}
     for group in graph.groups:
         edges = [edge for edge in dict.fromkeys(inputs[group.consumers[-1]]) if edge[0] is not None]
         on_last_axis = isinstance(twin.get_submodule(group.consumers[-1]), nn.Linear)
         index = ConsumerInput(group).index.view(group.filters, -1)
         places = [path.activation(edge, axis=-1 if on_last_axis else 1, index=index) for edge in edges]
-        taps = [ActivationMap(made[p.edge], p.axis, p.index, p.shape[1:]) for p in places if p is not None]
-        found[group.name] = tuple(taps) if taps and len(taps) == len(edges) else ()
-    return found
+        taps = [ActivationMap(calls[p.edge], p.axis, p.index, p.shape[1:]) for p in places if p is not None]
+        maps[group.name] = tuple(taps) if taps and len(taps) == len(edges) else ()
+    return maps
 
 
 MapKey = tuple[str, str]
@@ -128,8 +128,8 @@ class Taps:
     def listen(self, site: Site, receive: Receive) -> None:
         """Call `receive((group, layer), maps)` with every group's maps at a site.
 
-        The layer is the one where the maps are taken: the last consumer, a convolution, or "" behind the activation. If
-        the map behind the activation was not found, the input of the last consumer is sent instead.
+        The layer is where the maps are taken: the last consumer, a convolution, or "" behind the activation. If the map
+        behind the activation was not found, the input of the last consumer is sent instead.
         """
         if site in self._receivers:
             self._receivers[site].append(receive)
@@ -143,15 +143,15 @@ class Taps:
         if site == "conv_output":
             for layer in [name for name, module in self.model.named_modules() if isinstance(module, CONV)]:
                 for group, index in _complete(self.graph, layer):
-                    of, send = Selection(index).of, partial(deliver, key=(group.name, layer))
-                    on_output(self.model, layer, lambda y, of=of, send=send: send(of(y)))
+                    select, send = Selection(index).select, partial(deliver, key=(group.name, layer))
+                    on_output(self.model, layer, lambda y, select=select, send=send: send(select(y)))
             return
-        found = activation_maps(self.model, self.graph) if site == "activation" else {}
+        activations = activation_maps(self.model, self.graph) if site == "activation" else {}
         for group in self.graph.groups:
-            for tap in found.get(group.name, ()):
+            for tap in activations.get(group.name, ()):
                 send = partial(deliver, key=(group.name, ""))
                 self._calls[tap.call].append((tap, Selection(tap.index.flatten()), send))
-            if not found.get(group.name):
+            if not activations.get(group.name):
                 consumer = ConsumerInput(group)
                 consumer.listen(self.model, partial(deliver, key=(group.name, consumer.layer)))
 
@@ -159,7 +159,7 @@ class Taps:
         """Run the network on a batch, sending its maps to the receivers, and return the logits.
 
         Raises:
-            DgpruneError: the network runs other operations than when its activations were searched.
+            DgpruneError: the network runs other operations than when its activations were located.
         """
         if not self._calls:
             return self.model(images)
@@ -169,7 +169,7 @@ class Taps:
             for tap, selection, send in self._calls.get(call, ()):
                 if tuple(result.shape[1:]) == tap.shape:
                     missing.discard(call)
-                    send(tap.of(result, selection.of))
+                    send(tap.read(result, selection.select))
 
         with Calls(receive):
             logits = self.model(images)
@@ -184,7 +184,7 @@ class Taps:
 
 
 def _complete(graph: FilterGraph, layer: str) -> Iterator[tuple[FilterGroup, Tensor]]:
-    """Yield each group all of whose filters a convolution produces, once each, with their positions on its output."""
+    """Yield each group whose filters a convolution produces exactly once each, with their positions on its output."""
     for group in graph.groups:
         for positions, filters in produced(group, layer):
             if len(filters) == len(filters.unique()) == group.filters:

@@ -1,4 +1,4 @@
-"""Evaluation of one network at many fractions of zeroed weights, without a copy for each."""
+"""Evaluation of one network at many fractions of zeroed weights, in a single copy."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 
     torch.Size([3, 2])
     """
     if scorer not in get_args(WeightScorer):
-        known = ", ".join(map(repr, get_args(WeightScorer)))
+        names = ", ".join(map(repr, get_args(WeightScorer)))
         raise DgpruneError(
-            f"single weights are scored by {known} or by WeightScores of your own; got {scorer!r}. A scorer of filters "
+            f"single weights are scored by {names} or by WeightScores of your own; got {scorer!r}. A scorer of filters "
             "goes with granularity='filter'."
         )
     generator = torch.Generator().manual_seed(seed)
@@ -47,7 +47,7 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     """Return the weight tensors of convolution and linear layers by name; a shared tensor occurs once.
 
     Raises:
-        DgpruneError: a network without such layers, or with a layer that computes its weight (it is masked already).
+        DgpruneError: no such layers, or a layer that computes its weight from another tensor (it is masked already).
     """
     weights: dict[str, Tensor] = {}
     for name, module in model.named_modules():
@@ -56,8 +56,8 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
         weight = module._parameters.get("weight")
         if weight is None:
             raise DgpruneError(
-                f"layer {name!r} computes its weight from another tensor, as a masked network does; give the network "
-                "as it was before it was masked."
+                f"layer {name!r} computes its weight from another tensor, as a masked network does; pass the network "
+                "before masking."
             )
         if not any(weight is other for other in weights.values()):
             weights[f"{name}.weight" if name else "weight"] = weight
@@ -69,15 +69,15 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 class WeightMasking:
     """A private copy of a network in which a fraction of the weights is kept and the others are set to zero.
 
-    Weights are ranked once; setting a fraction is then one comparison written into existing tensors. The copy computes
-    exactly the same as `masked(model, allocate(scores, ratio=1 - fraction, scope=scope))`.
+    Weights are ranked once; setting a fraction is then one comparison, written into existing tensors. The copy's output
+    equals that of `masked(model, allocate(scores, ratio=1 - fraction, scope=scope))` exactly.
 
     Args:
         model: any network; it stays unchanged.
-        domains: "recalibrate" reads the domains in the role "source"; "fold" is verified on a domain's first images.
+        domains: "recalibrate" reads those in the role "source"; "fold" is verified on the first domain's first images.
         scorer: "l1" (of the folded weights, if BatchNorm is folded), "random", or WeightScores.
-        scope: "global" zeroes the lowest scores of the whole network, "layer" the same share of every tensor.
-        batchnorm: "as_is"; "fold": every BatchNorm is folded into the layer before it, before anything is zeroed;
+        scope: "global" zeroes the weights of lowest score in the network, "layer" the same share of every tensor.
+        batchnorm: "as_is"; "fold": every BatchNorm is folded into the preceding layer before any weight is zeroed;
             "recalibrate": statistics are re-estimated on source images after each masking.
         seed: random seed of the scorer "random".
 
@@ -124,7 +124,7 @@ class WeightMasking:
         self._cache: dict[tuple[object, ...], list[Batch]] = {}
 
     def removed(self, fraction: float) -> int:
-        """Return how many weights are zero if this fraction is kept: floor((1 - fraction) N + 1e-9), by the scope."""
+        """Return how many weights are zeroed if a fraction is kept: floor((1 - fraction) N + 1e-9), by the scope."""
         if self.scope == "global":
             return _removed_count(fraction, self.weights)
         return sum(_removed_count(fraction, rank.numel()) for rank in self._ranks.values())
@@ -160,7 +160,7 @@ class WeightMasking:
         if self._calibration is not None:
             yield from yielding(calibration_steps(self._twin, self._calibration), None)
         outputs: list[tuple[Tensor, Tensor]] = []
-        for logits, labels in self._passes(domains, split, images):
+        for logits, labels in self._forward(domains, split, images):
             outputs.append((logits, labels))
             yield
         return outputs
@@ -170,14 +170,14 @@ class WeightMasking:
     ) -> Generator[None, None, Tensor]:
         """Return the cross-entropy of each image of this split of every domain, (N,) float64; yields between batches.
 
-        The values are not finite where the masked network overflows. As no loss is negative, it stops at the batch with
-        which the sum of the losses exceeds `most`, and returns the losses so far: fewer than N, or all where the last
-        batch is the one.
+        The values are not finite where the masked network overflows. As no loss is negative, the pass stops after the
+        batch at which the sum of the losses exceeds `most`, and returns the losses so far: fewer than N, unless that
+        batch is the last.
         """
         if self._calibration is not None:
             yield from yielding(calibration_steps(self._twin, self._calibration), None)
         losses, total = [], 0.0
-        for logits, labels in self._passes(domains, split, images):
+        for logits, labels in self._forward(domains, split, images):
             with torch.inference_mode():
                 losses.append(F.cross_entropy(logits, labels, reduction="none"))
             yield
@@ -185,7 +185,7 @@ class WeightMasking:
                 break
         return torch.cat(losses).cpu().double().clone()
 
-    def _passes(self, domains: Sequence[Domain], split: str, images: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _forward(self, domains: Sequence[Domain], split: str, images: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (logits, labels) of each batch, in eval mode."""
         for domain in domains:
             for batch in self._batches(domain, split, images):
@@ -195,19 +195,19 @@ class WeightMasking:
                 yield logits, batch.labels
 
     def _batches(self, domain: Domain, split: str, images: int | None) -> Iterable[Batch]:
-        """The batches of a split; cached as long as they fit, since they are read about a hundred times."""
+        """Return the batches of a split, cached if they fit, since they are read about a hundred times."""
         key = (domain.key, split, images)
         if key not in self._cache:
             batches = domain.batches(split, size=self._size, images=images, device=self.device, layout=self.layout)
-            held = sum(batch.images.nbytes for cached in self._cache.values() for batch in cached)
-            fresh = 4 * len(domain.rows(split, images)) * math.prod(domain.shape)  # float32
-            if held + fresh > cache_room(_SHARE, held + fresh):
+            size = sum(batch.images.nbytes for cached in self._cache.values() for batch in cached)
+            size += 4 * len(domain.rows(split, images)) * math.prod(domain.shape)  # float32
+            if size > cache_room(_SHARE, size):
                 return batches
             self._cache[key] = list(batches)
         return self._cache[key]
 
     def _masks(self, fraction: float) -> Iterator[tuple[str, Tensor]]:
-        """Yield the name of each weight tensor, and a bool tensor of the weights that are removed."""
+        """Yield the name of each weight tensor and a bool tensor of the removed weights."""
         for name, rank in self._ranks.items():
             yield name, rank < _removed_count(fraction, self.weights if self.scope == "global" else rank.numel())
 
@@ -222,12 +222,12 @@ class WeightMasking:
 
 
 def _removed_count(fraction: float, size: int) -> int:
-    """Number of weights removed out of `size`, rounded as in `allocate` at the ratio 1 - fraction."""
+    """Return the number of weights removed out of `size`, rounded as in `allocate` at the ratio 1 - fraction."""
     return math.floor((1 - fraction) * size + 1e-9)
 
 
 def _ranks(scores: WeightScores, scope: Scope, device: torch.device) -> dict[str, Tensor]:
-    """Removal rank of every weight, 0 = removed first, over all weights or within each tensor; ties by position."""
+    """Rank each weight, 0 = removed first, over all weights or within each tensor; ties by position."""
 
     def order(flat: Tensor) -> Tensor:
         ranks = torch.empty(len(flat), dtype=torch.int32, device=flat.device)

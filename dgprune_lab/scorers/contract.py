@@ -1,4 +1,4 @@
-"""The contract of a scorer, and the decorator that checks it."""
+"""The contract of a scorer and the decorator that checks it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Function = Callable[..., Any]
 @public
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """A function that gives one number per filter, with what it needs, what it reads and its source.
+    """A function that gives one number per filter, with its needs, the data it reads and its source.
 
     Attributes:
         name: name of the scorer in tables and calls.
@@ -35,14 +35,14 @@ class Scorer:
         cite: the source: paper, section or equation.
         label: name in a menu.
         draws: whether the scorer is random; it then takes `seed` as a keyword.
-        gathers: function of the options that returns the needs that the one pass over each domain must measure; None
-            for all of `needs`.
-        refuses: function of (views, **options) that returns in a sentence why the scorer cannot run here, or None;
-            called before any pass.
+        gathers: function of the options that returns the needs to measure in the one pass over each domain; None for
+            all of `needs`.
+        refuses: function of (views, **options) that returns a sentence on why the scorer cannot run, or None; called
+            before any pass.
         control: whether it is a baseline that other scorers should beat.
         preset: the options that `using` has set.
         base: the scorer on which `using` was first called.
-        code: for a scorer made from scorers of the menu, the Python expression that makes it.
+        code: the Python expression that makes it, for a scorer made from scorers of the menu.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Scorer:
         return hash((self.name, self.level, self.needs))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what a module holds by its name, a scorer that `using` made by its options, others by their parts."""
+        """Pickle a scorer made by `using` by its options, one in a module by name, and any other by its attributes."""
         if self.base is not None:
-            return _used, (self.base, dict(self.preset))
+            return _with_options, (self.base, dict(self.preset))
         module, name = self.function.__module__, self.function.__qualname__
         if getattr(sys.modules.get(module), name, None) is self:
-            return _held_by, (module, name)
+            return _from_module, (module, name)
         return object.__new__, (Scorer,), self.__dict__
 
     @property
@@ -84,7 +84,7 @@ class Scorer:
         return "control" if self.draws or self.control else "source" if self.reads else "weights"
 
     def gathered(self, options: Mapping[str, Any]) -> set[Need]:
-        """Return the needs that the one pass over a domain must measure for these options."""
+        """Return the needs to measure in the one pass over a domain for these options."""
         needs = self.needs if self.gathers is None else self.gathers(**options)
         return {need for need in needs if need not in APART}
 
@@ -96,14 +96,14 @@ class Scorer:
 
     @property
     def summary(self) -> str:
-        """First line of the docstring."""
+        """The first line of the docstring."""
         return (self.function.__doc__ or "").strip().split("\n")[0]
 
     @property
     def formula(self) -> str:
         """The docstring between its first line and "Returns"."""
-        rest = " ".join((self.function.__doc__ or "").strip().split("\n")[1:]).split("Returns")[0].split("Source:")[0]
-        return " ".join(rest.split())
+        body = " ".join((self.function.__doc__ or "").strip().split("\n")[1:]).split("Returns")[0].split("Source:")[0]
+        return " ".join(body.split())
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -122,14 +122,14 @@ class Scorer:
         preset = {key: value for key, value in {**self.preset, **options}.items() if value != base.options[key].default}
         if not preset:
             return base
-        listed = ", ".join(f"{key}={value}" for key, value in preset.items())
+        suffix = ", ".join(f"{key}={value}" for key, value in preset.items())
         arguments = ", ".join(f"{key}={value!r}" for key, value in preset.items())
         function = functools.partial(base.function, **preset)
         function.__doc__ = base.function.__doc__
         return replace(
             base,
-            name=f"{base.name}[{listed}]",
-            label=f"{base.label} ({listed})",
+            name=f"{base.name}[{suffix}]",
+            label=f"{base.label} ({suffix})",
             function=function,
             preset=preset,
             base=base,
@@ -137,7 +137,7 @@ class Scorer:
         )
 
     def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all options that the scorer runs with, defaults included.
+        """Return all options with which the scorer runs, defaults included.
 
         Raises:
             DgpruneError: an option that the scorer does not take, or a value of another kind than its type hint.
@@ -145,8 +145,8 @@ class Scorer:
         known = self.options
         for key in options:
             if key not in known:
-                takes = ", ".join(known) or "none"
-                raise DgpruneError(f"scorer {self.name!r} has no option {key!r}; it takes: {takes}.")
+                names = ", ".join(known) or "none"
+                raise DgpruneError(f"scorer {self.name!r} has no option {key!r}; it takes: {names}.")
         hints = border_of((self.base or self).function)
         return {
             key: hints.checked(key, options[key]) if key in options else parameter.default
@@ -157,11 +157,11 @@ class Scorer:
         return self.function(view, **options)
 
 
-def _used(base: Scorer, preset: Mapping[str, Any]) -> Scorer:
+def _with_options(base: Scorer, preset: Mapping[str, Any]) -> Scorer:
     return base.using(**preset)
 
 
-def _held_by(module: str, name: str) -> Scorer:
+def _from_module(module: str, name: str) -> Scorer:
     return getattr(importlib.import_module(module), name)
 
 
@@ -181,8 +181,8 @@ def scorer(
 ) -> Callable[[Function], Scorer]:
     """Turn a function into a Scorer. Nothing is registered: pass the result to calls, or list it in `dg.SCORERS`.
 
-    Args: those of the attributes of `Scorer`. By default `reads` is nothing, `label` the name, and `cite` the paragraph
-    of the docstring from "Source:" on.
+    Args: as the attributes of `Scorer`. By default `reads` is empty, `label` the name, and `cite` the paragraph of the
+    docstring from "Source:" on.
 
     Raises:
         DgpruneError: no docstring, an unknown need, a role that is neither source nor target, positional options.
@@ -197,35 +197,35 @@ def scorer(
     """
 
     def decorate(function: Function) -> Scorer:
-        made = Scorer(
+        result = Scorer(
             name=name,
             function=function,
             needs=tuple(needs),
             reads=dict(reads or {}),
             level=level,
             instead=instead,
-            cite=cite or _source(function),
+            cite=cite or _cited_source(function),
             label=label or name,
             draws=draws,
             gathers=gathers,
             refuses=refuses,
         )
-        _check(made)
-        return made
+        _check_scorer(result)
+        return result
 
     return public(decorate)
 
 
-def _source(function: Function) -> str:
-    """The paragraph of the docstring after "Source:"."""
+def _cited_source(function: Function) -> str:
+    """Return the paragraph of the docstring after "Source:"."""
     paragraph = (function.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
     return " ".join(paragraph.split()).rstrip(".")
 
 
-def _check(scorer: Scorer) -> None:
+def _check_scorer(scorer: Scorer) -> None:
     name, function = scorer.name, scorer.function
     if not (function.__doc__ or "").strip():
-        raise DgpruneError(f"scorer {name!r} needs a docstring: its first line is what people read in the menu.")
+        raise DgpruneError(f"scorer {name!r} needs a docstring, whose first line the menu shows.")
     for need in scorer.needs:
         if need not in get_args(Need):
             raise unknown("need", need, get_args(Need))
@@ -244,7 +244,7 @@ Entry = TypeVar("Entry")
 
 
 class Menu(Mapping[str, Entry], Generic[Entry]):
-    """A fixed table of named entries; for an unknown name the error suggests the nearest known one."""
+    """A fixed table of named entries; the error for an unknown name suggests the nearest known one."""
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
         self._kind, self._entries = kind, dict(entries)

@@ -22,7 +22,7 @@ _NEEDS: tuple[Need, ...] = (*MAP_NEEDS.values(), "class_map", "paired", "shifted
 
 
 def _gathers(*, site: Site = "activation", pairing: Pairing = "means", **_: object) -> tuple[Need, ...]:
-    """The need for the maps of one site; if some are 1 x 1, the means per predicted class come from the same pass."""
+    """Return the need for the maps of a site, and that for means per predicted class, which replace 1 x 1 maps."""
     need = MAP_NEEDS.get((site, pairing == "all_pairs"))
     return ("class_map",) if need is None or pairing == "paired" else (need, "class_map")
 
@@ -59,14 +59,14 @@ def dss(
     """Cosine between a filter's mean maps on a source and on a target; dissimilar filters are removed first.
 
     <M_S, M_T> / (|M_S| |M_T|), M = the mean map over images (H x W, not pooled); 0 where a map is zero. Without names,
-    the mean over all pairs of a source and a target. It reads target images: target-aware. `site` "activation" is the
-    map right behind the ReLU or other activation (of a residual stream, behind the sum), before any pooling;
+    the mean over all pairs of a source and a target. It reads target images, so it is target-aware. `site` "activation"
+    is the map right behind the ReLU or other activation (of a residual stream, behind the sum), before any pooling;
     "consumer_input" the map that the next layer gets, after pooling; "conv_output" the raw convolution output (mean
     over the convolutions that produce the filter). If the activation cannot be found, the consumer input is compared,
-    and a note tells the user. `pairing` "means" compares mean maps; "all_pairs" compares means of unit maps, which is
-    the mean cosine over all pairs of images; "paired" compares the i-th images of both domains, in a separate pass.
-    Where the map is 1 x 1 a cosine is meaningless: the vector of mean outputs per predicted class replaces the map,
-    with a note, or with `flat="refuse"` an error.
+    with a note. `pairing` "means" compares mean maps; "all_pairs" compares means of unit maps, which is the mean cosine
+    over all pairs of images; "paired" compares the i-th images of both domains, in a separate pass. Where maps are
+    1 x 1, a cosine is meaningless: the vector of mean outputs per predicted class replaces the map, with a note, or
+    `flat="refuse"` raises an error.
     Returns (C,) in [-1, 1], in [0, 1] after a ReLU. Source: Sun 2023, Pruning for Better Domain Generalizability,
     ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which on digits compares the maps behind the
     ReLU and on ResNet-50 the raw convolution outputs, and scores on the images of the test split on which accuracy is
@@ -95,9 +95,9 @@ def dss_sources(
 ) -> Tensor:
     """Cosine between a filter's mean maps on two sources (or a shifted copy); dissimilar filters are removed first.
 
-    As `dss`, but the mean or the minimum over all pairs of sources; no target is read. With one source, or if `shift`
-    names an entry of `data.SHIFTS`, each source is compared with a shifted copy of itself ("noise" unless named; it
-    must not be the target's own shift, which would leak information about the target).
+    As `dss`, but the mean or minimum over all pairs of sources; no target is read. With one source, or if `shift` names
+    an entry of `data.SHIFTS`, each source is compared with a shifted copy of itself (by default "noise"; it must not be
+    the target's own shift, which would leak information about the target).
     Returns (C,) in [-1, 1]. Source: after Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS,
     arXiv:2306.13237; comparing sources instead of source and target is ours.
     """
@@ -126,35 +126,35 @@ def _similarity(
     pairing: Pairing = "means",
     shift: str | None = None,
 ) -> Tensor:
-    """(C,) similarity of each filter's maps on a pair of domains; with a shift, on a domain and its shifted copy."""
+    """Return the (C,) similarity of filters' maps on a pair of domains, or with a shift on a domain and its copy."""
     first, second = pair
     if _is_flat(view, site):
-        one, two = view.class_map(first), view.class_map(second, shift=shift)
-        both = (one.images > 0) & (two.images > 0)
-        if int(both.sum()) < 2:
-            raise DgpruneError(_too_few(view, pair, shared=int(both.sum()), site=site, shift=shift))
-        return cosine(one.mean[both].T, two.mean[both].T)
+        a, b = view.class_map(first), view.class_map(second, shift=shift)
+        shared = (a.images > 0) & (b.images > 0)
+        if int(shared.sum()) < 2:
+            raise DgpruneError(_too_few_classes(view, pair, shared=int(shared.sum()), site=site, shift=shift))
+        return cosine(a.mean[shared].T, b.mean[shared].T)
     if pairing == "paired":
         return view.paired_cosine(first, second, site=site)
     unit = pairing == "all_pairs"
-    one, two = view.maps(first, site=site, unit=unit), view.maps(second, site=site, unit=unit, shift=shift)
-    return _mean([(a * b).flatten(1).sum(1) if unit else cosine(a, b) for a, b in zip(one, two, strict=True)])
+    maps = view.maps(first, site=site, unit=unit), view.maps(second, site=site, unit=unit, shift=shift)
+    return _mean([(a * b).flatten(1).sum(1) if unit else cosine(a, b) for a, b in zip(*maps, strict=True)])
 
 
-def _too_few(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site, shift: str | None) -> str:
-    """The message why means per predicted class cannot replace a map here, and what can be done."""
-    where = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
+def _too_few_classes(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site, shift: str | None) -> str:
+    """Return the message on why means per predicted class cannot replace a map, and what to do."""
+    domains = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
     wider = _wider_site([view])
     other_site = f"site={wider!r}, " if wider else ""
     return (
         f"the maps of layer {view.name!r} are 1 x 1, so its mean outputs per predicted class are compared, and the "
-        f"network predicts {shared or 'no'} class{'' if shared else 'es'} in both {where}, fewer than two; take "
+        f"network predicts {shared or 'no'} class{'' if shared else 'es'} in both {domains}, fewer than two; take "
         f"{other_site}a scorer that compares no maps, or a network that predicts several classes on these images."
     )
 
 
 def _note_site(view: GroupView, site: Site) -> None:
-    """Issue a note if other values than the maps of this site are compared."""
+    """Issue a note if other values replace the maps of this site."""
     if site == "activation" and not view.activation_found:
         note(
             f"layer {view.name!r}: its activation could not be found among the network's operations, so the map that "
@@ -165,7 +165,7 @@ def _note_site(view: GroupView, site: Site) -> None:
 
 
 def _wider_site(views: Sequence[GroupView]) -> Site | None:
-    """A site at which the maps of all these groups are larger than 1 x 1."""
+    """Return a site at which the maps of all these groups are larger than 1 x 1, or None."""
     return next((site for site in get_args(Site) if min(view.places(site) for view in views) > 1), None)
 
 
@@ -174,7 +174,7 @@ def _is_flat(view: GroupView, site: Site) -> bool:
 
 
 def named_domains(name: str | None, known: Sequence[str]) -> Sequence[str]:
-    """Return the domain of this name in a list, or all of them."""
+    """Return the domain with this name, or without a name all known ones."""
     if name is not None and name not in known:
         raise unknown("domain", name, known)
     return known if name is None else (name,)

@@ -1,4 +1,4 @@
-"""GC-Net: correlations between the responses of consecutive layers, and a scorer made of them."""
+"""GC-Net: correlations between the responses of consecutive layers, and a scorer based on them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .contract import scorer
 from .view import GroupView
 
 Direction = Literal["out", "in", "both"]
-MIN_IMAGES = 3  # images of a class below which nothing is correlated
-ENOUGH_IMAGES = 200  # images of a class below which the null level is noted
-_STEADY = 1e-3  # a standard deviation below it counts as 0
+MIN_IMAGES = 3  # images that a class needs for a correlation
+ENOUGH_IMAGES = 200  # a note gives the null level for classes with fewer images
+_STEADY = 1e-3  # smaller standard deviations count as 0
 
 
 def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False) -> Tensor:
     """Return the mean over classes of the (absolute) Pearson correlation of each filter with each output of a layer.
 
-    (E[xy] - E[x] E[y]) / (s_x s_y) over the images of a class; 0 where s_x or s_y, population standard deviations, is
-    below 1e-3. Classes with fewer than 3 images are left out.
+    (E[xy] - E[x] E[y]) / (s_x s_y) over the images of a class, with population standard deviations; 0 where s_x or s_y
+    is below 1e-3. Classes with fewer than 3 images are left out.
 
     Args:
         sums: co-moments of A filters with B outputs of a layer that consumes them.
-        signed: average the correlations themselves instead of their absolute values.
-        shuffled: use the randomly paired images in `sums`, which gives the null level.
+        signed: whether to average the correlations themselves instead of their absolute values.
+        shuffled: whether to use the randomly paired images in `sums`, which give the null level.
 
     Returns:
         (A, B) float64 in [0, 1], or in [-1, 1] if `signed`; for the random pairing at most (64, 64).
@@ -66,7 +66,7 @@ def expected_null(images: Tensor, *, signed: bool = False) -> float:
 
 
 def note_if_few(images: Mapping[str, Sequence[int]]) -> None:
-    """Issue a note if the smallest class that is used has fewer than 200 images.
+    """Issue a note if the smallest class in use has fewer than 200 images.
 
     Args:
         images: domain -> number of images of each class.
@@ -74,16 +74,16 @@ def note_if_few(images: Mapping[str, Sequence[int]]) -> None:
     smallest = {name: min(count for count in counts if count >= MIN_IMAGES) for name, counts in images.items()}
     name = min(smallest, key=smallest.__getitem__)
     if smallest[name] < ENOUGH_IMAGES:
-        where = "in its smallest class" if len(images[name]) > 1 else "in all"
+        scope = "in its smallest class" if len(images[name]) > 1 else "in all"
         note(
-            f"connections are correlations over {smallest[name]} images of {name!r} {where}; independent filters have "
+            f"connections are correlations over {smallest[name]} images of {name!r} {scope}; independent filters have "
             f"a mean |rho| of about {0.8 / smallest[name] ** 0.5:.2f} there, so smaller differences are not "
             f"meaningful. {ENOUGH_IMAGES} images would be enough."
         )
 
 
 def _centre_and_scale(sums: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation from (2, C) sums and sums of squares; infinite deviation where nothing varies."""
+    """Return means and standard deviations, inf for constants, given (2, C) sums and sums of squares."""
     mean, square = sums / count
     scale = (square - mean.square()).clamp_min(0).sqrt()
     return mean, torch.where(scale < _STEADY, torch.inf, scale)
@@ -106,8 +106,8 @@ def _refuses(views: dict[str, GroupView], *, by_class: bool = True, **_: object)
                 f"no class of {domain!r} has {MIN_IMAGES} images that scorers may read (the largest has {largest}); "
                 "pool the classes (by_class=False)."
             )
-        if why := first.co_moments_refused(tables=len(counts)):
-            return why
+        if reason := first.co_moments_refused(tables=len(counts)):
+            return reason
     return None if by_class else first.co_moments_refused(tables=1)
 
 
@@ -129,9 +129,9 @@ def gc_net(
     output (for a linear layer, its output); 0 where a standard deviation is below 1e-3; classes with fewer than 3
     images are left out. "out": mean of rho_ij over the outputs j of all layers that consume filter i; "in": mean of
     rho_ki over the filters k that the producers of i consume; "both": the mean of the two. Where one does not exist
-    (the first layer consumes no filter; a group may be consumed only by grouped convolutions) the other is taken.
-    `by_class=False` correlates over all images and reads no label; `signed` leaves out the absolute value. `dg.gc_net`
-    says which layers are consecutive. Returns (C,) per layer, in [0, 1], or [-1, 1] if signed. A note gives the null
+    (the first layer consumes no filter; a group may be consumed only by grouped convolutions), the other is used.
+    `by_class=False` correlates over all images and reads no label; `signed` omits the absolute value. `dg.gc_net`
+    defines which layers are consecutive. Returns (C,) per layer, in [0, 1], or [-1, 1] if signed. A note gives the null
     level of |rho| if a class has fewer than 200 images.
     Source: Wisell and Yasaei Sekeh 2024, Ghost-Connect Net, Neural Processing Letters 57(5), arXiv:2411.09199;
     only the abstract is available, the channel form and the filter score are our reconstruction.
@@ -139,18 +139,18 @@ def gc_net(
     rho = _connections(views, by_class=by_class, signed=signed)
     scores = {}
     for name, view in views.items():
-        both = torch.stack([_outgoing(view, rho), _incoming(view, rho)])
-        first, second = both if direction == "out" else both.flip(0)
-        scores[name] = both.nanmean(0) if direction == "both" else torch.where(first.isnan(), second, first)
+        means = torch.stack([_outgoing(view, rho), _incoming(view, rho)])
+        first, second = means if direction == "out" else means.flip(0)
+        scores[name] = means.nanmean(0) if direction == "both" else torch.where(first.isnan(), second, first)
     return scores
 
 
 def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -> dict[tuple[str, str], Tensor]:
-    """(group, layer that consumes it) -> correlations (A, B), averaged over the sources."""
+    """Return (group, layer that consumes it) -> correlations (A, B), averaged over the sources."""
     sources = next(iter(views.values())).sources
     rho: dict[tuple[str, str], Tensor] = {}
     images: dict[str, list[int]] = {}
-    # Domains outermost, the last that was gathered first: only one domain's sums of a large network are in memory.
+    # Domains in the outer loop, the last gathered first: only one domain's sums of a large network are in memory.
     for domain in reversed(sources):
         for name, view in views.items():
             for layer in view.pairs:
@@ -164,13 +164,13 @@ def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -
 
 
 def _outgoing(view: GroupView, rho: Mapping[tuple[str, str], Tensor]) -> Tensor:
-    """(C,) mean correlation over all outputs that consume the filter; NaN where there are none."""
+    """Return the (C,) mean correlation over all outputs that consume the filter; NaN where there are none."""
     parts = [rho[view.name, layer] for layer in view.pairs]
     return torch.cat(parts, dim=1).mean(1) if parts else torch.full((view.filters,), torch.nan, dtype=torch.float64)
 
 
 def _incoming(view: GroupView, rho: Mapping[tuple[str, str], Tensor]) -> Tensor:
-    """(C,) mean correlation over all filters that the filter's producers consume; NaN where there are none."""
+    """Return the (C,) mean correlation over all filters that the filter's producers consume; NaN if there are none."""
     total, count = torch.zeros(2, view.filters, dtype=torch.float64)
     for (_, layer), part in rho.items():
         for positions, filters in view.places_on(layer):

@@ -1,4 +1,4 @@
-"""The interface from which a scorer's view reads; `study.ScorerInputs` implements it."""
+"""The interface through which a scorer's view reads data; `study.ScorerInputs` implements it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MAP_NEEDS: dict[tuple[Site, bool], Need] = {
 
 
 class Inputs(Protocol):
-    """The data that views read, measured on demand; `study.ScorerInputs` implements it.
+    """The data that views read, measured on demand.
 
     Attributes:
-        model: the network; a private copy where the scorer may read it.
+        model: the network; a private copy if the scorer may read it.
         graph: the filter groups of the network.
         domains: name -> domain, with its role.
         split: the split that scorers read.
-        example: (1, C, H, W) zeros of the size the network takes.
-        touched: domain -> "images" or "labels", filled while scorers read.
+        example: (1, C, H, W) zeros of the network's input size.
+        touched: domain -> "images" or "labels", recorded while scorers read.
         shapes: group -> the shapes of its maps at each site.
         ending_in_relu: names of the layers whose output goes only into ReLUs.
     """

@@ -1,4 +1,4 @@
-"""The menu of built-in scorers, and how a scorer is looked up, reversed, combined with another and run."""
+"""The menu of built-in scorers; functions to look up, reverse, combine and run scorers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def resolve(scorer: str | Scorer) -> Scorer:
     """Return the scorer of this name; a Scorer is returned as it is.
 
     Raises:
-        DgpruneError: a name that is not in the menu (the message suggests the nearest), or a function without the
-            decorator.
+        DgpruneError: a name not in the menu (the message suggests the nearest one), or an undecorated function.
     """
     if isinstance(scorer, Scorer):
         return scorer
@@ -44,9 +43,9 @@ def resolve(scorer: str | Scorer) -> Scorer:
 
 @public
 def reverse(scorer: str | Scorer) -> Scorer:
-    """Return a scorer with the opposite sign, which removes first what the given scorer keeps: a control.
+    """Return a control: a scorer with the opposite sign, which removes first what the given scorer keeps.
 
-    The reversed scorer reads the same data and takes the same options, and is target-aware if the given one is.
+    The reversed scorer reads the same data, takes the same options, and is target-aware if the given one is.
 
     >>> import dgprune_lab as dg
     >>> dg.reverse("dss").name
@@ -79,9 +78,9 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
 
     "depth": filters of layers before number `start` (from 0, in the order of execution; half of the layers if None)
     are scored by `a`, the others by `b`. "rank": the score is the mean of both ranks. In both cases scores are replaced
-    by ranks over the whole network, scaled to [0, 1], so that two scorers can be compared; within a layer, "depth"
-    keeps the order of the scorer that is used. Each scorer runs with its own defaults (set others with
-    `scorer.using(...)`); a seed goes to both. The result reads what either reads, and is target-aware if one is.
+    by ranks over the whole network, scaled to [0, 1], so that the two are comparable; within a layer, "depth" keeps the
+    order of the scorer that is used. Each scorer runs with its own defaults (set others with `scorer.using(...)`); a
+    seed goes to both. The result reads the data that either reads, and is target-aware if either is.
 
     Source: Wisell, Yasaei Sekeh 2024 (arXiv:2411.09199) prune early layers by magnitude and later ones by connectivity;
     any two scorers, and ranks over the network, are ours.
@@ -105,19 +104,19 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
 
     def refuses(views: Views, **_: Any) -> str | None:
         for part in (a, b):
-            why = None if part.refuses is None else part.refuses(_seen_by(part, views), **part.settled({}))
-            if why is not None:
-                return f"{part.name}: {why}"
+            reason = None if part.refuses is None else part.refuses(_restrict_views(part, views), **part.settled({}))
+            if reason is not None:
+                return f"{part.name}: {reason}"
         return None
 
-    aware = a.instead is not None or b.instead is not None
+    has_instead = a.instead is not None or b.instead is not None
     return Scorer(
         name=f"hybrid({a.name}, {b.name}, by {by}{'' if start is None else f' from {start}'})",
         function=_hybrid(a, b, by=by, start=start),
         needs=tuple(sorted({*a.needs, *b.needs})),
         reads=reads,
         level="network",
-        instead=hybrid(a.instead or a, b.instead or b, by=by, start=start) if aware else None,
+        instead=hybrid(a.instead or a, b.instead or b, by=by, start=start) if has_instead else None,
         cite="; ".join(dict.fromkeys(part.cite for part in (a, b) if part.cite)),
         label=f"{a.label} + {b.label}",
         draws=a.draws or b.draws,
@@ -128,7 +127,7 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
 
 
 def _hybrid(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Callable[..., dict[str, Tensor]]:
-    def both(views: Views, *, seed: int = 0) -> dict[str, Tensor]:
+    def combine(views: Views, *, seed: int = 0) -> dict[str, Tensor]:
         early, late = (_ranks(_scores(part, views, seed=seed)) for part in (a, b))
         if by == "rank":
             return {name: (early[name] + late[name]) / 2 for name in views}
@@ -136,34 +135,34 @@ def _hybrid(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Callable[...,
         return {name: (early if view.depth < first else late)[name] for name, view in views.items()}
 
     def without_seed(views: Views) -> dict[str, Tensor]:
-        return both(views)
+        return combine(views)
 
-    function: Callable[..., dict[str, Tensor]] = both if a.draws or b.draws else without_seed
-    how = "the first in early layers, the second in later ones" if by == "depth" else "the mean of their ranks"
-    function.__doc__ = f"{a.name} and {b.name} combined: {how}.\n\nRanks over the whole network, scaled to [0, 1]."
+    function: Callable[..., dict[str, Tensor]] = combine if a.draws or b.draws else without_seed
+    rule = "the first in early layers, the second in later ones" if by == "depth" else "the mean of their ranks"
+    function.__doc__ = f"{a.name} and {b.name} combined: {rule}.\n\nRanks over the whole network, scaled to [0, 1]."
     return function
 
 
 def _expression(scorer: Scorer) -> str:
-    """The Python expression of a scorer inside another expression."""
+    """Return a scorer as part of a Python expression."""
     return scorer.code or repr(scorer.name)
 
 
 def _scores(scorer: Scorer, views: Views, *, seed: int) -> Mapping[str, Tensor]:
     options = scorer.settled({}) | ({"seed": seed} if scorer.draws else {})
-    views = _seen_by(scorer, views)
+    views = _restrict_views(scorer, views)
     if scorer.level == "network":
         return scorer(views, **options)
     return {name: scorer(view, **options) for name, view in views.items()}
 
 
-def _seen_by(scorer: Scorer, views: Views) -> Views:
-    """Return views through which one part of a hybrid can read only what it declares itself."""
+def _restrict_views(scorer: Scorer, views: Views) -> Views:
+    """Return views through which a part of a hybrid can read only the data that it declares itself."""
     return {name: view.seen_by(scorer) for name, view in views.items()}
 
 
 def _ranks(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Ranks of the scores over the whole network, scaled to [0, 1]; ties share their mean rank."""
+    """Return the ranks of the scores over the whole network, scaled to [0, 1]; ties share their mean rank."""
     from scipy.stats import rankdata
 
     flat = torch.cat([value.detach().cpu().double() for value in values.values()])
@@ -176,12 +175,12 @@ _ON_SOURCES = (activation_l1, apoz, taylor, taylor_weight)
 _BETWEEN_SOURCES = (dss_sources, risk_variance, gradient_agreement, gradient_snr, gc_net, sensitivity_sources)
 _TARGET_AWARE = (dss, sensitivity)
 _CONTROLS = (random, reverse(l1))
-_LISTED = (*_WEIGHTS, *_ON_SOURCES, *_BETWEEN_SOURCES, *_TARGET_AWARE, *_CONTROLS)
-SCORERS: Menu[Scorer] = Menu("scorer", {scorer.name: scorer for scorer in _LISTED})
+_BUILT_IN = (*_WEIGHTS, *_ON_SOURCES, *_BETWEEN_SOURCES, *_TARGET_AWARE, *_CONTROLS)
+SCORERS: Menu[Scorer] = Menu("scorer", {scorer.name: scorer for scorer in _BUILT_IN})
 
 
 def refusal(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> str | None:
-    """Return in a sentence why a scorer cannot run on these inputs, or None; no pass is needed for this."""
+    """Return a sentence on why a scorer cannot run on these inputs, or None; no pass is needed."""
     if scorer.refuses is None:
         return None
     try:
@@ -191,20 +190,20 @@ def refusal(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> st
 
 
 def run(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> Scores:
-    """Run a scorer, and return its scores for every group with a record of what it read.
+    """Run a scorer, and return its scores for every group with a record of the data that it read.
 
     Raises:
         DgpruneError: scores of a wrong shape or not finite, or a read that the scorer does not declare.
     """
     views = _views(scorer, inputs)
-    with reproducible("scorer", scorer.name, str(options.get("seed"))):  # a user's own may draw from the global ones
+    with reproducible("scorer", scorer.name, str(options.get("seed"))):  # a user's scorer may draw globally
         if scorer.level == "network":
-            scores = _called(scorer, views, options, where="")
+            scores = _call(scorer, views, options, where="")
         else:
-            scores = {name: _called(scorer, view, options, where=f" at layer {name!r}") for name, view in views.items()}
+            scores = {name: _call(scorer, view, options, where=f" at layer {name!r}") for name, view in views.items()}
     if not isinstance(scores, Mapping) or set(scores) != set(views):
         raise DgpruneError(f"scorer {scorer.name!r} must return a dict with one entry per layer: {', '.join(views)}.")
-    values = {name: _checked(scores[name], f"scorer {scorer.name!r}", name) for name in views}
+    values = {name: _as_scores(scores[name], scorer.name, name) for name in views}
     reads: dict[str, Seen] = {f"{domain}/{inputs.split}": what for domain, what in inputs.touched.items()}
     return Scores(scorer=scorer.name, values=values, graph=inputs.graph, options=dict(options), reads=reads)
 
@@ -213,26 +212,26 @@ def _views(scorer: Scorer, inputs: Inputs) -> dict[str, GroupView]:
     return {group.name: GroupView(scorer, group, inputs=inputs) for group in inputs.graph.groups}
 
 
-def _called(scorer: Scorer, view: Any, options: Mapping[str, Any], *, where: str) -> Any:
-    """The result of the scorer's function; what it raises itself becomes an error that names the scorer."""
+def _call(scorer: Scorer, view: Any, options: Mapping[str, Any], *, where: str) -> Any:
+    """Return the result of the scorer's function; turn an exception of its own into an error that names the scorer."""
     try:
         return scorer(view, **options)
     except (DgpruneError, MemoryError):
         raise
     except Exception as error:
-        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        cause = f"{type(error).__name__}: {error}".rstrip(": ")
         hint = " view.sources and view.targets hold only what reads={...} declares." * isinstance(error, IndexError)
-        raise DgpruneError(f"the function of scorer {scorer.name!r} stopped{where} ({what}); fix it.{hint}") from error
+        raise DgpruneError(f"the function of scorer {scorer.name!r} stopped{where} ({cause}); fix it.{hint}") from error
 
 
-def _checked(value: Any, who: str, group: str) -> Tensor:
-    """The scores that a scorer returned for one group, as a float64 tensor on the CPU; `Scores` refuses the rest."""
+def _as_scores(value: Any, scorer: str, group: str) -> Tensor:
+    """Return a scorer's result for a group as a float64 tensor on the CPU; `Scores` checks its shape and values."""
     if isinstance(value, np.ndarray | list | tuple):
         with suppress(TypeError, ValueError, RuntimeError):
             value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
         raise DgpruneError(
-            f"{who} must return a tensor (C,), one number per filter; for layer {group!r} it gave "
+            f"scorer {scorer!r} must return a tensor (C,), one number per filter; for layer {group!r} it gave "
             f"{type(value).__name__}."
         )
     return value if value.is_meta or value.is_complex() else value.detach().to("cpu").double()

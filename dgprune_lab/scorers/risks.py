@@ -25,7 +25,7 @@ def _gathers(*, mode: Mode = "additive", **_: object) -> tuple[Need, ...]:
 
 
 def one_source(views: dict[str, GroupView], **_: object) -> str | None:
-    """Return why sources cannot be compared if there is only one, otherwise None."""
+    """Return why sources cannot be compared if there is only one, else None."""
     sources = next(iter(views.values())).sources
     return None if len(sources) > 1 else "it compares at least two sources, and there is one."
 
@@ -45,8 +45,8 @@ def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta:
     R_e = mean cross-entropy on source e, g_e = dR_e/dz at z = 1, gbar their mean (equal weight per source, whatever its
     size), dVar/dz = (2/E) sum_e (R_e - Rbar) g_e. "additive": gbar^2 / mean(gbar^2) + beta (dVar)^2 / mean(dVar^2), the
     means over the whole network; "joint": (gbar + beta dVar)^2; "signed": |gbar| - beta dVar, so that a filter whose
-    removal lowers the variance is removed; "oracle": as additive, with each filter removed, one network per filter
-    (slow: the reference for the others, see `dgprune-lab gradients-against-removal`). beta = 0 is first-order Taylor,
+    removal lowers the variance is removed; "oracle": as additive, by removing each filter, one network per filter
+    (slow; the reference for the others, see `dgprune-lab gradients-against-removal`). beta = 0 is first-order Taylor,
     squared. Returns (C,) per layer. Source: Cai, Li, Kot 2022, Toward domain generalized pruning by scoring OOD
     importance, arXiv:2210.13810; the formulas are our reconstruction from its abstract.
     """
@@ -68,7 +68,7 @@ def combined(mean: Effects, spread: Effects, *, mode: Form, beta: float) -> dict
 def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effects]:
     """Return layer -> (C,) effects on the mean, and on the population variance, of the source risks.
 
-    The effects are the derivatives by the gate; if `removed`, minus the changes when the filter is removed, which the
+    The effects are the derivatives by the gate; if `removed`, minus the changes on removal of the filter, which the
     derivatives approximate.
     """
     first = next(iter(views.values()))
@@ -87,9 +87,9 @@ def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effec
 
 
 def share(first: Effects, second: Effects) -> float:
-    """Return the weight of the second term: the median over filters of second / (first + second), both >= 0.
+    """Return the share of the second term: the median over filters of second / (first + second), both >= 0.
 
-    Filters for which both terms are 0 are left out: they are dead, however much the risks differ.
+    Filters for which both terms are 0 are left out, as they are dead however much the risks differ.
     """
     a, b = torch.cat(list(first.values())), torch.cat(list(second.values()))
     alive = a + b > 0
@@ -118,7 +118,7 @@ def squared_over_mean(effects: Effects) -> dict[str, Tensor]:
 
 
 def _gates(view: GroupView) -> Tensor:
-    """(E, C) gradient by the gate of each filter on each source."""
+    """Return the (E, C) gradient by the gate of each filter on each source."""
     return torch.stack([view.gate(source) for source in view.sources])
 
 
@@ -134,7 +134,7 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
     """Agreement of the sources on the sign of the gate gradient; filters without agreement are removed first.
 
     |mean_e sign g_e|, equal weight per source; ties (with two sources it is 0 or 1) are broken by adding |mean_e g_e|,
-    scaled by its largest value in the network to less than one step. Returns (C,) in [0, 1 + 1/(2E)] per layer, E
+    scaled by its largest value in the network to less than one step. Returns (C,) in [0, 1 + 1/(2E)] per layer for E
     sources.
     Source: Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask), where it
     masks gradients; as a filter score it is ours.
@@ -151,8 +151,8 @@ def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: Positive = 1e-12)
     """Signal-to-noise ratio of the gate gradient over the sources; filters with a low ratio are removed first.
 
     (mean_e g_e)^2 / (Var_e g_e + eps), population variance, equal weight per source. The literature argues for both
-    signs: `keep` "high" keeps the filters with a high ratio, "low" those with a low ratio (the negative ratio is the
-    score). Returns (C,). Source: after Liu et al. 2020, Understanding why neural networks generalize well through
+    directions: `keep` "high" keeps filters with a high ratio, "low" those with a low ratio (the score is minus the
+    ratio). Returns (C,). Source: after Liu et al. 2020, Understanding why neural networks generalize well through
     GSNR, ICLR, definition 1; over domains instead of samples it is ours.
     """
     gates = _gates(view)

@@ -1,4 +1,4 @@
-"""Scorers that measure how strongly a filter's effect on the true class's logit differs between two domains."""
+"""Scorers that measure how much a filter's effect on the true class's logit differs between two domains."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def sensitivity(
 
     -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over positions of y dl/dy, l the logit of
     image i's true class, y the filter's output: gradient x activation. Without names, the mean of |d| over all pairs of
-    a source and a target. A filter whose attribution differs between the domains without varying in either gets the
-    lowest score of the network; differences that are rounding (`stats.resolution`) count as 0. It reads target labels:
+    a source and a target. A filter whose attribution differs between the domains but varies in neither gets the lowest
+    score of the network; rounding differences (`stats.resolution`) count as 0. It reads target labels, so it is
     target-aware. `diagnostics.sensitivity` computes the same d with intervals, by Captum. Returns (C,) <= 0 per layer.
     Source: gradient x activation, Shrikumar et al. 2016, arXiv:1605.01713; effect size, Cohen 1988, chapter 2; as a
     filter score it is ours.
@@ -62,11 +62,11 @@ def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> 
 
 
 def _scores(views: dict[str, GroupView], pairs: Iterable[tuple[str, str]], *, over: Over = "mean") -> dict[str, Tensor]:
-    listed = list(pairs)
-    sizes = filled({name: torch.stack([_d(view, *pair) for pair in listed]) for name, view in views.items()})
+    pairs = list(pairs)
+    sizes = filled({name: torch.stack([_effect_size(view, *pair) for pair in pairs]) for name, view in views.items()})
     return {name: -(size.mean(0) if over == "mean" else size.amax(0)) for name, size in sizes.items()}
 
 
-def _d(view: GroupView, first: str, second: str) -> Tensor:
+def _effect_size(view: GroupView, first: str, second: str) -> Tensor:
     moments = view.class_gate(first), view.class_gate(second)
     return matched_d(*moments, resolution=resolution(*moments))

@@ -20,9 +20,9 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
 
     Args:
         importance: an instance of any `tp.importance` class.
-        name: name of the scorer in tables; None for the name of the class.
-        gradients: whether the importance reads `.grad`; it then finds the gradient of the mean source risk there, and
-            labels count as read.
+        name: name of the scorer in tables; None for the class name.
+        gradients: whether the importance reads `.grad`, which then holds the gradient of the mean source risk; labels
+            count as read.
 
     Raises:
         DgpruneError: when scoring, if the importance returns nothing for a group, or reads gradients without
@@ -48,14 +48,14 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
         if gradients:
             first.fill_gradients()
         with preserved_rng():
-            torch.manual_seed(0)  # an importance that draws does so from the global generator
-            return {key: _of_group(view, importance, graph=graph, gradients=gradients) for key, view in views.items()}
+            torch.manual_seed(0)  # a random importance draws from the global generator
+            return {key: _scores(view, importance, graph=graph, gradients=gradients) for key, view in views.items()}
 
     return wrapped
 
 
-def _of_group(view: GroupView, importance: Callable[..., Any], *, graph: Any, gradients: bool) -> Tensor:
-    """The (C,) scores of a group's filters, computed by an importance of Torch-Pruning."""
+def _scores(view: GroupView, importance: Callable[..., Any], *, graph: Any, gradients: bool) -> Tensor:
+    """Return the (C,) scores of a group's filters by an importance of Torch-Pruning."""
     name, root = type(importance).__name__, view.model.get_submodule(view.name)
     handler = graph.get_pruner_of_module(root).prune_out_channels
     try:

@@ -1,4 +1,4 @@
-"""The view through which a scorer reads one group: read-only, and only what the scorer has declared."""
+"""The view through which a scorer reads one group: read-only, and limited to the data that the scorer declares."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from .inputs import MAP_NEEDS, Inputs
 
 
 class GroupView:
-    """One group as a scorer sees it. Reading data that the scorer has not declared raises a DgpruneError.
+    """One group as a scorer reads it. Reading data that the scorer has not declared raises a DgpruneError.
 
     Attributes:
-        name: name of the group, that is, of its first layer.
+        name: name of the group, which is that of its first layer.
         filters: number of filters C.
         depth: position of the group in the order of execution, from 0.
         consumers: names of the layers that consume the group's output.
@@ -52,7 +52,7 @@ class GroupView:
     def weight(self) -> Tensor:
         """(C, K) float64: every weight that produces the filter, of all convolutions and linear layers of the group."""
         self._check_need("weights")
-        return self._rows(self._inputs.model.get_parameter)
+        return self._weight_rows(self._inputs.model.get_parameter)
 
     @property
     def scale(self) -> Tensor:
@@ -77,22 +77,22 @@ class GroupView:
 
     @property
     def ends_in_relu(self) -> bool:
-        """Whether the output of every layer that produces the group's output goes straight into a ReLU."""
+        """Whether the output of every layer that produces the group's output goes only into ReLUs."""
         self._check_need("weights")
         return set(self._group.ends) <= self._inputs.ending_in_relu
 
     def places(self, site: Site) -> int:
-        """Number of positions in a filter's smallest map at a site; for a linear layer, at its consumer's input."""
+        """Return the number of positions in a filter's smallest map at a site; for a linear layer, at its consumer."""
         sites = self._inputs.shapes[self.name].sites
         return min(math.prod(shape[1:]) for shape in sites[site] or sites["consumer_input"])
 
     @property
     def activation_found(self) -> bool:
-        """Whether the map behind the activation was found; if not, the consumer input replaces it."""
+        """Whether the map behind the activation was found; otherwise the consumer input replaces it."""
         return self._inputs.shapes[self.name].activation_found
 
     def class_counts(self, domain: str) -> Tensor:
-        """(K,) number of images of each class in the split that scorers read."""
+        """Return the (K,) numbers of images of each class in the split that scorers read."""
         self._check_read(domain, "labels")
         labels, rows = self._inputs.domains[domain].labels, self._inputs.domains[domain].rows(self._inputs.split)
         assert labels is not None
@@ -101,92 +101,91 @@ class GroupView:
     def maps(
         self, domain: str, *, site: Site = "consumer_input", unit: bool = False, shift: str | None = None
     ) -> tuple[Tensor, ...]:
-        """Mean maps on a domain, (C, ...) float64: one, or at "conv_output" one per convolution of the group.
+        """Return the mean maps on a domain, (C, ...) float64: one, at "conv_output" one per convolution of the group.
 
         Args:
             domain: name of the domain.
             site: "activation", right behind the activation and before any pooling; "consumer_input", the input of the
                 last layer that reads the group; or "conv_output", raw convolution outputs.
-            unit: each image's map divided by its Euclidean norm before the mean.
-            shift: an entry of `data.SHIFTS`; the maps are then those on a copy of the domain, shifted by it with the
-                default strength.
+            unit: whether to divide each image's map by its Euclidean norm before the mean.
+            shift: an entry of `data.SHIFTS`, for the maps on a copy of the domain shifted with the default strength.
         """
         maps = self._read(MAP_NEEDS[site, unit], domain, shift=shift)[self.name]
         return tuple(part.clone() for part in (maps if isinstance(maps, tuple) else (maps,)))
 
     def mean_map(self, domain: str) -> Tensor:
-        """(C, H, W) float64 mean map over the images of a domain, at the consumer input."""
+        """Return the (C, H, W) float64 mean maps over the images of a domain, at the consumer input."""
         return self.maps(domain)[0]
 
     def class_map(self, domain: str, *, shift: str | None = None) -> ClassMap:
-        """Mean output of each filter over the images of each class that the network predicts."""
+        """Return the mean output of each filter over the images of each predicted class."""
         return cloned(self._read("class_map", domain, shift=shift)[self.name])
 
     def paired_cosine(self, first: str, second: str, *, site: Site = "consumer_input") -> Tensor:
-        """(C,) mean over i of the cosine between a filter's maps on the i-th images of two domains."""
+        """Return the (C,) mean over i of the cosine between a filter's maps on the i-th images of two domains."""
         self._check_need("paired")
         for domain in (first, second):
             self._check_read(domain, "images")
         return self._inputs.paired(first, second, site=site)[self.name].clone()
 
     def moments(self, domain: str) -> Moments:
-        """Mean, mean |y|, mean square and share of zeros of the output over a domain, each (C,)."""
+        """Return the mean, mean |y|, mean square and share of zeros of the output y over a domain, each (C,)."""
         return cloned(self._read("moments", domain)[self.name])
 
     def gate(self, domain: str) -> Tensor:
-        """(C,) derivative of the domain's mean risk by the filter's gate."""
+        """Return the (C,) derivative of the domain's mean risk by each filter's gate."""
         return self._read("gate", domain)[self.name].clone()
 
     def class_gate(self, domain: str) -> ClassMoments:
-        """Mean and variance, over the images of each true class, of that class's logit's derivative by the gate."""
+        """Return, per true class, the mean and variance over its images of the derivative of its logit by the gate."""
         return cloned(self._read("class_gate", domain)[self.name])
 
     def risk(self, domain: str) -> float:
-        """Mean cross-entropy on a domain."""
+        """Return the mean cross-entropy on a domain."""
         return self._read("risk", domain)
 
     def removal(self, domain: str) -> Tensor:
-        """(C,) change of the domain's mean risk when a filter is removed; evaluates one network per filter."""
+        """Return the (C,) change of the domain's mean risk when a filter is removed; runs one network per filter."""
         self._check_need("removal")
         self._check_read(domain, "labels")
         return self._inputs.removal(domain)[self.name].clone()
 
     def co_moments(self, domain: str, *, layer: str, by_class: bool) -> CoMoments | None:
-        """Co-moments of this group's responses with those of a layer that consumes it; None if they are no pair."""
+        """Return the co-moments of this group's responses with those of a consumer; None if they are not a pair."""
         sums = self._read("class_co_moments" if by_class else "co_moments", domain).get((self.name, layer))
         return None if sums is None else cloned(sums)
 
     @property
     def pairs(self) -> tuple[str, ...]:
         """Names of the layers that consume the group and mix its filters; co-moments can be read for each of them."""
-        listed = pairs(self._inputs.model, self._inputs.graph)
-        return tuple(layer for group, layer in listed if group.name == self.name)
+        all_pairs = pairs(self._inputs.model, self._inputs.graph)
+        return tuple(layer for group, layer in all_pairs if group.name == self.name)
 
     def co_moments_refused(self, *, tables: int) -> str | None:
-        """Why this many tables of co-moments per pair are too large for this network, or None."""
+        """Return why this many tables of co-moments per pair are too large for this network, or None."""
         model = self._inputs.model
         return too_large(model, pairs(model, self._inputs.graph), tables=tables)
 
     def seen_by(self, scorer: Scorer) -> GroupView:
-        """The view of the same group for another scorer: it can read what that scorer declares."""
+        """Return a view of the same group for another scorer, limited to the data that that scorer declares."""
         return GroupView(scorer, self._group, inputs=self._inputs)
 
     def places_on(self, layer: str) -> list[tuple[Tensor, Tensor]]:
-        """Positions on a layer's output axis and the group's filters there; empty if it produces none of them."""
+        """Return pairs (positions on a layer's output axis, the group's filters there); empty if it produces none."""
         return produced(self._group, layer)
 
     def weight_gradient(self, domain: str) -> Tensor:
-        """(C, K) derivative of the domain's mean risk by each entry of `weight`."""
-        return self._rows(self._read("weight_gradient", domain).__getitem__)
+        """Return the (C, K) derivative of the domain's mean risk by each entry of `weight`."""
+        return self._weight_rows(self._read("weight_gradient", domain).__getitem__)
 
     def over_sources(self, read: Callable[[str], Tensor]) -> Tensor:
-        """Mean of `read(domain)` over the sources, with equal weight."""
+        """Return the mean of `read(domain)` over the sources, with equal weight."""
         if not self.sources:
             raise DgpruneError(f"scorer {self._scorer.name!r} needs a source; the study has none that it may read.")
         return torch.stack([read(domain) for domain in self.sources]).mean(0)
 
     def generator(self, seed: int) -> torch.Generator:
-        """A separate random generator for this group and seed."""
+        """Return a random generator for this group and seed."""
         return generator("scorer", seed, self.name)
 
     @property
@@ -197,12 +196,12 @@ class GroupView:
 
     @property
     def example(self) -> Tensor:
-        """(1, C, H, W) zeros of the size the network takes."""
+        """(1, C, H, W) zeros of the network's input size."""
         self._check_need("model")
         return self._inputs.example
 
     def fill_gradients(self) -> None:
-        """Write the gradient of the mean source risk into `.grad` of the private copy, where other code may read it."""
+        """Write the gradient of the mean source risk into `.grad` of the private copy, for other code to read."""
         gradients = [self._read("weight_gradient", domain) for domain in self.sources]
         for name, parameter in self.model.named_parameters():
             if all(name in gradient for gradient in gradients):
@@ -222,7 +221,7 @@ class GroupView:
             )
 
     def _check_read(self, domain: str, what: What) -> None:
-        """Record that a domain is read; refuse it if the scorer has not declared this."""
+        """Record that a domain is read; refuse this if the scorer has not declared it."""
         if domain not in self._inputs.domains:
             raise unknown("domain", domain, self._inputs.domains)
         role = self._inputs.domains[domain].role or "source"
@@ -236,7 +235,7 @@ class GroupView:
             self._inputs.touched[domain] = what
 
     def _read(self, need: Need, domain: str, *, shift: str | None = None) -> Any:
-        """The statistics of a domain for one need; refuse a need that the scorer has not declared."""
+        """Return the statistics of a domain for one need; refuse a need that the scorer has not declared."""
         self._check_need(need)
         self._check_read(domain, "labels" if need in LABELLED else "images")
         if shift is not None:
@@ -244,14 +243,14 @@ class GroupView:
         return getattr(self._inputs.statistics(domain, need, shift=shift), need)
 
     def _members(self, leaf: str) -> Iterator[tuple[Member, str, nn.Module]]:
-        """The group's members whose tensor has this name, each with its layer's name and the layer."""
+        """Yield (member, layer name, layer) for each of the group's members whose tensor has this name."""
         for member in self._group.members:
             layer, _, part = member.tensor.rpartition(".")
             if part == leaf:
                 yield member, layer, self._inputs.model.get_submodule(layer)
 
-    def _by_filter(self, member: Member, tensor: Tensor) -> Tensor:
-        """(C, K) float64: the entries of a tensor that belong to each filter."""
+    def _entries_by_filter(self, member: Member, tensor: Tensor) -> Tensor:
+        """Return (C, K) float64: the entries of a tensor that belong to each filter."""
         tensor = tensor.detach().double().cpu().movedim(member.axis, 0)
         flat = tensor.reshape(len(tensor), -1)
         return flat.new_zeros(self.filters, flat.shape[1]).index_copy_(0, member.filters, flat[member.positions])
@@ -259,7 +258,7 @@ class GroupView:
     def _norms(self, leaf: str, layers: Sequence[str]) -> Tensor:
         self._check_need("weights")
         columns = [
-            self._by_filter(member, getattr(module, leaf))
+            self._entries_by_filter(member, getattr(module, leaf))
             for member, layer, module in self._members(leaf)
             if layer in layers and isinstance(module, BATCHNORM)
         ]
@@ -267,9 +266,9 @@ class GroupView:
             raise DgpruneError(f"layer {self.name!r} is not followed by a BatchNorm, so it has no scale to score.")
         return torch.cat(columns, dim=1)
 
-    def _rows(self, tensor: Callable[[str], Tensor]) -> Tensor:
+    def _weight_rows(self, tensor: Callable[[str], Tensor]) -> Tensor:
         parts = [
-            self._by_filter(member, tensor(member.tensor))
+            self._entries_by_filter(member, tensor(member.tensor))
             for member, _, module in self._members("weight")
             if member.side == "out" and isinstance(module, (*CONV, nn.Linear))
         ]

@@ -40,7 +40,7 @@ def l2(view: GroupView) -> Tensor:
 
 
 def _without_norm(views: dict[str, GroupView]) -> str | None:
-    """Refuse groups without BatchNorm, by reading their scale."""
+    """Refuse groups without BatchNorm by reading their scale, which raises the error."""
     for view in views.values():
         _ = view.scale
     return None
@@ -57,7 +57,7 @@ def bn_scale(view: GroupView) -> Tensor:
 
 
 def _without_relu(views: dict[str, GroupView]) -> str | None:
-    """Return why the scorer cannot run if the BatchNorm of a layer is followed by anything but a ReLU, or None."""
+    """Return why the scorer cannot run if anything but a ReLU follows the BatchNorm of a layer, or None."""
     for name, view in views.items():
         _ = view.end_norms
         if not view.ends_in_relu:
@@ -106,6 +106,6 @@ def lamp(view: GroupView) -> Tensor:
     """
     squares = view.weight.square().sum(1)
     ordered = squares.sort().values
-    # The sum over all filters at least as large; equal filters all look up the first of them.
+    # The sum over all filters at least as large; filters of equal norm all look up the first of them.
     above = ordered.flip(0).cumsum(0).flip(0)[torch.searchsorted(ordered, squares)]
     return squares / above.clamp_min(torch.finfo(torch.float64).tiny)
