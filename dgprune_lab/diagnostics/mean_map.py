@@ -23,7 +23,7 @@ EXTRA = ("group", "filter", "other", "row", "column")
 def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "score") -> pd.DataFrame:
     """Return the activation map of each filter, averaged over the images of each domain, and cosines between domains.
 
-    Maps are taken right behind the activation. Metric "mean_map": a row per filter, domain and position (columns `row`
+    Maps are taken just after the activation. Metric "mean_map": a row per filter, domain and position (columns `row`
     and `column`). Metric "cosine": a row per filter and pair of domains, `domain` and `other`: the cosine of the two
     mean maps, which is `dss` of this pair. Images of all domains are read, targets too: target-aware.
 
@@ -49,7 +49,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
         )
 
     def cells(domain: Domain, *compared: Domain) -> Row:
-        """The columns that all rows about a domain (compared with others) share."""
+        """Return the columns that all rows about a domain (compared with others) share."""
         reads: dict[str, Seen] = {f"{item.name}/{split}": "images" for item in (domain, *compared)}
         seen = study.provenance.adding("scorer", reads).columns(domain.name, split, roles=roles_of(study.domains))
         about = {"domain": domain.name, "role": domain.role, "split": split, "images": len(domain.rows(split))}

@@ -63,7 +63,7 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
 
 
 def _prediction(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]:
-    """The columns that say which of two rows has the better value, and whether their intervals overlap."""
+    """Return the columns `predicts`, the network of the row with the better value, and `intervals`."""
     better = min if first["better_direction"] == "lower" else max
     values = first["value"], second["value"]
     equal = alike(values) if first["metric"] == "training_loss" else values[0] == values[1]
