@@ -230,10 +230,10 @@ def _keep_accuracy(search: Search, goal: AccuracyGoal) -> Generator[Progress, No
     where = "the worst source" if goal.on == WORST else f"source {goal.on!r}"
     goal_text = f"keeps at least {percent(goal.share)} of the accuracy on {where}"
     if low < search.first:
-        kept = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
+        share_kept = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
         raise DgpruneError(
             f"{goal_text}: with these layers and filters the smallest possible ratio, "
-            f"{percent(search.masks[search.first].ratio_achieved)}, keeps {percent(kept)}. Ask for less, or change "
+            f"{percent(search.masks[search.first].ratio_achieved)}, keeps {percent(share_kept)}. Ask for less, or change "
             "layers, max_layer_ratio or forced."
         )
     return search.result(low, goal=goal_text)
