@@ -158,8 +158,8 @@ def attribution_steps(
                 yield done, total
     joined = {name: (torch.cat(first), torch.cat(second)) for name, (first, second) in batches.items()}
     labels = _labels(pair[0], rows[0]), _labels(pair[1], rows[1])
-    limits = {name: _resolution(both, labels) for name, both in joined.items()}
-    values = {name: _zero_rounding(both, limits[name]) for name, both in joined.items()}
+    limits = {name: _resolution(sides, labels) for name, sides in joined.items()}
+    values = {name: _zero_rounding(sides, limits[name]) for name, sides in joined.items()}
     return Attributions(
         method=method, pair=pair, split=split, rows=rows, values=values, resolution=limits, labels=labels
     )

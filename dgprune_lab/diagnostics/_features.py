@@ -47,8 +47,8 @@ class Features:
         centre = full.mean(0)
         axes = np.linalg.svd(full - centre, full_matrices=False)[2][:2]
         axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-        places = (self.stacked - centre) @ axes.T
-        return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+        projected = (self.stacked - centre) @ axes.T
+        return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
 
 
 def features_steps(

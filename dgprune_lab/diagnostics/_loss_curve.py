@@ -186,7 +186,7 @@ class LossCurve:
         the largest down, and the range between the last feasible and the first infeasible one is bisected. Where shares
         are refused early, small ones cost few images: there, unless the smallest is feasible, the shares are tried from
         the smallest up. If the loss only grows towards small shares, either order ends where the full grid does.
-        Skipped shares are not measured, so an exception within the range or an isolated share below it goes unnoticed.
+        Skipped shares are not measured: infeasible ones within the range and feasible ones below it go unnoticed.
         """
         self._searched[tolerance] = {1.0}
         yield from self.at(1.0)

@@ -33,7 +33,7 @@ def of_images(
     cells = (
         {**_cells(name, study), **pooled(study, split, images=images), **row(name, study)} for name, study in named
     )
-    return tidy(({**shared, **each} for each in cells), extra=EXTRA)
+    return tidy(({**shared, **network_cells} for network_cells in cells), extra=EXTRA)
 
 
 def _cells(name: str, study: Study) -> Row:

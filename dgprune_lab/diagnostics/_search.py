@@ -199,8 +199,8 @@ class Search:
         provenance = self.study.provenance
         if mask is not None:
             provenance = mask_provenance(provenance, mask, batchnorm=self.batchnorm, study=self.study)
-        about: Any = {"batchnorm": self.batchnorm, "provenance": provenance.adding("selection", self.reads)}
-        return mask_cells(self.study, mask, domain=domain, split=None if domain is None else SPLIT, **about)
+        options: Any = {"batchnorm": self.batchnorm, "provenance": provenance.adding("selection", self.reads)}
+        return mask_cells(self.study, mask, domain=domain, split=None if domain is None else SPLIT, **options)
 
 
 def search_steps(
@@ -230,10 +230,10 @@ def _keep_accuracy(search: Search, goal: AccuracyGoal) -> Generator[Progress, No
     where = "the worst source" if goal.on == WORST else f"source {goal.on!r}"
     goal_text = f"keeps at least {percent(goal.share)} of the accuracy on {where}"
     if low < search.first:
-        share_kept = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
+        share = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
         raise DgpruneError(
             f"{goal_text}: with these layers and filters the smallest possible ratio, "
-            f"{percent(search.masks[search.first].ratio_achieved)}, keeps {percent(share_kept)}. Ask for less, or change "
+            f"{percent(search.masks[search.first].ratio_achieved)}, keeps {percent(share)}. Ask for less, or change "
             "layers, max_layer_ratio or forced."
         )
     return search.result(low, goal=goal_text)

@@ -64,7 +64,7 @@ def evaluate_in_workers(
         ) from error
     finally:
         _running.pop(token, None)
-    return {domain.name: [outcomes[k][place] for k in range(len(masks))] for place, domain in enumerate(study.domains)}
+    return {domain.name: [outcomes[k][index] for k in range(len(masks))] for index, domain in enumerate(study.domains)}
 
 
 def _collect_results(

@@ -75,10 +75,10 @@ def after_finetuning(
         progress: whether to show a progress bar.
 
     Returns:
-        A tidy table of shares; `rounds` and `epochs` (per round) stand in every row, and `network`, the name of the
+        A tidy table of shares; `rounds` and `epochs` (per round) are in every row, and `network`, the name of the
         study, in those of a study without known training seed. A row of metric "difference" has further columns:
         `seeds` (the training seeds), `minimum_detectable_effect` (half the width of the interval), `p_value` (paired t
-        test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` say the most that either network has
+        test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` hold the most that either network has
         seen. After Ctrl-C the table holds the runs that are complete.
 
     Raises:
@@ -182,12 +182,12 @@ def _differences(studies: Sequence[Study], ends: Mapping[Key, _EndRows], *, base
         for domain in (domain.name for domain in studies[0].domains):
             tests = []
             for ratio in ratios:
-                both = [
+                end_rows = [
                     (number, ends.get((number, name, ratio)), ends.get((number, baseline, ratio))) for number in numbers
                 ]
                 pairs = [
                     (seeds[number], row[domain], other[domain])
-                    for number, row, other in both
+                    for number, row, other in end_rows
                     if row and other and domain in row and domain in other
                 ]
                 tests += [difference_row(pairs)] if len(pairs) > 1 else []

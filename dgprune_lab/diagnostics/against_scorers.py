@@ -52,7 +52,7 @@ def against_scorers(
 
     Returns:
         The table of `diagnostics.compare`, for `charts.compare`: `a` is the mask, `b` the best scorer, whose name
-        stands in the column `scorer` of its rows. Rows of `difference` above 0: the mask is better. Its intervals are
+        is in the column `scorer` of its rows. Rows of `difference` above 0: the mask is better. Its intervals are
         over images; another training or another fine-tuning may reverse a small difference.
 
     Raises:

@@ -60,7 +60,7 @@ def compare(
         make there are no rows of filters.
 
     Raises:
-        DgpruneError: a mask that does not fit the network (one that was made for other weights fits); a network of
+        DgpruneError: a mask that does not fit the network (one made for other weights fits); a network of
             another study; no image in the split.
     """
     pair = [choice_of(study, name, chosen, batchnorm=batchnorm) for name, chosen in (("a", a), ("b", b))]

@@ -75,8 +75,8 @@ def compare_scorers(
         draws: number of masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the
             intervals of differences are too narrow, see `stats.crossed_difference`.
         keep_silent: make a scorer that draws remove silent filters, whose mean activation on the sources' score split
-            is 0, only after all others. Removing silent filters costs nothing: use this beside a scorer that chooses
-            among active filters; beside one that removes silent filters first, it makes the draws look worse.
+            is 0, only after all others. Removing silent filters costs nothing: use this with a scorer that chooses
+            among active filters; with one that removes silent filters first, it makes the draws look worse.
         seed: random seed of the first draw and of the bootstrap.
         progress: whether to show a progress bar.
 
@@ -241,5 +241,5 @@ def _row(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, c
     """Return the row of an accuracy from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
     shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
     low, high = intervals.over_images(correct.mean(0))
-    about = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}
-    return {**shared, **about, "metric": "accuracy", "value": correct.mean(), "low": low, "high": high}
+    described = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}
+    return {**shared, **described, "metric": "accuracy", "value": correct.mean(), "low": low, "high": high}

@@ -173,11 +173,11 @@ def map_rows(
             cells |= {"embedding": kind, "unit": "place"}
             labels = features.labels[name]
             for k, image in enumerate(features.rows[name].tolist()):
-                place = next(positions)
+                position = next(positions)
                 cells |= {"image": image, "class": None if labels is None else int(labels[k])}
                 if labels is not None and study.domain(name).class_names:
                     cells["class_name"] = study.domain(name).class_label(int(labels[k]))
-                rows += [{**cells, "metric": f"map_{axis + 1}", "value": float(place[axis])} for axis in (0, 1)]
+                rows += [{**cells, "metric": f"map_{axis + 1}", "value": float(position[axis])} for axis in (0, 1)]
     stacked = features.stacked
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
     trust = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)

@@ -123,10 +123,10 @@ def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Pro
     curvature.check_top(setting.top)
     total, numbers = estimate_passes(curvature, setting) * curvature.batches + curvature.images, itertools.count(1)
 
-    def counted(steps: Generator[None, None, Any], what: str) -> Generator[_Progress, None, Any]:
+    def counted(steps: Generator[None, None, Any], stage: str) -> Generator[_Progress, None, Any]:
         def progress(_: None) -> _Progress:
             done = next(numbers)
-            return done, max(done, total), what
+            return done, max(done, total), stage
 
         return map_steps(steps, progress)
 

@@ -108,8 +108,8 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
     shared |= {"batchnorm": batchnorm_cell(study, "as_is"), "training_seed": study.training_seed}
     cells = []
     for domain, images in zip(data.pair, data.rows, strict=True):
-        own = {"domain": domain.name, "role": domain.role, "images": len(images)}
-        cells.append({**shared, **own, **provenance.columns(domain.name, data.split, roles=roles)})
+        described = {"domain": domain.name, "role": domain.role, "images": len(images)}
+        cells.append({**shared, **described, **provenance.columns(domain.name, data.split, roles=roles)})
     keys = [{"group": name, "filter": k} for name, pair in data.values.items() for k in range(pair[0].shape[1])]
     rows: Rows = []
 

@@ -59,7 +59,7 @@ def stability(
 
     "halves": the `score` split of every domain is divided into two halves, stratified by label, `draws` times; the
     scorer runs on each half. A scorer that reads no images agrees with itself by construction: its value is 1 and its
-    column `images` 0. A scorer that draws gets another seed for each half (interval "seeds").
+    column `images` 0. A scorer that draws uses another seed for each half (interval "seeds").
 
     "training_seeds": the scorer runs on one network trained with several seeds, and each two of these are compared.
     Their filters do not correspond by index, so within each layer they are matched one to one by the correlation of

@@ -1,7 +1,7 @@
 """Means over pairs and quadruples of different images: the value from all images, its interval from halves of them.
 
 A bootstrap draws some images twice, and a pair of equal images has a distance of 0 (or a product that is a square),
-which no new sample would have; a half holds each of its images once.
+which no new sample would contain; a half contains each of its images once.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def difference_row(pairs: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
         "seeds": ", ".join(name for name, _, _ in pairs),
         "minimum_detectable_effect": minimum_detectable_effect(gaps),
         "p_value": paired_p(gaps),
-        **most_seen([side for _, *both in pairs for side in both]),
+        **most_seen([side for _, *sides in pairs for side in sides]),
     }
 
 

@@ -27,7 +27,7 @@ def serve() -> None:
     """Fit UMAP in this child process: read one request from standard input, write lines of JSON to standard output."""
     warnings.simplefilter("ignore")  # UMAP warns about settings that are intended here
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of a library must not get between the answers
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     options = json.loads(sys.stdin.buffer.readline())
     rows = unpacked(sys.stdin.buffer.read(options.pop("bytes")))
     threading.Thread(target=_end_with_parent, daemon=True).start()

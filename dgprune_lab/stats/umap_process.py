@@ -1,4 +1,4 @@
-"""A seeded UMAP fit in a child process: Numba holds the interpreter while it compiles."""
+"""A seeded UMAP fit in a child process, because Numba holds the GIL while it compiles."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def _exchange(process: subprocess.Popen[bytes], state: _State, request: bytes) -
 
 
 def _stop(process: subprocess.Popen[bytes], thread: threading.Thread) -> None:
-    """Kill the child; its thread then sees the end of the answers, reaps it and ends."""
+    """Kill the child; its thread then reads the end of the answers, reaps it and ends."""
     process.kill()
     if thread is not threading.current_thread():
         thread.join(5)
