@@ -16,7 +16,7 @@ from torch import nn
 import dgprune_lab as dg
 from dgprune_lab.charts.compare_rows import compare_data
 from dgprune_lab.core import drain
-from dgprune_lab.diagnostics.against_scorers import _best
+from dgprune_lab.diagnostics.against_scorers import _best_mask
 from dgprune_lab.diagnostics.compare_scorers import _draws
 from dgprune_lab.stats import crossed_difference, intervals
 
@@ -459,7 +459,7 @@ def test_a_choice_against_scorers_equals_each_step_by_hand() -> None:
     assert mine.target_aware and not other.target_aware
     assert other.scorer == best and frame.query("choice == 'b'").scorer.nunique() == 1
     tuning = {"batchnorm": "recalibrate", "seed": 3}
-    chosen = drain(_best(study, mask, items=[dg.SCORERS["bn_scale"]], finetuning=tuning))
+    chosen = drain(_best_mask(study, mask, items=[dg.SCORERS["bn_scale"]], finetuning=tuning))
     assert chosen.selection == {f"{source.name}/score": "labels" for source in study.sources}
     alone = dg.Study(small[best], sources=study.sources, targets=study.targets)
     tuned = dg.prune_and_tune(alone, None, ratio=0.0, rounds=1, epochs=1, batchnorm="recalibrate", seed=3)

@@ -217,7 +217,7 @@ def test_errors_become_a_distance_and_the_interval_is_widened(monkeypatch: pytes
         assert all(set(domain[fold == k]) == {0, 1} for k in range(4)) and set(fold) == {0, 1, 2, 3}
         return np.where(wrong, 1 - domain, domain)
 
-    monkeypatch.setattr(discrepancy, "_predicted", mistaken)
+    monkeypatch.setattr(discrepancy, "_predict", mistaken)
     x = normal(40, 3)
     apart = proxy_a_distance(x, x, ids=ids(40, 40), folds=4)
     low, high = over_images(wrong.astype(float))

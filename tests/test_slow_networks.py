@@ -660,7 +660,7 @@ class Elsewhere(Executor):
         self.sent.append(sent)
         self.studies.reverse()  # the workers take turns
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_workers, "_own", {})
+            patch.setattr(_workers, "_running", {})
             patch.setattr(_workers, "_received", self.studies[0])
             try:
                 future.set_result(work(token, sent, *arguments))
@@ -679,7 +679,7 @@ def test_workers_that_were_not_forked_get_the_study_once() -> None:
     assert kinds == ["NoneType"] * 10 + ["bytes"] * 2
     made = [study for held in workers.studies for study in held.values()]
     assert len(made) == 2 and study not in made
-    assert not _workers._own, "nothing is kept after the sweep"
+    assert not _workers._running, "nothing is kept after the sweep"
 
 
 def small_study(model: nn.Module | None = None, *, labelled: bool = False) -> dg.Study:
@@ -724,7 +724,7 @@ def test_a_worker_tells_studies_apart_whose_domains_differ_only_in_role() -> Non
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_an_executor_that_fails_is_said_in_a_sentence() -> None:
     options: Any = {"scorers": ["l1"], "ratios": [0.5]}
-    with pytest.raises(dg.DgpruneError, match=r"executor: it has cancelled a part"):
+    with pytest.raises(dg.DgpruneError, match=r"executor: a part of the sweep was cancelled"):
         dg.sweep(small_study(), executor=Cancelling(), **options)
     ended = ThreadPoolExecutor(1)
     ended.shutdown()

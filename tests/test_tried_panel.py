@@ -201,13 +201,13 @@ def test_a_search_can_be_stopped_and_goes_on_after_a_move(view: View, monkeypatc
     panel = FindPanel()
     panel.selected = {"pressed": "find"}
     measured: list[int] = []
-    once = _search.Search.measured
+    once = _search.Search.measure
 
     def counted(search: Any, place: int) -> Any:
         measured.append(place)
         return once(search, place)
 
-    monkeypatch.setattr(_search.Search, "measured", counted)
+    monkeypatch.setattr(_search.Search, "measure", counted)
     frames: Iterator[Any] = panel.tick(replace(view, batchnorm="as_is"))  # type: ignore[assignment]
     first, *_ = next(frames), next(frames)
     assert [one["label"] for one in first["actions"]] == ["Stop"]

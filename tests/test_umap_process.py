@@ -272,14 +272,14 @@ def changed(at: int, value: float) -> np.ndarray:
 def test_rows_that_cannot_be_drawn_are_refused_before_any_process(
     monkeypatch: pytest.MonkeyPatch, rows: np.ndarray, options: dict[str, Any], sentence: str
 ) -> None:
-    monkeypatch.setattr(umap_process, "_started", lambda: pytest.fail("a process was started"))
+    monkeypatch.setattr(umap_process, "_start_child", lambda: pytest.fail("a process was started"))
     with pytest.raises(dg.DgpruneError, match=sentence):
         embed(rows, **options)
 
 
 @pytest.mark.parametrize(("shift", "unit"), [(0.0, 1e-160), (1e6, 1.0), (0.0, 1e30)])
 def test_rows_are_centred_and_of_mean_square_length_one(shift: float, unit: float) -> None:
-    rows = umap_process._checked(shift + unit * two_clusters(), seed=0, neighbours=15, min_dist=0.1)
+    rows = umap_process._scale_rows(shift + unit * two_clusters(), seed=0, neighbours=15, min_dist=0.1)
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-6)
     assert np.square(rows).sum(1).mean() == pytest.approx(1, rel=1e-5)
 

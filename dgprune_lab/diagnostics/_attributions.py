@@ -54,9 +54,9 @@ class Attributions:
         return d, area, q_values(p_values(first, second, labels=self.labels))
 
     def active(self) -> dict[str, Tensor]:
-        """Layer -> (C,) bool: filters whose attribution varies within a class, on the images of both domains.
+        """Return layer -> (C,) bool: filters whose attribution varies within a class, on the images of both domains.
 
-        A silent filter does not vary, nor does one with a constant output: its d is 0 by definition, not measured.
+        Silent filters and filters with a constant output do not vary: their d is 0 by definition, not measured.
         """
         labels = torch.from_numpy(np.concatenate(self.labels))
         active: dict[str, Tensor] = {}
@@ -67,22 +67,22 @@ class Attributions:
         return active
 
     def provenance(self, study: Study) -> Provenance:
-        """The provenance of a network whose filters are chosen by these attributions."""
+        """Return the provenance of a network whose filters are chosen by these attributions."""
         reads: dict[str, Seen] = {f"{domain.name}/{self.split}": "labels" for domain in self.pair}
         return study.provenance.adding("scorer", reads)
 
 
 def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Domain]:
-    """The two domains to compare: those named, or the first source with the first target (or the second source).
+    """Return the two domains to compare: those named, or the first source and the first target (or second source).
 
     Raises:
         DgpruneError: a study with fewer than two domains, the same domain twice, a domain without labels.
     """
     if between is None:
-        listed = [*study.sources[:1], *study.targets[:1], *study.sources[1:2]]
-        if len(listed) < 2:
+        domains = [*study.sources[:1], *study.targets[:1], *study.sources[1:2]]
+        if len(domains) < 2:
             raise DgpruneError("sensitivity compares two domains and the study has one; add a target or a source.")
-        pair = listed[0], listed[1]
+        pair = domains[0], domains[1]
     else:
         if len(between) != 2 or between[0] == between[1]:
             raise DgpruneError(f"between names two different domains, ('mnist', 'mnist_m'); got {between!r}.")
@@ -97,7 +97,7 @@ def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Doma
 
 
 def rows_of(domain: Domain, split: str, images: int | None = None) -> Tensor:
-    """The rows of a split's first images.
+    """Return the row numbers of a split's first images.
 
     Raises:
         DgpruneError: an unknown split, or one without images.
@@ -110,7 +110,7 @@ def rows_of(domain: Domain, split: str, images: int | None = None) -> Tensor:
 
 
 def attributor(study: Study) -> Attributor:
-    """The Attributor of a study's network, on the study's device."""
+    """Return the Attributor of a study's network, on the study's device."""
     model = shared_copy(study.model).to(study.device)
     example = study.domains[0].take(torch.arange(min(2, len(study.domains[0]))), device=study.device).images
     return Attributor(model, study.graph, example=example)
@@ -133,8 +133,8 @@ def attribution_steps(
         by: an existing attributor of the study's network; None makes one.
     """
     pair = pair_of(study, between)
-    listed = study.graph.names if layers is None else [layers] if isinstance(layers, str) else layers
-    names = [study.graph[name].name for name in listed]
+    layer_names = study.graph.names if layers is None else [layers] if isinstance(layers, str) else layers
+    names = [study.graph[name].name for name in layer_names]
     if not names:
         raise DgpruneError("sensitivity needs at least one layer; layers=None takes all.")
     by = attributor(study) if by is None else by
@@ -158,8 +158,8 @@ def attribution_steps(
                 yield done, total
     joined = {name: (torch.cat(first), torch.cat(second)) for name, (first, second) in batches.items()}
     labels = _labels(pair[0], rows[0]), _labels(pair[1], rows[1])
-    limits = {name: _resolution(both, labels) for name, both in joined.items()}
-    values = {name: _settled(both, limits[name]) for name, both in joined.items()}
+    limits = {name: _resolution(sides, labels) for name, sides in joined.items()}
+    values = {name: _zero_rounding(sides, limits[name]) for name, sides in joined.items()}
     return Attributions(
         method=method, pair=pair, split=split, rows=rows, values=values, resolution=limits, labels=labels
     )
@@ -171,8 +171,8 @@ def _resolution(values: tuple[Tensor, Tensor], labels: tuple[NDArray[np.int64], 
     return resolution(*(class_moments(v, part, classes=classes) for v, part in zip(values, codes, strict=True)))
 
 
-def _settled(values: tuple[Tensor, Tensor], limit: float) -> tuple[Tensor, Tensor]:
-    """The attributions of a layer; those of filters that never exceed the limit are rounding, and become 0."""
+def _zero_rounding(values: tuple[Tensor, Tensor], limit: float) -> tuple[Tensor, Tensor]:
+    """Set the attributions of filters that never exceed the limit, which are rounding errors, to 0."""
     silent = torch.maximum(*(part.abs().amax(0) for part in values)) <= limit
     return values[0].masked_fill(silent, 0), values[1].masked_fill(silent, 0)
 

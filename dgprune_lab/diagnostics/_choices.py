@@ -1,4 +1,4 @@
-"""One of several networks of a study: a mask, a network pruned from the study's, or the full network as given."""
+"""A network to compare: a mask of the study's network, a network pruned from it, or the full network as given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._removal import mask_cells
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Choice:
-    """One of the networks that are compared.
+    """One of the compared networks.
 
     Attributes:
         network: a network to measure as it is; None for the study's, under `mask`.
@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def provenance(self) -> Provenance:
-        """What each stage of the network's life has read."""
+        """The data that each stage of the network's life has read."""
         if self.network is not None:
             return provenance_of(self.network)
         if self.full or self.mask is None:
@@ -45,21 +45,21 @@ class Choice:
         return mask_provenance(self.study.provenance, self.mask, batchnorm=self.batchnorm, study=self.study)
 
     def outcomes(self, domain: Domain, *, split: str, images: int | None) -> Generator[Any, None, Outcomes]:
-        """Measure on a split, yielding between batches."""
+        """Return the outcomes on a split; yields between batches."""
         if self.network is not None:
             return (yield from evaluating(self.network, domain, split, images=images))
         mask, setting = (None, None) if self.full else (self.mask, self.batchnorm)
         return (yield from self.study.steps(mask, domain=domain.name, split=split, images=images, batchnorm=setting))
 
     def cells(self, *, domain: Domain | None = None, split: str | None = None) -> Row:
-        """The columns of a row about this network."""
+        """Return the columns of a row about this network."""
         mask, setting = None if self.full else self.mask, self.batchnorm
         cells = mask_cells(self.study, mask, batchnorm=setting, domain=domain, split=split, provenance=self.provenance)
         unknown = {"ratio_requested": None, "ratio_achieved": None} if self.mask is None else {}
         return {**cells, **unknown}
 
     def size_rows(self) -> Rows:
-        """The rows of what remains: filters where they are known, parameters, MACs and bytes."""
+        """Return the rows of the remaining filters (where they are known), parameters, MACs and bytes."""
         if self.mask is None:
             rows = cost_rows(self.network, self.study.domains[0]) if self.network is not None else []
         else:
@@ -67,52 +67,52 @@ class Choice:
         return [{**self.cells(), **row} for row in rows]
 
     def latency_row(self, split: str) -> Row:
-        """Measure the latency on images of the first domain."""
+        """Measure the latency on images of the first domain, and return its row."""
         domain, device = self.study.domains[0], self.study.device
-        small = self.network
-        if small is None:
-            small = self.study.network(self.mask, batchnorm="as_is").to(device)
-        example = domain.take(domain.rows(split, LATENCY_IMAGES), device=device_of(small)).images
-        return {**self.cells(), **latency_row(list(timings(small, example)), len(example))}
+        network = self.network
+        if network is None:
+            network = self.study.network(self.mask, batchnorm="as_is").to(device)
+        example = domain.take(domain.rows(split, LATENCY_IMAGES), device=device_of(network)).images
+        return {**self.cells(), **latency_row(list(timings(network, example)), len(example))}
 
 
 def choice_of(study: Study, name: str, chosen: Mask | nn.Module | None, *, batchnorm: BatchNorm) -> Choice:
-    """Return a network to compare, from what the user passed for it.
+    """Return the `Choice` for a mask, a network or None that the user passed.
 
     Raises:
         DgpruneError: a mask or network of another study; a network that cannot be copied.
     """
-    everything = Mask.by_hand(study.graph, reads={})
+    full_mask = Mask.by_hand(study.graph, reads={})
     if isinstance(chosen, nn.Module):
         example = study.domains[0].take(torch.arange(1), device=device_of(chosen)).images
         refuse_other_types(chosen, example)
         prove_copies(chosen, example)
-        mask = _recorded(everything, chosen)
-        return Choice(name=name, study=study, network=chosen, mask=mask, full=mask is everything, batchnorm="as_is")
+        mask = _read_mask(full_mask, chosen)
+        return Choice(name=name, study=study, network=chosen, mask=mask, full=mask is full_mask, batchnorm="as_is")
     sizes = {group.name: group.filters for group in study.graph.groups}
     if chosen is not None and {name: len(keep) for name, keep in chosen.keep.items()} != sizes:
         raise DgpruneError(f"{name} is a mask of another network than this study's; make it from study.score(...).")
     full = chosen is None
-    return Choice(name=name, study=study, network=None, mask=chosen or everything, full=full, batchnorm=batchnorm)
+    return Choice(name=name, study=study, network=None, mask=chosen or full_mask, full=full, batchnorm=batchnorm)
 
 
-def _recorded(everything: Mask, network: nn.Module) -> Mask | None:
-    """The mask of all rounds by which `dg.prune` made a network, in original indices; None where that is unknown.
+def _read_mask(full_mask: Mask, network: nn.Module) -> Mask | None:
+    """Return the mask of all rounds in which `dg.prune` made a network, in original indices; None if it is unknown.
 
     Raises:
-        DgpruneError: it was pruned from a network of other layers.
+        DgpruneError: a network pruned from one with other layers.
     """
-    graph, rounds = everything.graph, getattr(network, "dgprune_masks", ())
+    graph, rounds = full_mask.graph, getattr(network, "dgprune_masks", ())
     if not rounds:
         shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-        whole = all(shapes.get(name) == shape for name, (shape, _) in graph.shapes.items())
-        return everything if whole else None
+        unpruned = all(shapes.get(name) == shape for name, (shape, _) in graph.shapes.items())
+        return full_mask if unpruned else None
     mask = Mask.from_json(rounds[0], graph=graph)
-    left = {name: mask.kept(name) for name in graph.names}
-    for inner in rounds[1:]:
-        for name, places in inner["keep"].items():  # a layer of one filter is no group of the next round
-            left[name] = [left[name][place] for place in places]
-    removed = {g.name: sorted(set(range(g.filters)) - set(left[g.name])) for g in graph.groups}
-    requested = 1 - math.prod(1 - inner["ratio_requested"] for inner in rounds)
+    remaining = {name: mask.kept(name) for name in graph.names}
+    for later in rounds[1:]:
+        for name, indices in later["keep"].items():  # a layer with one filter left is no group in the next round
+            remaining[name] = [remaining[name][index] for index in indices]
+    removed = {g.name: sorted(set(range(g.filters)) - set(remaining[g.name])) for g in graph.groups}
+    requested = 1 - math.prod(1 - later["ratio_requested"] for later in rounds)
     keep = Mask.by_hand(graph, removed=removed).keep
     return replace(mask, keep=keep, ratio_requested=requested, nested=mask.nested and len(rounds) == 1)

@@ -13,7 +13,7 @@ from ..core import COLUMNS, DgpruneError, Stepwise, public
 
 Parameters = ParamSpec("Parameters")
 Step = TypeVar("Step")
-Shown = TypeVar("Shown")
+Mapped = TypeVar("Mapped")
 Result = TypeVar("Result")
 
 Row = dict[str, Any]
@@ -48,24 +48,24 @@ class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
 
     def _checked(self, result: pd.DataFrame | Steps) -> Steps:
         frame = (yield from result) if isinstance(result, Generator) else result
-        wanted = f"diagnostic {self.name!r} must return a table from tidy(); it"
+        problem = f"diagnostic {self.name!r} must return a table from tidy(); it"
         if not isinstance(frame, pd.DataFrame):
-            raise DgpruneError(f"{wanted} returned {type(frame).__name__}.")
+            raise DgpruneError(f"{problem} returned {type(frame).__name__}.")
         if missing := [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]:
-            raise DgpruneError(f"{wanted} lacks {', '.join(missing)}.")
+            raise DgpruneError(f"{problem} lacks {', '.join(missing)}.")
         if self.cite:
             frame.attrs["cite"] = self.cite  # for `dg.cite`
         return frame
 
 
-def translated(steps: Generator[Step, None, Result], to: Callable[[Step], Shown]) -> Generator[Shown, None, Result]:
+def map_steps(steps: Generator[Step, None, Result], apply: Callable[[Step], Mapped]) -> Generator[Mapped, None, Result]:
     """Run a generator, passing each step that it yields through a function."""
     while True:
         try:
             step = next(steps)
         except StopIteration as end:
             return end.value
-        yield to(step)
+        yield apply(step)
 
 
 @public
@@ -75,8 +75,8 @@ def diagnostic(
     """Turn a function that answers one question about a study into a `Diagnostic`.
 
     The function returns the table, or a generator that yields (done, total) and returns the table: it may be a
-    generator function, or check its arguments and then return a generator. If it has an argument
-    `progress: bool = False`, this draws a bar when the diagnostic is called; it has no effect on `.steps(...)`.
+    generator function, or check its arguments and then return a generator. Its argument
+    `progress: bool = False`, if there is one, draws a bar when the diagnostic is called, not in `.steps(...)`.
 
     Args:
         name: name of the diagnostic; `charts.<name>` draws its table.

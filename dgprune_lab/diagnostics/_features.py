@@ -42,13 +42,13 @@ class Features:
         return np.concatenate([values for by_domain in self.values for values in by_domain.values()])
 
     def linear(self) -> Floats:
-        """The rows of `stacked` projected on the two principal axes of the full network's features, (rows, 2)."""
+        """Project `stacked` on the two principal axes of the full network's features: (rows, 2)."""
         full = np.concatenate(list(self.values[0].values()))
         centre = full.mean(0)
         axes = np.linalg.svd(full - centre, full_matrices=False)[2][:2]
         axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-        places = (self.stacked - centre) @ axes.T
-        return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+        projected = (self.stacked - centre) @ axes.T
+        return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
 
 
 def features_steps(
@@ -66,16 +66,16 @@ def features_steps(
     Raises:
         DgpruneError: an unknown layer; a domain with too few images; features that are constant in all domains.
     """
-    every: tuple[Mask | None, ...] = (None, *masks)
+    all_masks: tuple[Mask | None, ...] = (None, *masks)
     raw: list[dict[str, Floats]] = []
-    for k, mask in enumerate(every):
-        # The full network, which the others are compared with, is never recalibrated.
-        norm: BatchNorm = "as_is" if mask is None else batchnorm
+    for k, mask in enumerate(all_masks):
+        # The full network, the reference, is never recalibrated.
+        setting: BatchNorm = "as_is" if mask is None else batchnorm
         features: dict[str, Floats] = {}
         for domain in study.domains:
-            options: Any = {"images": images, "batchnorm": norm, "calibration": calibration}
+            options: Any = {"images": images, "batchnorm": setting, "calibration": calibration}
             steps = study.feature_steps(mask, layer=layer, domain=domain.name, split=split, **options)
-            values = yield from yielding(steps, k / len(every))
+            values = yield from yielding(steps, k / len(all_masks))
             if len(values) < FEWEST:
                 raise DgpruneError(
                     f"domain {domain.name!r} has {len(values)} images in its split {split!r}; comparing features "
@@ -96,7 +96,7 @@ def features_steps(
         layer=layer,
         split=split,
         batchnorm=batchnorm,
-        masks=every,
+        masks=all_masks,
         rows={name: numbers.numpy() for name, numbers in rows.items()},
         labels=labels,
         values=values,
@@ -104,12 +104,12 @@ def features_steps(
 
 
 def _standardised(raw: Sequence[Mapping[str, Floats]], *, by: Floats, layer: str) -> list[dict[str, Floats]]:
-    """The features under all masks, standardised by the mean and standard deviation of the set `by`."""
+    """Standardise the features under all masks by the mean and standard deviation of the set `by`."""
     try:
         standardised(raw[0], by=by)  # refuses features that are constant
     except DgpruneError as error:
         raise DgpruneError(f"layer {layer!r}: {error}") from None
-    flat = [values for features in raw for values in features.values()]
-    done = standardised({layer: np.concatenate(flat)}, by=by)[layer]
-    parts = iter(np.split(done, np.cumsum([len(values) for values in flat])[:-1]))
+    tables = [values for features in raw for values in features.values()]
+    scaled = standardised({layer: np.concatenate(tables)}, by=by)[layer]
+    parts = iter(np.split(scaled, np.cumsum([len(values) for values in tables])[:-1]))
     return [{name: next(parts) for name in features} for features in raw]

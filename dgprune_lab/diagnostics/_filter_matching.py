@@ -31,7 +31,7 @@ class Match(NamedTuple):
 def pooled_outputs(study: Study, domains: Sequence[Domain], *, images: int, split: str = "score") -> dict[str, Tensor]:
     """Return group -> (N, C) float32: the spatial mean of every filter's output on each image; no label is read.
 
-    The output is taken at the input of the group's last consumer; if that is called twice, the mean of both calls.
+    The output is taken at the input of the group's last consumer, averaged over its calls if it is called twice.
 
     Args:
         study: the study whose network is run, on a copy in eval mode.
@@ -45,8 +45,8 @@ def pooled_outputs(study: Study, domains: Sequence[Domain], *, images: int, spli
     for group in study.graph.groups:
         ConsumerInput(group).listen(model, lambda y, key=group.name: calls[key].append(y.flatten(2).float().mean(2)))
     for domain in domains:
-        share = max(1, images // len(domains))
-        for batch in domain.batches(split, images=share, device=study.device):
+        per_domain = max(1, images // len(domains))
+        for batch in domain.batches(split, images=per_domain, device=study.device):
             with torch.inference_mode():
                 model(batch.images)
             for name, means in calls.items():
@@ -65,19 +65,19 @@ def matched(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[s
     Args:
         first, second: group -> (N, C) outputs on the same images, as `pooled_outputs` returns them.
     """
-    # Here and not above: widgets import this folder, and this module of scipy costs a fifth of a second.
+    # Imported here because widgets import this folder, and scipy.optimize takes a fifth of a second.
     from scipy.optimize import linear_sum_assignment
 
     matches = {}
     for name, outputs in first.items():
-        table = _standardised(outputs).T @ _standardised(second[name])
-        rows, columns = map(torch.from_numpy, linear_sum_assignment(table.numpy(), maximize=True))
-        matches[name] = Match(columns, table[rows, columns])
+        correlations = _standardised(outputs).T @ _standardised(second[name])
+        rows, columns = map(torch.from_numpy, linear_sum_assignment(correlations.numpy(), maximize=True))
+        matches[name] = Match(columns, correlations[rows, columns])
     return matches
 
 
 def _standardised(outputs: Tensor) -> Tensor:
-    """The outputs (N, C) as float64, every column centred and scaled to norm one; zero where it is constant."""
+    """Return the outputs (N, C) in float64, each column centred and scaled to norm 1; a constant column becomes 0."""
     centred = outputs.double() - outputs.double().mean(0)
     norm = centred.norm(dim=0)
     # Rounding alone gives a constant column a norm above zero.

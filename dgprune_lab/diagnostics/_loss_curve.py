@@ -80,7 +80,7 @@ def grid_of(step: float) -> tuple[float, ...]:
 
 
 def tolerances_of(tolerance: float | Sequence[float]) -> list[float]:
-    """Return one or several tolerances as a list without repetitions; a note says what one above 1 allows.
+    """Return one or several tolerances as a list without repetitions; a note warns of one above 1.
 
     Raises:
         DgpruneError: no tolerance.
@@ -94,7 +94,7 @@ def tolerances_of(tolerance: float | Sequence[float]) -> list[float]:
 
 
 def check_full_loss(loss: float, *, name: str) -> None:
-    """Refuse the loss of a full network to which a tolerance cannot be relative."""
+    """Refuse a loss of the full network, 0 or not finite, to which no tolerance can be relative."""
     if loss == 0 or not math.isfinite(loss):
         raise DgpruneError(
             f"the training loss of {name!r} is {loss:g}, so a tolerance relative to it has no meaning. Use more "
@@ -106,8 +106,8 @@ class LossCurve:
     """Losses per image at the shares of a grid; each share is measured once, when it is first needed.
 
     Args:
-        measure: function of the share kept and of the largest sum of losses that is of interest: a generator that
-            yields between batches and returns the losses (N,). It may stop as soon as their sum is larger.
+        measure: generator function of the share kept and of a limit on the sum of the losses; yields between batches
+            and returns the losses (N,). It may stop as soon as their sum exceeds the limit.
         step: distance between neighbouring shares of the grid.
         name: name of the network, for error messages.
         removed: function of the share kept that returns the share actually removed, if known.
@@ -116,8 +116,8 @@ class LossCurve:
 
     Attributes:
         grid: the shares, from 1 down.
-        losses: share -> (N,) float64, in the order of measurement; of a refused share, infinite.
-        refused: the shares of which no more is known than that their loss is above the limit.
+        losses: share -> (N,) float64, in the order of measurement; infinite for a refused share.
+        refused: the shares known only to have a loss above the limit.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class LossCurve:
         self.losses: dict[float, Floats] = {}
         self.refused: set[float] = set()
         self._measure, self.refuse = measure, refuse
-        self._asked: dict[float, set[float]] = {}
+        self._searched: dict[float, set[float]] = {}
 
     @property
     def full(self) -> float:
@@ -152,17 +152,17 @@ class LossCurve:
         return shares, [self.mean(share) for share in shares]
 
     def mean(self, share: float) -> float:
-        """Mean loss at a measured share."""
+        """Return the mean loss at a measured share."""
         return float(self.losses[share].mean())
 
     def at(self, share: float) -> Generator[object, None, float]:
-        """Return the mean loss at a share, infinite if it is refused, and measure it first if necessary.
+        """Return the mean loss at a share, measured first if necessary; infinite if the share is refused.
 
         Raises:
             DgpruneError: the loss of the full network is 0 or not finite.
         """
         if share not in self.losses:
-            losses = (yield from self._measure(share, self._most(share))).double().numpy()
+            losses = (yield from self._measure(share, self._largest_sum(share))).double().numpy()
             count = len(self.losses.get(1.0, losses))
             if len(losses) < count:
                 self.refused.add(share)
@@ -173,41 +173,40 @@ class LossCurve:
                 check_full_loss(self.full, name=self.name)
         return self.mean(share)
 
-    def _most(self, share: float) -> float:
-        """The largest sum of losses of a share that need not be refused, with room for the rounding of float sums."""
+    def _largest_sum(self, share: float) -> float:
+        """Return the largest sum of losses at which a share is not refused, with a margin for rounding."""
         if self.refuse is None or share == 1.0:
             return math.inf
         return (1 + self.refuse) * self.full * len(self.losses[1.0]) * (1 + 1e-9)
 
     def bracket(self, tolerance: float) -> Generator[object, None, None]:
-        """Measure the shares that locate the lower end of the unbroken range of shares, from 1, that are enough.
+        """Measure the shares that locate the lower end of the unbroken range of feasible shares that begins at 1.
 
-        A share is enough if its loss is within the tolerance. The shares 1, 2, 4, ... steps below 1 give a range whose
-        upper end is enough and whose lower end is not, and it is bisected. They are tried from the largest down. Where
-        shares are refused early, small ones cost few images: there, unless the smallest is enough, they are tried from
-        the smallest up. If the loss only grows towards small shares, the end is the same as on the full grid, by either
-        order. Skipped shares are not measured, so an exception within the range or an isolated share below it stays
-        unnoticed.
+        A share is feasible if its loss is within the tolerance. The shares 1, 2, 4, ... steps below 1 are tried from
+        the largest down, and the range between the last feasible and the first infeasible one is bisected. Where shares
+        are refused early, small ones cost few images: there, unless the smallest is feasible, the shares are tried from
+        the smallest up. If the loss only grows towards small shares, either order ends where the full grid does.
+        Skipped shares are not measured: infeasible ones within the range and feasible ones below it go unnoticed.
         """
-        self._asked[tolerance] = {1.0}
+        self._searched[tolerance] = {1.0}
         yield from self.at(1.0)
         last = len(self.grid) - 1
-        places = [*(1 << k for k in range(last.bit_length()) if 1 << k < last), last]
-        upwards = self.refuse is not None and not (yield from self._is_enough(last, tolerance))
+        indices = [*(1 << k for k in range(last.bit_length()) if 1 << k < last), last]
+        upwards = self.refuse is not None and not (yield from self._is_feasible(last, tolerance))
         inside, outside = 0, None
-        for place in reversed(places) if upwards else places:
-            enough = yield from self._is_enough(place, tolerance)
-            inside, outside = (place, outside) if enough else (inside, place)
-            if enough == upwards:
+        for index in reversed(indices) if upwards else indices:
+            feasible = yield from self._is_feasible(index, tolerance)
+            inside, outside = (index, outside) if feasible else (inside, index)
+            if feasible == upwards:
                 break
         while outside is not None and outside - inside > 1:
-            place = (inside + outside) // 2
-            enough = yield from self._is_enough(place, tolerance)
-            inside, outside = (place, outside) if enough else (inside, place)
+            index = (inside + outside) // 2
+            feasible = yield from self._is_feasible(index, tolerance)
+            inside, outside = (index, outside) if feasible else (inside, index)
 
-    def _is_enough(self, place: int, tolerance: float) -> Generator[object, None, bool]:
-        share = self.grid[place]
-        self._asked[tolerance].add(share)
+    def _is_feasible(self, index: int, tolerance: float) -> Generator[object, None, bool]:
+        share = self.grid[index]
+        self._searched[tolerance].add(share)
         return (yield from self.at(share)) <= (1 + tolerance) * self.full
 
     def fill(self) -> Generator[object, None, None]:
@@ -216,12 +215,12 @@ class LossCurve:
             yield from self.at(share)
 
     def shares_of(self, tolerance: float) -> list[float]:
-        """The measured shares, from 1 down, off which a tolerance is read: those of its own search, so that its result
-        does not depend on other tolerances; all where every share was measured, or where it was not searched for.
+        """Return the measured shares, from 1 down, off which a tolerance is read: those of its own search, so that
+        its result does not depend on other tolerances; all if there was no such search or the grid is complete.
         """
         shares, _ = self.points
-        asked = self._asked.get(tolerance)
-        return shares if asked is None or len(shares) == len(self.grid) else sorted(asked, reverse=True)
+        searched = self._searched.get(tolerance)
+        return shares if searched is None or len(shares) == len(self.grid) else sorted(searched, reverse=True)
 
     def read(self, tolerance: float) -> ReadOff:
         """Return which of `shares_of(tolerance)` have a loss of at most (1 + tolerance) times the full network's."""
@@ -229,7 +228,7 @@ class LossCurve:
         return read_off(shares, list(map(self.mean, shares)), limit=(1 + tolerance) * self.full)
 
     def intervals(self) -> dict[float, tuple[float, float]]:
-        """Measured share -> 95 % bootstrap interval of the mean loss over images; none for a loss of 1e30 or more."""
+        """Return share -> 95 % bootstrap interval, over images, of its mean loss; none for losses of 1e30 or more."""
         known = [share for share, losses in self.losses.items() if losses.max() < _LARGEST]
         if not known:
             return {}
@@ -237,22 +236,22 @@ class LossCurve:
         return {share: (float(low[k]), float(high[k])) for k, share in enumerate(known)}
 
     def resampled(self, tolerances: Sequence[float], *, smallest: bool) -> list[tuple[float, float]]:
-        """Return for each tolerance the 95 % bootstrap interval, over images, of the share that is enough.
+        """Return for each tolerance the 95 % bootstrap interval, over images, of the share that is read off.
 
         Images are resampled 1,000 times; each time the loss of the full network, the limit and the share (`smallest`,
         or else `contiguous_end`) are computed again from `shares_of` the tolerance.
         """
         measured, _ = self.points
-        known = [share for share in measured if share not in self.broken]
-        relative = np.stack([self.losses[share] for share in known], axis=1) / self.full
+        finite = [share for share in measured if share not in self.broken]
+        relative = np.stack([self.losses[share] for share in finite], axis=1) / self.full
         means = intervals.resampled_means(np.minimum(relative, _HUGE))
         ends = []
         for tolerance in tolerances:
             shares = self.shares_of(tolerance)
             feasible = np.zeros((len(means), len(shares)), dtype=bool)
-            held = [share for share in known if share in shares]
-            columns = means[:, [known.index(share) for share in held]]
-            feasible[:, [shares.index(share) for share in held]] = columns <= (1 + tolerance) * means[:, :1]
+            usable = [share for share in finite if share in shares]
+            columns = means[:, [finite.index(share) for share in usable]]
+            feasible[:, [shares.index(share) for share in usable]] = columns <= (1 + tolerance) * means[:, :1]
             if not smallest:
                 feasible = np.logical_and.accumulate(feasible, axis=1)
             last = len(shares) - 1 - feasible[:, ::-1].argmax(axis=1)

@@ -66,7 +66,7 @@ class Case:
     predicted: Tensor = field(repr=False)
 
     def columns(self) -> Row:
-        """The columns that all rows of this case share."""
+        """Return the columns that all rows of this case share."""
         cells = mask_cells(
             self.study, self.mask, batchnorm=self.removal.batchnorm, domain=self.domain, split=self.removal.split
         )
@@ -114,15 +114,15 @@ def removal_cases(
         DgpruneError: no study, or two with one name; no scorer or no ratio; ready Scores for several networks; pruning
             of single layers with a scope or budget that needs the whole network.
     """
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    _check(listed, removal)
+    networks = [studies] if isinstance(studies, Study) else list(studies)
+    _check_request(networks, removal)
     cases: list[Case] = []
     with ExitStack() as unchanged:
-        for study in listed:
+        for study in networks:
             unchanged.enter_context(study.assume_unchanged())
         jobs = [
             (study, group, mask, domain)
-            for study in listed
+            for study in networks
             for group, mask in _masks(study, removal)
             for domain in study.domains
             if domain.labels is not None or not labelled
@@ -156,8 +156,8 @@ def check_names(scorers: Sequence[str | Scorer | Scores]) -> None:
         )
 
 
-def check_number(networks: int) -> None:
-    """Raise an error if more than `_MOST` pruned networks would be measured."""
+def check_network_count(networks: int) -> None:
+    """Refuse more than `_MOST` pruned networks."""
     if networks > _MOST:
         raise DgpruneError(
             f"this would evaluate {networks:,} pruned networks on every domain, at most {_MOST:,} are possible; give "
@@ -166,7 +166,7 @@ def check_number(networks: int) -> None:
 
 
 def only_layer(mask: Mask, layer: str) -> Mask:
-    """The mask that removes the same filters from one layer, and nothing from the other layers."""
+    """Return the mask that removes the same filters from one layer, and none from the others."""
     keep = {name: kept if name == layer else torch.ones_like(kept) for name, kept in mask.keep.items()}
     return replace(mask, keep=keep)
 
@@ -181,7 +181,7 @@ def _masks(study: Study, removal: Removal) -> Iterator[tuple[str | None, Mask]]:
                 yield None, mask
 
 
-def _check(studies: Sequence[Study], removal: Removal) -> None:
+def _check_request(studies: Sequence[Study], removal: Removal) -> None:
     if not studies:
         raise DgpruneError("this needs a study or a list of studies; got an empty list.")
     names = [study.name for study in studies]
@@ -194,7 +194,7 @@ def _check(studies: Sequence[Study], removal: Removal) -> None:
         raise DgpruneError("this needs at least one scorer and one ratio.")
     check_names(removal.scorers)
     layers = len(studies[0].graph.names) if removal.one_layer else 1
-    check_number(len(studies) * len(removal.scorers) * len(removal.ratios) * layers)
+    check_network_count(len(studies) * len(removal.scorers) * len(removal.ratios) * layers)
     if len(studies) > 1 and any(isinstance(item, Scores) for item in removal.scorers):
         raise DgpruneError("ready Scores belong to one network; pass one study, or scorers by name for several.")
     if removal.one_layer and (removal.scope, removal.budget) != ("layer", "filters"):

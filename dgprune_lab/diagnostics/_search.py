@@ -1,4 +1,4 @@
-"""The search behind `find`: the candidates, what was measured of them, and which one meets the goal."""
+"""The search behind `find`: candidate networks, their measurements, and the one that meets the goal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ._removal import mask_cells
 
 Limit = Literal["filters", "parameters", "macs", "kilobytes", "milliseconds"]
 Progress = tuple[int, int, str]
-Within = Mapping[Limit, float]
+SizeLimits = Mapping[Limit, float]
 EXTRA = ("evaluation", "meets", "chosen")
 SPLIT, WORST = "score", "worst_source"
 _LATENCY = "milliseconds"
@@ -45,8 +45,8 @@ UNITS: Mapping[str, str] = {
     "milliseconds": f"ms for {LATENCY_IMAGES} images",
 }
 """Limit -> its unit in words."""
-_MEASURED = {"kilobytes": ("bytes", 1000, "bytes"), _LATENCY: ("latency", 1, f"ms per {LATENCY_IMAGES} images")}
-"""Limit -> the metric that it limits, units of the metric in one unit of the limit, unit of the metric."""
+_METRICS = {"kilobytes": ("bytes", 1000, "bytes"), _LATENCY: ("latency", 1, f"ms per {LATENCY_IMAGES} images")}
+"""Limit -> (metric that it limits, units of the metric per unit of the limit, unit of the metric)."""
 
 
 @public
@@ -56,7 +56,7 @@ class Found:
 
     Attributes:
         mask: the filters of the network that was chosen; its `selection` names the splits that the search read.
-        goal: what was searched for, as text.
+        goal: the goal of the search, as text.
         table: accuracy, loss, size and cost of every network that was tried, with the columns `evaluation` (0 for the
             full network, then in the order of the search), `meets` (the goal) and `chosen`; at evaluation 0 also the
             goal as a number, `accuracy_wanted` or the limits: `parameters_limit`, `latency_limit`, ...
@@ -76,8 +76,8 @@ class Found:
         )
 
 
-class Kept(NamedTuple):
-    """The goal to keep a share of the accuracy on one source, or on the worst."""
+class AccuracyGoal(NamedTuple):
+    """The goal to keep a share of the accuracy on one source, or on the worst one."""
 
     share: float
     on: str
@@ -97,10 +97,10 @@ class Plan:
     limits: Mapping[str, Any]
 
     def candidates(self, scores: Scores) -> tuple[list[Mask], int]:
-        """Return the full network and the masks of the ratios within the limits, and the place of the first of these.
+        """Return the masks, that of the full network first, and the index of the first one within the limits.
 
         Raises:
-            DgpruneError: limits within which no ratio of the grid is possible.
+            DgpruneError: limits that rule out every ratio of the grid.
         """
         shared: Any = {"scope": self.scope, "budget": self.budget}
         full, possible = allocate(scores, ratio=0.0, **shared), list[Mask]()
@@ -115,13 +115,13 @@ class Plan:
 
 @dataclass(eq=False, kw_only=True)
 class Search:
-    """The candidates, the first of which is the full network, and what was measured of them.
+    """The candidate networks, the full one first, and their measurements.
 
     Attributes:
-        first: place of the first candidate that may be chosen; 1 where limits exclude the full network.
-        rows: place of a candidate -> its rows of the table, in the order of evaluation.
-        accuracy: place of a candidate -> its accuracy, the lowest of the sources.
-        meets: place of a candidate -> whether it meets the goal.
+        first: index of the first candidate that may be chosen; 1 where limits exclude the full network.
+        rows: index of a candidate -> its rows of the table, in the order of evaluation.
+        accuracy: index of a candidate -> its accuracy, the lowest of the sources.
+        meets: index of a candidate -> whether it meets the goal.
     """
 
     study: Study
@@ -140,43 +140,43 @@ class Search:
         """The splits that the search reads."""
         return {f"{domain.name}/{SPLIT}": "labels" for domain in self.sources}
 
-    def measured(self, place: int) -> Generator[Progress, None, float]:
-        """Measure a candidate once, yielding (done, total, what) between batches; return its accuracy."""
-        if place not in self.accuracy:
-            mask, outcomes = self.masks[place] if place else None, []
-            now = len(self.accuracy), len(self.masks).bit_length() + 2, f"ratio {self.masks[place].ratio_requested:g}"
+    def measure(self, index: int) -> Generator[Progress, None, float]:
+        """Measure a candidate once, and return its accuracy; yields (done, total, what) between batches."""
+        if index not in self.accuracy:
+            mask, outcomes = self.masks[index] if index else None, []
+            step = len(self.accuracy), len(self.masks).bit_length() + 2, f"ratio {self.masks[index].ratio_requested:g}"
             options: Any = {"split": SPLIT, "images": self.images, "calibration": self.calibration}
-            options |= {"batchnorm": self.batchnorm} if place else {}
+            options |= {"batchnorm": self.batchnorm} if index else {}
             for domain in self.sources:
-                outcomes.append((yield from yielding(self.study.steps(mask, domain=domain.name, **options), now)))
-            self.rows[place] = self._rows(mask, outcomes)
-            self.accuracy[place] = min(each.accuracy for each in outcomes)
-            yield now[0] + 1, *now[1:]
-        return self.accuracy[place]
+                outcomes.append((yield from yielding(self.study.steps(mask, domain=domain.name, **options), step)))
+            self.rows[index] = self._rows(mask, outcomes)
+            self.accuracy[index] = min(outcome.accuracy for outcome in outcomes)
+            yield step[0] + 1, *step[1:]
+        return self.accuracy[index]
 
-    def milliseconds(self, place: int) -> float:
-        """Measure the latency of a candidate; it becomes a row of its table."""
+    def measure_latency(self, index: int) -> float:
+        """Measure the latency of a candidate, add it to the candidate's rows and return it."""
         domain = self.sources[0]
         example = domain.take(domain.rows(SPLIT, LATENCY_IMAGES), device=self.study.device).images
-        network = prune(self.study.model, self.masks[place]).to(self.study.device)
+        network = prune(self.study.model, self.masks[index]).to(self.study.device)
         row = latency_row(list(timings(network, example)), len(example))
-        self.rows[place].append({**self._cells(self.masks[place] if place else None), **row})
+        self.rows[index].append({**self._cells(self.masks[index] if index else None), **row})
         return row["value"]
 
-    def wants(self, metric: str, value: float, *, unit: str, on: str = "") -> None:
+    def add_goal(self, metric: str, value: float, *, unit: str, on: str = "") -> None:
         """Add a goal to the rows of the full network: an accuracy on a source or all of them, or a limit on a size."""
         named = [domain for domain in self.sources if domain.name == on]
         cells = self._cells(None, named[0] if named else None)
         self.rows[0].append({**cells, "metric": metric, "value": value, "unit": unit})
 
-    def found(self, chosen: int, *, goal: str) -> Found:
+    def result(self, chosen: int, *, goal: str) -> Found:
         """Return the result with this candidate chosen."""
         rows = [
-            {**row, "evaluation": number, "meets": self.meets[place], "chosen": place == chosen}
-            for number, (place, measured) in enumerate(self.rows.items())
+            {**row, "evaluation": number, "meets": self.meets[index], "chosen": index == chosen}
+            for number, (index, measured) in enumerate(self.rows.items())
             for row in measured
         ]
-        tried = [self.accuracy[place] for place in sorted(self.accuracy)]
+        tried = [self.accuracy[index] for index in sorted(self.accuracy)]
         return Found(
             mask=replace(self.masks[chosen], selection=self.reads),
             goal=goal,
@@ -186,8 +186,8 @@ class Search:
 
     def _rows(self, mask: Mask | None, outcomes: Sequence[Outcomes]) -> Rows:
         rows = []
-        for domain, each in zip(self.sources, outcomes, strict=True):
-            rows += [{**self._cells(mask, domain), "images": len(each), **row} for row in outcome_rows(each)]
+        for domain, outcome in zip(self.sources, outcomes, strict=True):
+            rows += [{**self._cells(mask, domain), "images": len(outcome), **row} for row in outcome_rows(outcome)]
         costs = [
             {**self._cells(mask), "metric": metric, "value": value, "unit": unit}
             for metric, value, unit in remaining_cost(mask or self.masks[0])
@@ -195,16 +195,16 @@ class Search:
         return [*rows, *(worst_rows(rows) if len(self.sources) > 1 else ()), *costs]
 
     def _cells(self, mask: Mask | None, domain: Domain | None = None) -> Row:
-        """The columns of a row about a candidate; None for the full network."""
+        """Return the columns of a row about a candidate; None for the full network."""
         provenance = self.study.provenance
         if mask is not None:
             provenance = mask_provenance(provenance, mask, batchnorm=self.batchnorm, study=self.study)
-        about: Any = {"batchnorm": self.batchnorm, "provenance": provenance.adding("selection", self.reads)}
-        return mask_cells(self.study, mask, domain=domain, split=None if domain is None else SPLIT, **about)
+        options: Any = {"batchnorm": self.batchnorm, "provenance": provenance.adding("selection", self.reads)}
+        return mask_cells(self.study, mask, domain=domain, split=None if domain is None else SPLIT, **options)
 
 
 def search_steps(
-    search: Search, item: Scorer | Scores, *, seed: int, plan: Plan, goal: Kept | Within
+    search: Search, item: Scorer | Scores, *, seed: int, plan: Plan, goal: AccuracyGoal | SizeLimits
 ) -> Generator[Progress, None, Found]:
     """Score, then search; yields (done, total, what is measured)."""
     study = search.study
@@ -214,69 +214,68 @@ def search_steps(
         else:
             scores = study.score(item, seed=seed)
         search.masks, search.first = plan.candidates(scores)
-        return (yield from _keeping(search, goal) if isinstance(goal, Kept) else _fitting(search, goal))
+        return (yield from _keep_accuracy(search, goal) if isinstance(goal, AccuracyGoal) else _fit_sizes(search, goal))
 
 
-def _keeping(search: Search, goal: Kept) -> Generator[Progress, None, Found]:
-    """Find the largest ratio that keeps enough, by bisection: the candidate `low` does, `high` does not."""
-    wanted = goal.share * (yield from search.measured(0))
+def _keep_accuracy(search: Search, goal: AccuracyGoal) -> Generator[Progress, None, Found]:
+    """Find the largest ratio that keeps the accuracy, by bisection: candidate `low` keeps it, `high` does not."""
+    required = goal.share * (yield from search.measure(0))
     search.meets[0] = True
-    search.wants("accuracy_wanted", wanted, unit="share", on=goal.on)
+    search.add_goal("accuracy_wanted", required, unit="share", on=goal.on)
     low, high = 0, len(search.masks)
     while high - low > 1:
         middle = (low + high) // 2
-        search.meets[middle] = (yield from search.measured(middle)) >= wanted - 1e-12
+        search.meets[middle] = (yield from search.measure(middle)) >= required - 1e-12
         low, high = (middle, high) if search.meets[middle] else (low, middle)
     where = "the worst source" if goal.on == WORST else f"source {goal.on!r}"
-    text = f"keeps at least {percent(goal.share)} of the accuracy on {where}"
+    goal_text = f"keeps at least {percent(goal.share)} of the accuracy on {where}"
     if low < search.first:
-        kept = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
+        share = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
         raise DgpruneError(
-            f"{text}: with these layers and filters the smallest possible ratio, "
-            f"{percent(search.masks[search.first].ratio_achieved)}, keeps {percent(kept)}. Ask for less, or change "
+            f"{goal_text}: with these layers and filters the smallest possible ratio, "
+            f"{percent(search.masks[search.first].ratio_achieved)}, keeps {percent(share)}. Ask for less, or change "
             "layers, max_layer_ratio or forced."
         )
-    return search.found(low, goal=text)
+    return search.result(low, goal=goal_text)
 
 
-def _fitting(search: Search, within: Within) -> Generator[Progress, None, Found]:
-    """Find the smallest ratio that fits. Sizes are known before anything is measured; for a latency, bisect."""
-    goal = "within " + _amounts(within)
-    sizes: Within = {name: limit for name, limit in within.items() if name != _LATENCY}
-    fits = [all(_size(mask, name) <= limit for name, limit in sizes.items()) for mask in search.masks]
+def _fit_sizes(search: Search, within: SizeLimits) -> Generator[Progress, None, Found]:
+    """Find the smallest ratio within the limits: sizes are known without measurement, a latency takes bisection."""
+    goal = "within " + _format_sizes(within)
+    sizes: SizeLimits = {name: limit for name, limit in within.items() if name != _LATENCY}
+    fits = [all(_read_size(mask, name) <= limit for name, limit in sizes.items()) for mask in search.masks]
     fits[: search.first] = [False] * search.first
     if not fits[-1]:
-        left = _amounts({name: _size(search.masks[-1], name) for name in sizes})
-        raise DgpruneError(f"{goal}: the largest ratio of the grid leaves {left}. Allow more.")
-    yield from search.measured(0)
+        remaining = _format_sizes({name: _read_size(search.masks[-1], name) for name in sizes})
+        raise DgpruneError(f"{goal}: the largest ratio of the grid leaves {remaining}. Allow more.")
+    yield from search.measure(0)
     search.meets[0] = False
     for name, limit in within.items():
-        metric, scale, unit = _MEASURED.get(name, (name, 1, "per image" if name == "macs" else "count"))
-        search.wants(f"{metric}_limit", scale * limit, unit=unit)
+        metric, scale, unit = _METRICS.get(name, (name, 1, "per image" if name == "macs" else "count"))
+        search.add_goal(f"{metric}_limit", scale * limit, unit=unit)
     low, high = fits.index(True), len(fits)
-    if (yield from _fits(search, low, within)):
-        return search.found(low, goal=goal)
+    if (yield from _measure_fit(search, low, within)):
+        return search.result(low, goal=goal)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if (yield from _fits(search, middle, within)) else (middle, high)
+        low, high = (low, middle) if (yield from _measure_fit(search, middle, within)) else (middle, high)
     if high == len(fits):
         raise DgpruneError(f"{goal}: no ratio of the grid is fast enough here. Allow more.")
-    return search.found(high, goal=goal)
+    return search.result(high, goal=goal)
 
 
-def _fits(search: Search, place: int, within: Within) -> Generator[Progress, None, bool]:
+def _measure_fit(search: Search, index: int, within: SizeLimits) -> Generator[Progress, None, bool]:
     """Measure a candidate of the right size, and its latency if that is limited; return whether it meets the goal."""
-    yield from search.measured(place)
-    search.meets[place] = _LATENCY not in within or search.milliseconds(place) <= within[_LATENCY]
-    return search.meets[place]
+    yield from search.measure(index)
+    search.meets[index] = _LATENCY not in within or search.measure_latency(index) <= within[_LATENCY]
+    return search.meets[index]
 
 
-def _amounts(sizes: Within) -> str:
-    """Sizes with their units, as text."""
-    words = {name: UNITS[name].removesuffix("s") if size == 1 else UNITS[name] for name, size in sizes.items()}
-    words |= {_LATENCY: UNITS[_LATENCY]}
-    return " and ".join(f"{size:,.10g} {words[name]}" for name, size in sizes.items())
+def _format_sizes(sizes: SizeLimits) -> str:
+    units = {name: UNITS[name].removesuffix("s") if size == 1 else UNITS[name] for name, size in sizes.items()}
+    units |= {_LATENCY: UNITS[_LATENCY]}
+    return " and ".join(f"{size:,.10g} {units[name]}" for name, size in sizes.items())
 
 
-def _size(mask: Mask, limit: Limit) -> float:
+def _read_size(mask: Mask, limit: Limit) -> float:
     return mask.cost.bytes / 1000 if limit == "kilobytes" else getattr(mask.cost, limit)

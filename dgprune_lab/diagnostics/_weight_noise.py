@@ -1,4 +1,4 @@
-"""The loss of a network under noise on its weights, and the largest noise that keeps it."""
+"""The loss of a network under noise on its weights, and the largest noise at which it stays within a limit."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class WeightNoise:
         return torch.stack(losses).mean(0)
 
     def loss(self, size: float) -> float:
-        """The mean of `losses` over images."""
+        """Return the mean of `losses` over images."""
         return float(drain(self.losses(size)).mean())
 
     def within(self, size: float, limit: float) -> bool:
-        """Whether `loss` is at most `limit`; answers no as soon as the sum of the losses so far exceeds it."""
+        """Return whether `loss` is at most `limit`; stops as soon as the sum of the losses exceeds it."""
         count = sum(len(source.rows(self._split, self._images)) for source in self._sources)
-        left = limit * count * len(self._directions)
+        remaining = limit * count * len(self._directions)
         for direction in self._directions:
             self.masking.shift(direction, by=size)
-            steps = self.masking.losses(self._sources, split=self._split, images=self._images, most=left)
-            left -= float(drain(steps).sum())
-            if not left >= 0:
+            steps = self.masking.losses(self._sources, split=self._split, images=self._images, most=remaining)
+            remaining -= float(drain(steps).sum())
+            if not remaining >= 0:
                 return False
         return True
 

@@ -30,7 +30,7 @@ from ._contract import Row, Rows, Steps, diagnostic
 Choice = str | Scorer | None
 Key = tuple[int, str, float]
 """(index of the study, name of the scorer, ratio) of a run."""
-_End = Mapping[str, Row]
+_EndRows = Mapping[str, Row]
 """The row of accuracy for each domain at the end of one run."""
 
 EXTRA = ("network", "rounds", "epochs", *PAIRED)
@@ -67,7 +67,7 @@ def after_finetuning(
 
     Args:
         studies: the same network trained with several seeds, such as `dg.training_seeds()`; for a single study there
-            are no differences, and a note tells the user.
+            are no differences, and a note says so.
         scorers: names, Scorers, or None for the dense control, "dense": fine-tuned too, without removing a filter.
         ratios: one or several shares of filters to remove.
         epochs, rounds, options, batchnorm, scope, budget, seed, split, score_split, images: see `dg.prune_and_tune`.
@@ -75,20 +75,20 @@ def after_finetuning(
         progress: whether to show a progress bar.
 
     Returns:
-        A tidy table of shares; `rounds` and `epochs` (per round) stand in every row, and `network`, the name of the
-        study, in those of a study whose training seed is not known. A row of metric "difference" has further columns:
+        A tidy table of shares; `rounds` and `epochs` (per round) are in every row, and `network`, the name of the
+        study, in those of a study without known training seed. A row of metric "difference" has further columns:
         `seeds` (the training seeds), `minimum_detectable_effect` (half the width of the interval), `p_value` (paired t
-        test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` say the most that either network has
+        test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` hold the most that either network has
         seen. After Ctrl-C the table holds the runs that are complete.
 
     Raises:
         DgpruneError: no study, scorer or ratio; studies of other domains or of the same network; two scorers of one
             name; and what `dg.prune_and_tune` refuses, before anything runs.
     """
-    listed = _alike([studies] if isinstance(studies, Study) else list(studies))
+    trained = _check_studies([studies] if isinstance(studies, Study) else list(studies))
     if not scorers or not ratios:
         raise DgpruneError("after_finetuning needs at least one scorer in scorers and one ratio in ratios.")
-    items = _by_name([*scorers, baseline])
+    items = _name_scorers([*scorers, baseline])
 
     tuning: Any = {"rounds": rounds, "epochs": epochs, "options": options, "batchnorm": batchnorm, "measure": "end"}
     tuning |= {"scope": scope, "budget": budget, "seed": seed}
@@ -96,27 +96,29 @@ def after_finetuning(
 
     def start(key: Key) -> Any:
         number, name, ratio = key
-        return prune_and_tune.steps(listed[number], items[name], ratio=ratio, **tuning)
+        return prune_and_tune.steps(trained[number], items[name], ratio=ratio, **tuning)
 
     def steps() -> Steps:
         ends = yield from _runs(keys, start, rounds=rounds, epochs=epochs)
-        # A network's name stands where no training seed tells it from the others.
-        names = [{"network": study.name} if study.training_seed is None else {} for study in listed]
+        # Rows carry the network's name where no training seed identifies it.
+        names = [{"network": study.name} if study.training_seed is None else {} for study in trained]
         rows = [row | names[number] for (number, *_), end in ends.items() for row in end.values()]
-        return tidy([*rows, *_differences(listed, ends, baseline=scorer_name(baseline))], extra=EXTRA)
+        return tidy([*rows, *_differences(trained, ends, baseline=scorer_name(baseline))], extra=EXTRA)
 
-    keys = [(number, name, ratio) for ratio in dict.fromkeys(ratios) for number in range(len(listed)) for name in items]
+    keys = [
+        (number, name, ratio) for ratio in dict.fromkeys(ratios) for number in range(len(trained)) for name in items
+    ]
     for key in keys:
-        start(key).close()  # for its checks
+        start(key).close()  # only runs its checks
     return steps()
 
 
 def _runs(
     keys: Sequence[Key], start: Callable[[Key], Any], *, rounds: int | None, epochs: int
-) -> Generator[tuple[int, int] | tuple[int, int, str], None, dict[Key, _End]]:
+) -> Generator[tuple[int, int] | tuple[int, int, str], None, dict[Key, _EndRows]]:
     """Run all keys one after the other, until Ctrl-C; the dense control runs once for all ratios with equal rounds."""
-    ends: dict[Key, _End] = {}
-    dense: dict[tuple[int, int], _End] = {}
+    ends: dict[Key, _EndRows] = {}
+    dense: dict[tuple[int, int], _EndRows] = {}
     notes: set[str] = set()
     with suppress(KeyboardInterrupt):
         for key in keys:
@@ -141,8 +143,8 @@ def _runs(
     return ends
 
 
-def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
-    """Name -> scorer; refuse two scorers with one name."""
+def _name_scorers(scorers: Sequence[Choice]) -> dict[str, Choice]:
+    """Return name -> scorer; refuse two scorers with one name."""
     items: dict[str, Choice] = {}
     for scorer in scorers:
         name = scorer_name(scorer)
@@ -152,7 +154,7 @@ def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
     return items
 
 
-def _alike(studies: list[Study]) -> list[Study]:
+def _check_studies(studies: list[Study]) -> list[Study]:
     """Return the studies; refuse those whose differences cannot be averaged."""
     if not studies:
         raise DgpruneError("after_finetuning needs at least one study in studies.")
@@ -169,8 +171,8 @@ def _alike(studies: list[Study]) -> list[Study]:
     return studies
 
 
-def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline: str) -> Rows:
-    """The rows of differences, one per scorer, ratio and domain; p_holm adjusts over the ratios of the same scorer."""
+def _differences(studies: Sequence[Study], ends: Mapping[Key, _EndRows], *, baseline: str) -> Rows:
+    """Return the rows of differences, one per scorer, ratio and domain; p_holm adjusts over the ratios of a scorer."""
     if len(studies) < 2:
         note("with one study there are no differences over training seeds; pass several, as dg.training_seeds() gives.")
     numbers, names, ratios = (list(dict.fromkeys(column)) for column in zip(*ends, strict=True)) if ends else ([],) * 3
@@ -180,12 +182,12 @@ def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline
         for domain in (domain.name for domain in studies[0].domains):
             tests = []
             for ratio in ratios:
-                both = [
+                end_rows = [
                     (number, ends.get((number, name, ratio)), ends.get((number, baseline, ratio))) for number in numbers
                 ]
                 pairs = [
                     (seeds[number], row[domain], other[domain])
-                    for number, row, other in both
+                    for number, row, other in end_rows
                     if row and other and domain in row and domain in other
                 ]
                 tests += [difference_row(pairs)] if len(pairs) > 1 else []

@@ -15,7 +15,7 @@ from ._contract import Steps, diagnostic
 from .compare import EXTRA, compare
 
 SPLIT = "score"
-_USUAL = ("l1", "bn_scale", "taylor", "dss_sources", "risk_variance")
+_DEFAULTS = ("l1", "bn_scale", "taylor", "dss_sources", "risk_variance")
 _PARTS = 4  # scoring, two fine-tunings, comparing
 
 
@@ -36,14 +36,14 @@ def against_scorers(
 
     Every scorer removes the share of the filters that the mask removes, the same share of each layer. The best one has
     the highest accuracy right after removal, averaged over the sources on their `score` splits; targets and reported
-    images do not decide, and its mask says what did (`selection`). Then both choices are pruned from the full network
-    and fine-tuned on the sources with the same order of images.
+    images play no part in the choice, which `selection` of its mask records. Then both choices are pruned from the
+    full network and fine-tuned on the sources with the same order of images.
 
     Args:
         study: the network and its domains.
         mask: the choice: `explorer.mask`, or `Mask.by_hand(...)`.
-        scorers: names or Scorers; None for "l1", "bn_scale", "taylor", "dss_sources" and "risk_variance", of these the
-            ones that can run on this study.
+        scorers: names or Scorers; None for those of "l1", "bn_scale", "taylor", "dss_sources" and
+            "risk_variance" that can run on this study.
         epochs: epochs of fine-tuning; 0 only prunes.
         options, batchnorm: options of fine-tuning, and of BatchNorm in all steps, see `dg.prune_and_tune`.
         seed: random seed of the scorers and of the order of the images.
@@ -52,22 +52,22 @@ def against_scorers(
 
     Returns:
         The table of `diagnostics.compare`, for `charts.compare`: `a` is the mask, `b` the best scorer, whose name
-        stands in the column `scorer` of its rows. Rows of `difference` above 0: the mask is better. Its intervals are
-        over images; another training or another fine-tuning may turn a small difference round.
+        is in the column `scorer` of its rows. Rows of `difference` above 0: the mask is better. Its intervals are
+        over images; another training or another fine-tuning may reverse a small difference.
 
     Raises:
         DgpruneError: a mask that removes no filter, or of another network; no scorer; a source without labels or
             `score` split; what `dg.prune_and_tune` refuses.
     """
-    usual = [name for name in _USUAL if study.unavailable(SCORERS[name]) is None]
-    items = [resolve(item) for item in (usual if scorers is None else scorers)]
+    available = [name for name in _DEFAULTS if study.unavailable(SCORERS[name]) is None]
+    items = [resolve(item) for item in (available if scorers is None else scorers)]
     if not items:
         raise DgpruneError("against_scorers needs at least one scorer in scorers=; got none.")
     if not mask.ratio_achieved:
         raise DgpruneError("mask removes no filter, so every scorer would leave the same network; remove some first.")
     for domain in study.sources:
         if domain.labels is None:
-            raise DgpruneError(f"the source {domain.name!r} has no labels, by which the best scorer could be chosen.")
+            raise DgpruneError(f"the source {domain.name!r} has no labels, which the choice of the best scorer needs.")
         domain.rows(SPLIT)
     finetuning: Any = {"epochs": epochs, "options": options, "batchnorm": batchnorm, "seed": seed, "images": images}
     return _steps(study, mask, items=items, finetuning=finetuning)
@@ -75,30 +75,30 @@ def against_scorers(
 
 def _steps(study: Study, mask: Mask, *, items: Sequence[Scorer], finetuning: dict[str, Any]) -> Steps:
     """Choose the scorer, fine-tune both networks, compare; yields (done, total, what)."""
-    choosing = _best(study, mask, items=items, finetuning=finetuning)
+    choosing = _best_mask(study, mask, items=items, finetuning=finetuning)
     best = yield from yielding(choosing, (0, _PARTS, "choosing the scorer"))
     networks = []
     for chosen in (mask, best):
-        small = with_network(study, prune(study.model, chosen))
-        steps = prune_and_tune.steps(small, None, ratio=0.0, rounds=1, measure="end", **finetuning)
+        pruned = with_network(study, prune(study.model, chosen))
+        steps = prune_and_tune.steps(pruned, None, ratio=0.0, rounds=1, measure="end", **finetuning)
         tuned = yield from yielding(steps, (1 + len(networks), _PARTS, "fine-tuning"))
         networks.append(tuned.network)
     comparing = compare.steps(study, *networks, images=finetuning["images"])
     return (yield from yielding(comparing, (_PARTS - 1, _PARTS, "comparing")))
 
 
-def _best(
+def _best_mask(
     study: Study, mask: Mask, *, items: Sequence[Scorer], finetuning: dict[str, Any]
 ) -> Generator[Any, None, Mask]:
-    """The mask of the scorer that is most accurate on the sources, of equal ones the first."""
+    """Return the mask of the scorer with the highest accuracy on the sources, the first of equal ones."""
     reads: Reads = {f"{domain.name}/{SPLIT}": "labels" for domain in study.sources}
-    tried: dict[Mask, float] = {}
+    accuracy_of: dict[Mask, float] = {}
     for item in items:
-        each = allocate(study.score(item, seed=finetuning["seed"]), ratio=mask.ratio_achieved)
+        candidate = allocate(study.score(item, seed=finetuning["seed"]), ratio=mask.ratio_achieved)
         accuracies = []
         for domain in study.sources:
-            steps = study.steps(each, domain=domain.name, split=SPLIT, batchnorm=finetuning["batchnorm"])
+            steps = study.steps(candidate, domain=domain.name, split=SPLIT, batchnorm=finetuning["batchnorm"])
             accuracies.append((yield from yielding(steps, None)).accuracy)
             yield None
-        tried[each] = sum(accuracies) / len(accuracies)
-    return replace(max(tried, key=lambda each: tried[each]), selection=reads)
+        accuracy_of[candidate] = sum(accuracies) / len(accuracies)
+    return replace(max(accuracy_of, key=lambda candidate: accuracy_of[candidate]), selection=reads)

@@ -80,7 +80,7 @@ def agreement(
 
 
 def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> Rows:
-    """The rows of `agreement` for one pair of scores and their masks, without the bootstrap."""
+    """Return the rows of `agreement` for one pair of scores and their masks, without the bootstrap."""
     first, second = scores
     scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}
     shared = {
@@ -99,29 +99,29 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
     }
     ranks = correlations(first.values, second.values, scope=scope)
     spread = chance_spread(ranks, sizes, scope=scope)
-    kept = overlaps(masks[0].keep, masks[1].keep, scope=scope)
+    overlap_of = overlaps(masks[0].keep, masks[1].keep, scope=scope)
     rows = []
     for group, rank in ranks.items():
-        overlap, zero = kept[group], 0.0 * spread[group]
-        numbers = {
+        overlap, zero = overlap_of[group], 0.0 * spread[group]
+        metrics = {
             "rank_correlation": (rank, {}),
-            "rank_correlation_by_chance": (zero, _ends(zero, spread[group], least=-1.0)),
+            "rank_correlation_by_chance": (zero, _chance_range(zero, spread[group], lowest=-1.0)),
             "overlap": (overlap.value, of_masks),
-            "overlap_by_chance": (overlap.chance, of_masks | _ends(overlap.chance, overlap.spread, least=0.0)),
+            "overlap_by_chance": (overlap.chance, of_masks | _chance_range(overlap.chance, overlap.spread, lowest=0.0)),
         }
-        for metric, (value, more) in numbers.items():
+        for metric, (value, extra) in metrics.items():
             unit = "correlation" if metric.startswith("rank") else "share"
-            rows.append({**shared, "group": group, "metric": metric, "value": value, "unit": unit, **more})
+            rows.append({**shared, "group": group, "metric": metric, "value": value, "unit": unit, **extra})
     return rows
 
 
-def _ends(value: float, spread: float, *, least: float) -> Row:
-    """Return the columns of the 95 % range under chance: value +- spread, within `least` and 1."""
-    return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
+def _chance_range(value: float, spread: float, *, lowest: float) -> Row:
+    """Return the columns of the 95 % range under chance: value +- spread, within `lowest` and 1."""
+    return {"low": max(value - spread, lowest), "high": min(value + spread, 1.0), "interval": "chance"}
 
 
 def target_aware(study: Study, *scores: Scores, provenance: Provenance | None = None) -> bool | None:
-    """Return the value of the column `target_aware` for all that these scores and `provenance` have read."""
+    """Return the value of the column `target_aware` from all reads of these scores and `provenance`."""
     provenance = Provenance(training={}) if provenance is None else provenance
     for item in scores:
         provenance = provenance.adding("scorer", item.reads)

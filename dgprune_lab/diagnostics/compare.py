@@ -12,7 +12,7 @@ from ..study import Study
 from ._choices import Choice, choice_of
 from ._contract import Row, Rows, Steps, diagnostic
 from ._removal import mask_cells
-from .drop import LEAST
+from .drop import MIN_CLASS_IMAGES
 from .flips import flip_rows, flipped
 
 EXTRA = ("choice", "group", *CLASS)
@@ -34,7 +34,7 @@ def compare(
 
     For each of them (column `choice`: "a" or "b"): accuracy, loss (nats) and calibration_error per domain,
     class_accuracy per class, worst_domain_accuracy of the sources and of the targets; filters, parameters, macs, bytes.
-    Of both (`choice` "a - b"), per domain:
+    For the pair (`choice` "a - b"), per domain:
 
     difference         accuracy of a minus accuracy of b, in [-1, 1], with a bootstrap interval paired by image.
     class_difference   the same on the images of one class; empty for a class of fewer than 5 images.
@@ -60,7 +60,7 @@ def compare(
         make there are no rows of filters.
 
     Raises:
-        DgpruneError: a mask that does not fit the network (one that was made for other weights fits); a network of
+        DgpruneError: a mask that does not fit the network (one made for other weights fits); a network of
             another study; no image in the split.
     """
     pair = [choice_of(study, name, chosen, batchnorm=batchnorm) for name, chosen in (("a", a), ("b", b))]
@@ -82,52 +82,54 @@ def _steps(pair: list[Choice], *, split: str, images: int | None) -> Steps:
                 measured += 1
                 yield measured, total
                 cells = {**choice.cells(domain=domain, split=split), "choice": choice.name}
-                more = metric_rows(outcomes[-1], domain, metrics=("per_class", "calibration_error"))
-                found = [*outcome_rows(outcomes[-1]), *more]
-                measures = [{**cells, "images": len(outcomes[-1]), **row} for row in found]
-                errors += [row["value"] for row in measures if row["metric"] == "calibration_error"]
-                rows += measures
-            rows += _between(pair, outcomes, domain=domain, split=split, errors=errors)
+                class_rows = metric_rows(outcomes[-1], domain, metrics=("per_class", "calibration_error"))
+                metrics = [*outcome_rows(outcomes[-1]), *class_rows]
+                measured_rows = [{**cells, "images": len(outcomes[-1]), **row} for row in metrics]
+                errors += [row["value"] for row in measured_rows if row["metric"] == "calibration_error"]
+                rows += measured_rows
+            rows += _difference_rows(pair, outcomes, domain=domain, split=split, errors=errors)
     for choice in pair:
         rows += worst_rows([row for row in rows if row["choice"] == choice.name])
         rows += [{**row, "choice": choice.name} for row in choice.size_rows()]
-    return tidy([*rows, *_filters(pair)], extra=EXTRA).astype({"class": "Int64"})
+    return tidy([*rows, *_filter_rows(pair)], extra=EXTRA).astype({"class": "Int64"})
 
 
-def _between(pair: list[Choice], outcomes: list[Outcomes], *, domain: Domain, split: str, errors: list[float]) -> Rows:
-    """The rows about both networks on one domain: flips, and differences where there are labels."""
+def _difference_rows(
+    pair: list[Choice], outcomes: list[Outcomes], *, domain: Domain, split: str, errors: list[float]
+) -> Rows:
+    """Return the rows about both networks on one domain: flips, and differences where there are labels."""
     first, second = outcomes
-    shared = {**_both(pair, domain=domain, split=split), "images": len(first), "interval": "images"}
+    shared = {**_pair_columns(pair, domain=domain, split=split), "images": len(first), "interval": "images"}
     rows = flip_rows(flipped(second, first.predicted), shared)
     if first.correct is None or second.correct is None or first.labels is None:
         return rows
     right, labels = np.stack([first.correct.numpy(), second.correct.numpy()]).astype(np.float64), first.labels.numpy()
-    for number in (None, *range(domain.classes)):
-        mine, other = right if number is None else right[:, labels == number]
-        about: Row = {"metric": "difference", "unit": "share"}
-        if number is not None:
-            name = domain.class_label(number) if domain.class_names else None
-            about |= {"metric": "class_difference", "class": number, "class_name": name, "images": len(mine)}
-        if number is None or len(mine) >= LEAST:
-            low, high = intervals.difference(mine, other)
-            about |= {"value": mine.mean() - other.mean(), "low": low, "high": high}
-        rows.append({**shared, **about})
-    about = {"metric": "calibration_difference", "value": errors[0] - errors[1], "unit": "share", "interval": None}
-    return [*rows, {**shared, **about}]
+    for label in (None, *range(domain.classes)):
+        correct_a, correct_b = right if label is None else right[:, labels == label]
+        cells: Row = {"metric": "difference", "unit": "share"}
+        if label is not None:
+            name = domain.class_label(label) if domain.class_names else None
+            cells |= {"metric": "class_difference", "class": label, "class_name": name, "images": len(correct_a)}
+        if label is None or len(correct_a) >= MIN_CLASS_IMAGES:
+            low, high = intervals.difference(correct_a, correct_b)
+            cells |= {"value": correct_a.mean() - correct_b.mean(), "low": low, "high": high}
+        rows.append({**shared, **cells})
+    cells = {"metric": "calibration_difference", "value": errors[0] - errors[1], "unit": "share", "interval": None}
+    return [*rows, {**shared, **cells}]
 
 
-def _filters(pair: list[Choice]) -> Rows:
-    """How many filters one network keeps and the other removes, in all and per layer; none where that is unknown."""
+def _filter_rows(pair: list[Choice]) -> Rows:
+    """Return the rows of `filters_differ`, in all and per layer; none where the filters of a network are unknown."""
     first, second = (choice.mask for choice in pair)
     if first is None or second is None:
         return []
     differ: dict[str | None, int] = {name: int((keep ^ second.keep[name]).sum()) for name, keep in first.keep.items()}
-    shared = {**_both(pair), "metric": "filters_differ", "unit": "count"}
+    shared = {**_pair_columns(pair), "metric": "filters_differ", "unit": "count"}
     return [{**shared, "group": name, "value": value} for name, value in {None: sum(differ.values()), **differ}.items()]
 
 
-def _both(pair: list[Choice], *, domain: Domain | None = None, split: str | None = None) -> Row:
-    """The columns of a row about both networks: what either has seen, and no ratio."""
+def _pair_columns(pair: list[Choice], *, domain: Domain | None = None, split: str | None = None) -> Row:
+    """Return the columns of a row about both networks: the most that either has seen, and no ratio."""
     study, (first, second), provenance = pair[0].study, pair, pair[0].provenance
     for stage in STAGES:
         provenance = provenance.adding(stage, getattr(second.provenance, stage))

@@ -75,8 +75,8 @@ def compare_scorers(
         draws: number of masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the
             intervals of differences are too narrow, see `stats.crossed_difference`.
         keep_silent: make a scorer that draws remove silent filters, whose mean activation on the sources' score split
-            is 0, only after all others. Removing silent filters costs nothing: use this beside a scorer that chooses
-            among filters that answer; beside one that removes silent filters first it makes the draws look worse.
+            is 0, only after all others. Removing silent filters costs nothing: use this with a scorer that chooses
+            among active filters; with one that removes silent filters first, it makes the draws look worse.
         seed: random seed of the first draw and of the bootstrap.
         progress: whether to show a progress bar.
 
@@ -112,7 +112,7 @@ def compare_scorers(
 
 
 def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -> Steps:
-    """The table of `compare_scorers`; the first scorer of `removal` is the reference scorer."""
+    """Measure, and return the table of `compare_scorers`; the first scorer of `removal` is the reference."""
     domains = [domain for domain in study.domains if domain.labels is not None]
     scores = [_draws(study, item, draws=draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
     options: Any = {"batchnorm": removal.batchnorm, "split": removal.split, "images": removal.images}
@@ -120,26 +120,26 @@ def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -
     done, total = 0, len(removal.ratios) * len(scores) * len(domains)
     for ratio in removal.ratios:
         masks = [
-            [allocate(each, ratio=ratio, scope=removal.scope, budget=removal.budget) for each in drawn]
-            for drawn in scores
+            [allocate(item, ratio=ratio, scope=removal.scope, budget=removal.budget) for item in runs]
+            for runs in scores
         ]
         for domain in domains:
             baseline: Floats | None = None
-            for drawn in masks:
-                correct = np.stack([_correct(study.outcomes(mask, domain=domain.name, **options)) for mask in drawn])
+            for runs in masks:
+                correct = np.stack([_correct(study.outcomes(mask, domain=domain.name, **options)) for mask in runs])
                 done += 1
                 yield done, total
-                cells = _cells(study, drawn[0], domain=domain, removal=removal, correct=correct)
-                cells["ratio_achieved"] = float(np.mean([mask.ratio_achieved for mask in drawn]))
-                if drawn[0].options.get("seed") is not None:
-                    cells |= {"draws": len(drawn), "seed": None}
+                cells = _row(study, runs[0], domain=domain, removal=removal, correct=correct)
+                cells["ratio_achieved"] = float(np.mean([mask.ratio_achieved for mask in runs]))
+                if runs[0].options.get("seed") is not None:
+                    cells |= {"draws": len(runs), "seed": None}
                 rows.append(cells)
                 if baseline is None:
                     baseline = correct
                     continue
                 value, low, high = crossed_difference(correct, baseline, seed=removal.seed)
-                about = {"metric": "difference", "against": masks[0][0].scorer}
-                rows.append({**cells, **about, "value": value, "low": low, "high": high})
+                reference = {"metric": "difference", "against": masks[0][0].scorer}
+                rows.append({**cells, **reference, "value": value, "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
 
 
@@ -159,7 +159,7 @@ def compare_networks(
 
     Raises:
         DgpruneError: fewer than two studies, two with one name, no common domain with labels, a name that is none of
-            these domains, different images under one name.
+            theirs, different images under one name.
     """
     names = [] if isinstance(studies, Study) else [study.name for study in studies]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -183,26 +183,26 @@ def compare_networks(
                 raise DgpruneError(f"the studies hold different images as {name!r}; give all the same Domain.")
             outcomes = study.outcomes(None, domain=name, split=split)
             correct = _correct(outcomes)
-            cells = _cells(study, None, domain=study.domain(name), removal=Removal(split=split), correct=correct[None])
+            cells = _row(study, None, domain=study.domain(name), removal=Removal(split=split), correct=correct[None])
             rows.append(cells)
             if first is None:
                 first = correct
                 continue
             low, high = intervals.difference(correct, first)
-            about = {"metric": "difference", "against": names[0], "value": correct.mean() - first.mean()}
-            rows.append({**cells, **about, "low": low, "high": high})
+            reference = {"metric": "difference", "against": names[0], "value": correct.mean() - first.mean()}
+            rows.append({**cells, **reference, "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
 
 
-def _same_images(one: Domain, other: Domain, *, split: str) -> bool:
-    """Whether two domains hold the same images and labels, in the same order, in a split."""
-    if one.key == other.key:
+def _same_images(domain: Domain, reference: Domain, *, split: str) -> bool:
+    """Return whether two domains hold the same images and labels, in the same order, in a split."""
+    if domain.key == reference.key:
         return True
-    rows, others = one.rows(split), other.rows(split)
-    if len(rows) != len(others):
+    rows, reference_rows = domain.rows(split), reference.rows(split)
+    if len(rows) != len(reference_rows):
         return False
-    for pair in zip(rows.split(256), others.split(256), strict=True):
-        first, second = one.take(pair[0]), other.take(pair[1])
+    for pair in zip(rows.split(256), reference_rows.split(256), strict=True):
+        first, second = domain.take(pair[0]), reference.take(pair[1])
         if first.labels is None or second.labels is None or not torch.equal(first.labels, second.labels):
             return False
         if not torch.equal(first.images, second.images):
@@ -211,35 +211,35 @@ def _same_images(one: Domain, other: Domain, *, split: str) -> bool:
 
 
 def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent: bool, seed: int) -> list[Scores]:
-    """A list of one Scores, or for a scorer that draws, of one Scores per draw."""
+    """Return one Scores per draw for a scorer that draws, for any other scorer a single one."""
     if isinstance(item, Scores):
         return [item]
     item = resolve(item)
     if not item.draws:
         return [study.score(item)]
-    drawn = [study.score(item, seed=seed + k) for k in range(draws)]
+    scores_by_draw = [study.score(item, seed=seed + k) for k in range(draws)]
     if not keep_silent:
-        return drawn
+        return scores_by_draw
     activation, name = study.score("activation_l1"), f"{item.name}, silent filters kept"
-    kept = []
-    for scores in drawn:
-        every = torch.cat(list(scores.values.values()))
-        lift = 1 + float(every.max() - every.min())
-        values = {layer: value + lift * (activation.values[layer] <= 0) for layer, value in scores.values.items()}
+    protected = []
+    for scores in scores_by_draw:
+        flat = torch.cat(list(scores.values.values()))
+        offset = 1 + float(flat.max() - flat.min())
+        values = {layer: value + offset * (activation.values[layer] <= 0) for layer, value in scores.values.items()}
         reads = Provenance(scorer=scores.reads).adding("scorer", activation.reads).scorer
-        kept.append(Scores(name, values, graph=study.graph, options=scores.options, reads=reads))
-    return kept
+        protected.append(Scores(name, values, graph=study.graph, options=scores.options, reads=reads))
+    return protected
 
 
 def _correct(outcomes: Outcomes) -> Floats:
-    """(N,), 1 for each image that was classified correctly, else 0; for a domain with labels."""
+    """Return (N,): 1 for each image classified correctly, else 0; the domain must have labels."""
     assert outcomes.correct is not None
     return outcomes.correct.double().cpu().numpy()
 
 
-def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> Row:
-    """The row of an accuracy, from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
+def _row(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> Row:
+    """Return the row of an accuracy from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
     shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
     low, high = intervals.over_images(correct.mean(0))
-    about = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}
-    return {**shared, **about, "metric": "accuracy", "value": correct.mean(), "low": low, "high": high}
+    described = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}
+    return {**shared, **described, "metric": "accuracy", "value": correct.mean(), "low": low, "high": high}

@@ -13,10 +13,10 @@ from ..study import Study
 
 @public
 def data_access(study: Study, scorers: Sequence[str | Scorer] | None = None) -> pd.DataFrame:
-    """Return a row per scorer: what it reads of source and target domains, and why it cannot run here.
+    """Return a row per scorer: its reads of source and target domains, and why it cannot run on the study, if so.
 
-    These are the declared reads, the most that a scorer can read: any other read raises. What was actually read for
-    scores is in `Scores.reads` and in the seen_by_scorer column of every table.
+    These are the declared reads, the most that a scorer can read: any other read raises. What was actually
+    read is in `Scores.reads` and in the column seen_by_scorer of every table.
 
     Args:
         study: the network and its domains.

@@ -16,7 +16,7 @@ from ._removal import Case, Removal, removal_cases
 
 By = Literal["domain", "class", "layer"]
 EXTRA = ("network", "group", "class", "class_name")
-LEAST = 5  # images of a class; with fewer its accuracy is left empty
+MIN_CLASS_IMAGES = 5  # with fewer, the values of a class are empty
 
 
 @diagnostic(
@@ -91,14 +91,14 @@ def drop(
 
 
 def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> Rows:
-    """The rows of `drop` for these cases, in their order; all masks of a network and domain share one bootstrap."""
-    together: dict[tuple[str, str, int], list[int]] = {}
+    """Return the rows of `drop`, in the order of the cases; all masks of a network and domain share one bootstrap."""
+    case_indices: dict[tuple[str, str, int], list[int]] = {}
     for k, case in enumerate(cases):
-        together.setdefault((case.study.name, case.domain.name, len(case.before)), []).append(k)
+        case_indices.setdefault((case.study.name, case.domain.name, len(case.before)), []).append(k)
     rows: list[Rows] = [[] for _ in cases]
-    for places in together.values():
-        for k, row in _domain_rows([cases[place] for place in places], classes):
-            rows[places[k]].append(row)
+    for indices in case_indices.values():
+        for k, row in _domain_rows([cases[index] for index in indices], classes):
+            rows[indices[k]].append(row)
     return [row for case_rows in rows for row in case_rows]
 
 
@@ -113,14 +113,14 @@ def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, Ro
     columns, truth = [case.columns() for case in cases], labels.cpu().numpy()
     for label in (None, *(range(domain.classes) if classes else ())):
         rows = np.arange(len(truth)) if label is None else np.flatnonzero(truth == label)
-        numbers = np.full((6, len(cases)), np.nan)
-        if label is None or len(rows) >= LEAST:
-            numbers = _numbers(after[rows], before[rows], classes=domain.classes)
+        estimates = np.full((6, len(cases)), np.nan)
+        if label is None or len(rows) >= MIN_CLASS_IMAGES:
+            estimates = _estimate_changes(after[rows], before[rows], classes=domain.classes)
         name = None if label is None or not domain.class_names else domain.class_label(label)
         shared = {"class": label, "class_name": name, "images": len(rows), "interval": "images", "unit": "share"}
         for k, cells in enumerate(columns):
             for start, metric in ((0, "accuracy_change"), (3, "relative_drop")):
-                value, low, high = numbers[start : start + 3, k]
+                value, low, high = estimates[start : start + 3, k]
                 yield k, {**cells, **shared, "metric": metric, "value": value, "low": low, "high": high}
 
 
@@ -132,8 +132,8 @@ def accuracy_change(after: Outcomes, full: Outcomes) -> tuple[float, float, floa
     return after.accuracy - full.accuracy, *intervals.difference(*values)
 
 
-def _numbers(after: Floats, before: Floats, *, classes: int) -> Floats:
-    """(6, K): accuracy change, its low and high, relative drop, its low and high, for K masks."""
+def _estimate_changes(after: Floats, before: Floats, *, classes: int) -> Floats:
+    """Return (6, K): accuracy change, its low and high, relative drop, its low and high, for K masks."""
     change = after.mean(0) - before.mean()
     absolute = np.stack([change, *intervals.differences(after, before)])
     if intervals.at_chance(before, classes=classes):

@@ -14,16 +14,16 @@ from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
 from ..study import Study, mask_provenance
-from ._contract import Row, Rows, Steps, diagnostic, translated
+from ._contract import Row, Rows, Steps, diagnostic, map_steps
 from ._features import Features, features_steps
 from ._removal import mask_cells
 
 Embedding = Literal["umap", "linear", "none"]
 EXTRA = ("group", "other", "image", "class", "class_name", "embedding")
 NEIGHBOURS = 15
-MIN_DIST = 0.5  # looser than usual: clouds wide enough for single images to be distinguished and picked
+MIN_DIST = 0.5  # looser than usual, so that single images of a cloud can be distinguished and picked
 IMAGES = 250
-_TRUSTED = 1500  # rows of a map whose neighbours are compared: it takes all pairs of them
+_TRUSTED = 1500  # rows of a map whose neighbours are compared, over all pairs
 
 
 @diagnostic(
@@ -82,8 +82,8 @@ def feature_shift(
         study, scorer, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
-        A tidy table; extra columns group, other, image (row number in the domain), class,
-            class_name (empty where classes have no names), embedding.
+        A tidy table; extra columns group, other, image (row number in the domain), class, class_name (empty where
+        classes have no names), embedding.
 
     Raises:
         DgpruneError: an unknown layer, fewer images than neighbours, features that are constant.
@@ -97,7 +97,7 @@ def feature_shift(
     def layer_steps(name: str) -> Generator[float, None, Rows]:
         """Return the rows of one layer; yields the fraction done, a third each for features, numbers and map."""
         steps = features_steps(study, name, masks=masks, batchnorm=batchnorm, images=images, split=split)
-        features = yield from translated(steps, lambda share: share / 3)
+        features = yield from map_steps(steps, lambda share: share / 3)
         rows: Rows = []
         for k in range(len(features.masks)):
             rows += number_rows(study, features, which=k, seed=seed)
@@ -107,12 +107,12 @@ def feature_shift(
         places = features.linear()
         if embedding == "umap":
             fit = fit_steps(features.stacked, seed=seed, neighbours=neighbours, min_dist=MIN_DIST)
-            places = (yield from translated(fit, lambda state: (2 + state[1]) / 3)).astype(np.float64)
+            places = (yield from map_steps(fit, lambda state: (2 + state[1]) / 3)).astype(np.float64)
         return rows + map_rows(study, features, places=places, kind=embedding, neighbours=neighbours, seed=seed)
 
     rows: Rows = []
     for k, name in enumerate(names):
-        rows += yield from translated(layer_steps(name), lambda share, k=k: (int(100 * (k + share)), 100 * len(names)))
+        rows += yield from map_steps(layer_steps(name), lambda share, k=k: (int(100 * (k + share)), 100 * len(names)))
     return tidy(rows, extra=EXTRA).astype({"image": "Int64", "class": "Int64"})
 
 
@@ -124,7 +124,7 @@ def number_rows(study: Study, features: Features, *, which: int, seed: int) -> R
 
     def add(metric: str, estimate: Estimate, *, unit: str, domain: str | None = None, other: str | None = None) -> None:
         cells = _cells(study, features, mask=mask, domain=domain)
-        rows.append({**cells, **_numbers(estimate), "other": other, "metric": metric, "unit": unit})
+        rows.append({**cells, **_interval(estimate), "other": other, "metric": metric, "unit": unit})
 
     for a, b in combinations(values, 2):
         pair = values[a], values[b]
@@ -148,7 +148,7 @@ def number_rows(study: Study, features: Features, *, which: int, seed: int) -> R
 
 
 def _bandwidth(features: Features, *, announce: bool) -> float | None:
-    """The median distance between features in the full network; None, with a note if `announce`, where it is 0."""
+    """Return the median distance of the full network's features; None, with a note if `announce`, where it is 0."""
     try:
         return median_distance(np.concatenate(list(features.values[0].values())))
     except DgpruneError as error:
@@ -173,21 +173,21 @@ def map_rows(
             cells |= {"embedding": kind, "unit": "place"}
             labels = features.labels[name]
             for k, image in enumerate(features.rows[name].tolist()):
-                place = next(positions)
+                position = next(positions)
                 cells |= {"image": image, "class": None if labels is None else int(labels[k])}
                 if labels is not None and study.domain(name).class_names:
                     cells["class_name"] = study.domain(name).class_label(int(labels[k]))
-                rows += [{**cells, "metric": f"map_{axis + 1}", "value": float(place[axis])} for axis in (0, 1)]
+                rows += [{**cells, "metric": f"map_{axis + 1}", "value": float(position[axis])} for axis in (0, 1)]
     stacked = features.stacked
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
     trust = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
-    cells = {**_cells(study, features, mask=None, domain=None, provenance=joint), **_numbers(trust), "seed": seed}
+    cells = {**_cells(study, features, mask=None, domain=None, provenance=joint), **_interval(trust), "seed": seed}
     cells |= {"scorer": scorer, "ratio_requested": None, "ratio_achieved": None, "embedding": kind}
     rows.append({**cells, "metric": "trustworthiness", "unit": "share", "images": len(chosen)})
     return rows
 
 
-def _numbers(estimate: Estimate) -> Row:
+def _interval(estimate: Estimate) -> Row:
     value, low, high = map(float, estimate)
     return {"value": value, "low": low, "high": high, "interval": "images"}
 
@@ -195,10 +195,10 @@ def _numbers(estimate: Estimate) -> Row:
 def _cells(
     study: Study, features: Features, *, mask: Mask | None, domain: str | None, provenance: Provenance | None = None
 ) -> Row:
-    """The columns that all rows about a mask (and a domain, if given) share; `provenance` replaces the mask's."""
-    about = None if domain is None else study.domain(domain)
+    """Return the shared columns of rows about a mask (and a domain, if given); `provenance` replaces the mask's."""
+    measured = None if domain is None else study.domain(domain)
     cells = mask_cells(
-        study, mask, batchnorm=features.batchnorm, domain=about, split=features.split, provenance=provenance
+        study, mask, batchnorm=features.batchnorm, domain=measured, split=features.split, provenance=provenance
     )
     images = sum(map(len, features.rows.values())) if domain is None else len(features.rows[domain])
     return {**cells, "group": features.layer, "images": images}

@@ -1,4 +1,4 @@
-"""Which ratio keeps enough accuracy, or fits into a size? Searched on the sources' `score` split."""
+"""Which ratio keeps a share of the accuracy, or meets a size limit? Searched on the sources' `score` split."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ..core import (
 )
 from ..scorers import Scorer, resolve
 from ..study import Study
-from ._search import SPLIT, WORST, Found, Kept, Limit, Plan, Progress, Search, search_steps
+from ._search import SPLIT, WORST, AccuracyGoal, Found, Limit, Plan, Progress, Search, search_steps
 from .sweep import grid
 
-_MOST = 2**10 - 1  # ten halvings, the full network and a first one that fits: twelve
+_MOST = 2**10 - 1  # at most twelve evaluations: the full network, a first one that fits, ten halvings
 
 
 @stepwise(progress_bar)
@@ -53,12 +53,12 @@ def find(
     """Find the smallest network that keeps a share of the accuracy, or the largest one within a size.
 
     The networks are those of one scorer at the ratios of a grid; each keeps a subset of the filters of the one before.
-    The search reads the labels of the sources' `score` split, never a target, and the mask says so: every later table
-    has it in `seen_by_selection`. Report the result on another split.
+    The search reads the labels of the sources' `score` split, never a target, and the mask records it: every later
+    table shows it in `seen_by_selection`. Report the result on another split.
 
-    keep    the largest ratio with accuracy >= keep x accuracy of the full network as given, by bisection. Accuracy need
-            not fall with every larger ratio. Where it does, the result is that of trying the whole grid; where it does
-            not, a larger ratio that was not tried may keep enough too.
+    keep    the largest ratio with accuracy >= keep x accuracy of the full network as given, by bisection. If
+            accuracy falls with every larger ratio, the result is that of trying the whole grid; if it does not, a
+            larger ratio that was not tried may keep enough too.
     within  the smallest ratio that fits, which is the most accurate one that fits if accuracy falls with the ratio.
 
     Args:
@@ -66,7 +66,7 @@ def find(
         keep: share of the accuracy to keep, in [0, 1]; give either `keep` or `within`.
         within: limits that must all hold: {"parameters": 20_000}. "filters" (those that can be pruned), "parameters",
             "macs" (per image), "kilobytes" (1,000 bytes of parameters and buffers), "milliseconds" (median latency of
-            32 images, measured here: it varies, so that the search may stop beside the right ratio).
+            32 images, measured here: it varies, so the search may end next to the right ratio).
         on: name of a source, or "worst_source": the lowest accuracy of all sources with labels, before and after.
         scorer, scope, budget: as in `allocate`; the budget is what the ratios count.
         ratios: the grid; 0.01, 0.02, ..., 0.99 by default, at most 1,023. 0, the full network as given, always belongs
@@ -91,21 +91,21 @@ def find(
     """
     if (keep is None) == (not within):
         raise DgpruneError("give either keep=0.95, a share of the accuracy, or within={'parameters': 20_000}, a size.")
-    listed = sorted({0.0, *(grid(0.01, 0.99, 99) if ratios is None else ratios)})
-    if not 1 < len(listed) <= _MOST + 1:
-        raise DgpruneError(f"ratios needs 1 to {_MOST:,} ratios above 0; got {len(listed) - 1:,}.")
+    all_ratios = sorted({0.0, *(grid(0.01, 0.99, 99) if ratios is None else ratios)})
+    if not 1 < len(all_ratios) <= _MOST + 1:
+        raise DgpruneError(f"ratios needs 1 to {_MOST:,} ratios above 0; got {len(all_ratios) - 1:,}.")
     search = Search(
         study=study, sources=_sources(study, on), batchnorm=batchnorm, images=images, calibration=calibration
     )
     by_hand = {"layers": layers, "max_layer_ratio": max_layer_ratio, "reads": reads, **(forced or {})}
     limits = {name: value for name, value in by_hand.items() if value is not None}
-    plan = Plan(ratios=listed, scope=scope, budget=budget, limits=limits)
+    plan = Plan(ratios=all_ratios, scope=scope, budget=budget, limits=limits)
     item = scorer if isinstance(scorer, Scores) else resolve(scorer)
-    return search_steps(search, item, seed=seed, plan=plan, goal=within or Kept(keep or 0.0, on))
+    return search_steps(search, item, seed=seed, plan=plan, goal=within or AccuracyGoal(keep or 0.0, on))
 
 
 def _sources(study: Study, on: str) -> list[Domain]:
-    """The sources that the search reads."""
+    """Return the sources that the search reads."""
     if on in [domain.name for domain in study.targets]:
         raise DgpruneError(
             f"on={on!r} is a target: a network that was chosen on it is target-aware, and its accuracy there says "
@@ -114,9 +114,9 @@ def _sources(study: Study, on: str) -> list[Domain]:
     names = [domain.name for domain in study.sources]
     if on != WORST and on not in names:
         raise unknown("source", on, [WORST, *names])
-    chosen = [domain for domain in study.sources if (on == WORST and domain.labels is not None) or domain.name == on]
-    if not chosen or any(domain.labels is None for domain in chosen):
+    sources = [domain for domain in study.sources if (on == WORST and domain.labels is not None) or domain.name == on]
+    if not sources or any(domain.labels is None for domain in sources):
         raise DgpruneError(f"on={on!r}: find needs a source with labels.")
-    for domain in chosen:
+    for domain in sources:
         domain.rows(SPLIT)
-    return chosen
+    return sources

@@ -14,7 +14,7 @@ from ..core import Count, DgpruneError, Mask, Repeats, Seed, tidy, yielding
 from ..measurement import Curvature, lanczos_vectors
 from ..pruning import masked
 from ..study import Study, batchnorm_cell, labelled_studies, mask_columns, mask_provenance, pooled
-from ._contract import Row, Rows, Steps, diagnostic, translated
+from ._contract import Row, Rows, Steps, diagnostic, map_steps
 from .curvature_measures import PER_SQUARE, finite_losses, over_images, trace_cells
 
 _Progress = tuple[int, int, str]
@@ -38,7 +38,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Surroundings:
-    """What was measured around one network: the rows of the table, and the unit eigenvectors (P, top)."""
+    """The measurements around one network: the rows of the table, and the unit eigenvectors (P, top)."""
 
     setting: Setting
     curvature: Curvature
@@ -68,7 +68,7 @@ def flatness(
 
     L is the mean cross-entropy of the images, in eval mode, as a function of all parameters w (BatchNorm's scale and
     shift among them, its running statistics as they are). ReLU and max pooling count as linear on each side of their
-    kinks, as PyTorch differentiates them: the Hessian does not see the kinks, the loss along the eigenvectors does.
+    kinks, as PyTorch differentiates them: the kinks affect the loss along the eigenvectors, not the Hessian.
 
     Args:
         studies: one or several networks with their sources; targets are not read.
@@ -77,8 +77,8 @@ def flatness(
         split: the split of the images.
         seed: random seed of the search's first vector and of the trace's signs.
         draws: number of estimates of the trace; see `hessian_trace`.
-        steps: where the loss is measured on each eigenvector, in units of |w|; () for nowhere.
-        mask: mark this pruned network: every parameter that pruning removes is 0, the others are as they were.
+        steps: positions along each eigenvector at which the loss is measured, in units of |w|; () for none.
+        mask: locate this pruned network: every parameter that pruning removes is 0, the others are unchanged.
         progress: whether to show a progress bar.
 
     Returns:
@@ -93,8 +93,8 @@ def flatness(
 
     Raises:
         DgpruneError: sources without labels, a loss that is not finite, an operation without second derivative,
-            eigenvalues beyond the number of parameters, eigenvectors beyond 2.1 GB or half of the available memory, a
-            mask with several networks or of another one.
+            more eigenvalues than parameters, eigenvectors beyond 2.1 GB or half of the available memory, a
+            mask with several networks, or of another network.
     """
     named = dict(labelled_studies(studies, split, what="flatness"))
     if mask is not None and len(named) > 1:
@@ -110,10 +110,10 @@ def flatness(
 def _steps(studies: Mapping[str, Study], setting: Setting, *, mask: Mask | None) -> Steps:
     rows: Rows = []
     for name, study in studies.items():
-        around = yield from surroundings(study, setting, name=name)
-        rows += around.rows
+        measured = yield from surroundings(study, setting, name=name)
+        rows += measured.rows
         if mask is not None:
-            rows += yield from yielding(pruned_rows(study, around, mask), (1, 1))
+            rows += yield from yielding(pruned_rows(study, measured, mask), (1, 1))
     return tidy(rows, extra=EXTRA)
 
 
@@ -121,14 +121,14 @@ def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Pro
     """Measure one network; yields (done, total, what is measured) between batches, total being an estimate."""
     curvature = Curvature(study.model, study.sources, split=setting.split, images=setting.images, device=study.device)
     curvature.check_top(setting.top)
-    total, numbers = passes(curvature, setting) * curvature.batches + curvature.images, itertools.count(1)
+    total, numbers = estimate_passes(curvature, setting) * curvature.batches + curvature.images, itertools.count(1)
 
-    def counted(steps: Generator[None, None, Any], what: str) -> Generator[_Progress, None, Any]:
+    def counted(steps: Generator[None, None, Any], stage: str) -> Generator[_Progress, None, Any]:
         def progress(_: None) -> _Progress:
             done = next(numbers)
-            return done, max(done, total), what
+            return done, max(done, total), stage
 
-        return translated(steps, progress)
+        return map_steps(steps, progress)
 
     before = finite_losses((yield from counted(curvature.losses(), "loss")), name=name)
     squares = yield from counted(curvature.squared_gradients(), "gradient of each image")
@@ -150,33 +150,33 @@ def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Pro
     rows.append({**seeded, "metric": "hessian_trace", "unit": PER_SQUARE, **trace_cells(trace)})
     rows.append({**shared, **covariance, **over_images(squares)})
     for rank, step in itertools.product(range(1, setting.top + 1), setting.steps):
-        move = vectors[:, rank - 1] * (step * shared["weight_norm"])
-        losses = yield from counted(curvature.losses(move), "loss along the eigenvectors")
+        displacement = vectors[:, rank - 1] * (step * shared["weight_norm"])
+        losses = yield from counted(curvature.losses(displacement), "loss along the eigenvectors")
         cells = {"metric": "loss", "unit": "nats", "rank": rank, "step": step}
         rows.append({**seeded, **cells, **over_images(losses)})
     return Surroundings(setting=setting, curvature=curvature, vectors=vectors, shared=shared, rows=rows)
 
 
-def passes(curvature: Curvature, setting: Setting) -> int:
-    """Return about how many passes over the images a measurement takes, each of them forward or with gradients."""
+def estimate_passes(curvature: Curvature, setting: Setting) -> int:
+    """Estimate how many passes over the images a measurement takes, each of them forward or with gradients."""
     products = min(lanczos_vectors(setting.top) + 2, len(curvature.weights))
     return 2 + products + len(setting.steps) * setting.top
 
 
-def pruned_rows(study: Study, around: Surroundings, mask: Mask) -> Generator[None, None, Rows]:
+def pruned_rows(study: Study, measured: Surroundings, mask: Mask) -> Generator[None, None, Rows]:
     """Return the rows about the network pruned by a mask; yields between batches."""
-    moved = around.curvature.displacement(masked(study.model, mask))
-    losses = yield from around.curvature.losses(moved)
-    unit = around.shared["weight_norm"]
-    distance, steps = float(moved.double().norm()) / unit, moved.double() @ around.vectors.double() / unit
-    off = math.sqrt(max(0.0, distance**2 - float(steps[:2].square().sum())))
+    shift = measured.curvature.displacement(masked(study.model, mask))
+    losses = yield from measured.curvature.losses(shift)
+    unit = measured.shared["weight_norm"]
+    distance, steps = float(shift.double().norm()) / unit, shift.double() @ measured.vectors.double() / unit
+    off_plane = math.sqrt(max(0.0, distance**2 - float(steps[:2].square().sum())))
     provenance = mask_provenance(study.provenance, mask, batchnorm="as_is", study=study)
-    split, images = around.shared["split"], around.setting.images
-    shared = {**around.shared, **mask_columns(mask), **pooled(study, split, images=images, provenance=provenance)}
-    found: Rows = [
+    split, images = measured.shared["split"], measured.setting.images
+    shared = {**measured.shared, **mask_columns(mask), **pooled(study, split, images=images, provenance=provenance)}
+    metrics: Rows = [
         {"metric": "pruned_loss", "unit": "nats", **over_images(losses)},
         {"metric": "pruned_distance", "unit": NORMS, "value": distance},
-        {"metric": "pruned_off_plane", "unit": NORMS, "value": off},
+        {"metric": "pruned_off_plane", "unit": NORMS, "value": off_plane},
         *({"metric": "pruned_step", "unit": NORMS, "rank": k + 1, "value": float(v)} for k, v in enumerate(steps)),
     ]
-    return [{**shared, **row} for row in found]
+    return [{**shared, **row} for row in metrics]

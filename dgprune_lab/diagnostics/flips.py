@@ -36,8 +36,8 @@ def flips(
 
     Metrics, each as a share of all N images in [0, 1] and, with the suffix `_count`, as a number of images:
 
-    right_to_wrong   classified right before removal, wrong after.
-    wrong_to_right   wrong before, right after; right_to_wrong - wrong_to_right is the accuracy lost (`drop`).
+    right_to_wrong   classified correctly before removal, incorrectly after.
+    wrong_to_right   incorrectly before, correctly after; right_to_wrong - wrong_to_right is the accuracy lost (`drop`).
     changed          another class is predicted than before; the only metric of a domain without labels.
 
     Intervals (95 %, "images") are bootstraps over images; if no image flips, or every image, they end at the exact
@@ -71,12 +71,12 @@ def flipped(before: Outcomes, predicted: Tensor) -> dict[str, Tensor]:
     changed = {"changed": before.predicted != predicted}
     if before.labels is None or before.correct is None:
         return changed
-    right, still = before.correct, predicted == before.labels
-    return {"right_to_wrong": right & ~still, "wrong_to_right": ~right & still, **changed}
+    right_before, right_after = before.correct, predicted == before.labels
+    return {"right_to_wrong": right_before & ~right_after, "wrong_to_right": ~right_before & right_after, **changed}
 
 
 def flip_rows(kinds: Mapping[str, Tensor], shared: Mapping[str, Any]) -> Rows:
-    """The rows of `flips` for what `flipped` returned: shares, then counts."""
+    """Return the rows of `flips` from the result of `flipped`: shares, then counts."""
     shared = {**shared, "interval": "images"}
     flags = np.stack([flag.double().cpu().numpy() for flag in kinds.values()], axis=1)
     ends = np.stack([flags.mean(0), *intervals.over_images(flags)])

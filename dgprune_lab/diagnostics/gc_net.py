@@ -34,7 +34,7 @@ def gc_net(
     rho_zero               share of the connections that are exactly 0, because one of the two responses is constant.
     rho_null               mean |rho| when the images of a class are paired at random.
     rho_null_spread        standard deviation of rho under this pairing; a rho_spread near it means near-random pruning.
-    rho_null_expected      the value of rho_null that a formula predicts, about .8 / sqrt(images per class).
+    rho_null_expected      the analytical expectation of rho_null, about .8 / sqrt(images per class).
     images_per_class       number of images in the smallest class that is used, in any source.
     rho                    one connection (with `connections=True`), columns `filter` and `output`.
 

@@ -55,11 +55,11 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
     """
 
     def distance(study: Study) -> float:
-        first = _initial(study.model)
-        if isinstance(first, str):
-            note(f"{study.name}: the distance from its initial weights is unknown, because {first}.")
+        initial = _rebuild_initial(study.model)
+        if isinstance(initial, str):
+            note(f"{study.name}: the distance from its initial weights is unknown, because {initial}.")
             return math.nan
-        before = prunable(first)
+        before = prunable(initial)
         return _norm(weight.detach().cpu() - before[name].detach() for name, weight in prunable(study.model).items())
 
     return of_weights(studies, "distance_from_initialisation", unit="norm", value=distance)
@@ -157,7 +157,7 @@ def random_perturbation(
     split: str = "train",
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Return the control of prunability: a random perturbation of the same norm in place of pruning.
+    """Return the control for prunability: a random perturbation of the same norm in place of pruning.
 
     min { a : mean over draws of L(w + |w - w_a| u / |u|) <= (1 + tolerance) L(w) }, w_a = w with only the share a of
     largest |w| kept, u standard normal; lower is predicted to generalise better. Searched as in `prunability` "fast".
@@ -213,23 +213,23 @@ def generalization_measures(
     Raises:
         DgpruneError: an unknown measure.
     """
-    listed = [studies] if isinstance(studies, Study) else list(studies)
+    networks = [studies] if isinstance(studies, Study) else list(studies)
     shared: dict[str, Any] = {"tolerance": tolerance, "images": images, "split": split, "seed": seed}
     empty = {"low": None, "high": None, "interval": None}
     simpler: dict[str, Callable[[], pd.DataFrame]] = {
-        "parameter_count": lambda: parameter_count(listed),
-        "l2_norm": lambda: l2_norm(listed),
-        "distance_from_initialisation": lambda: distance_from_initialisation(listed),
-        "margin": lambda: margin(listed, images=images, split=split),
-        "sharpness": lambda: sharpness(listed, draws=draws, **shared),
-        "random_perturbation": lambda: random_perturbation(listed, draws=draws, **shared),
-        "sam_sharpness": lambda: sam_sharpness(listed, images=images, split=split),
-        "hessian_trace": lambda: hessian_trace(listed, images=images, split=split, seed=seed),
+        "parameter_count": lambda: parameter_count(networks),
+        "l2_norm": lambda: l2_norm(networks),
+        "distance_from_initialisation": lambda: distance_from_initialisation(networks),
+        "margin": lambda: margin(networks, images=images, split=split),
+        "sharpness": lambda: sharpness(networks, draws=draws, **shared),
+        "random_perturbation": lambda: random_perturbation(networks, draws=draws, **shared),
+        "sam_sharpness": lambda: sam_sharpness(networks, images=images, split=split),
+        "hessian_trace": lambda: hessian_trace(networks, images=images, split=split, seed=seed),
     }
     for name in measures or ():
         if name not in simpler:
             raise unknown("measure", name, simpler)
-    frame = prunability_of(listed, search="fast", **shared)
+    frame = prunability_of(networks, search="fast", **shared)
     measured = frame[frame["metric"] == "prunability"].assign(better_direction="lower")
     losses = measured.assign(metric="training_loss", value=measured["training_loss"], unit="nats", **empty)
     chosen = [make() for name, make in simpler.items() if measures is None or name in measures]
@@ -245,12 +245,12 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
-def _initial(model: nn.Module) -> nn.Module | str:
-    """The network with the initial weights that its builder made, or why there is none."""
+def _rebuild_initial(model: nn.Module) -> nn.Module | str:
+    """Return the network with its builder's initial weights, or the reason why there is none."""
     builder = getattr(model, "dgprune_builder", None)
     if builder is None:
         return "the network does not record how it was built; networks of dgprune_lab.models do"
-    first = build(builder[0], **builder[1])
-    now, before = prunable(model), prunable(first)
-    same = now.keys() == before.keys() and all(now[name].shape == before[name].shape for name in now)
-    return first if same else "its layers have other names or sizes than its builder gave it, as after pruning"
+    initial = build(builder[0], **builder[1])
+    current, before = prunable(model), prunable(initial)
+    same_layers = current.keys() == before.keys() and all(current[name].shape == before[name].shape for name in current)
+    return initial if same_layers else "its layers have other names or sizes than its builder gave it, as after pruning"

@@ -17,12 +17,12 @@ from ._contract import Row, Rows, diagnostic
 
 Form = Literal["additive", "joint", "signed"]
 EXTRA = ("against", "filters", "count")
-_ROUNDING = 1e-9  # of the largest: below it an effect, which is squared, is the rounding of float32
+_ROUNDING = 1e-9  # (squared) effects below this share of the largest are rounding errors of float32
 
 
 @diagnostic("gradients_against_removal", extra=EXTRA)
 def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: str = "score") -> pd.DataFrame:
-    """Return Spearman's correlation of each form of `risk_variance` with the effects of removing every filter alone.
+    """Return Spearman's correlation of each form of `risk_variance` with the effects of removing each filter alone.
 
     Each form is compared with "additive", the oracle of `risk_variance(mode="oracle")`, and with "its own" formula
     applied to the effects of removal; over all filters, and over those whose removal changes any risk (dead filters
@@ -45,25 +45,25 @@ def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: s
 
     forms: tuple[Form, ...] = get_args(Form)
     scores = {form: values(risk_variance, mode=form) for form in forms}
-    removed = {form: values(_removed(form)) for form in forms}
-    alive = removed["additive"] > _ROUNDING * removed["additive"].max()
+    removed = {form: values(_removal_scorer(form)) for form in forms}
+    effective = removed["additive"] > _ROUNDING * removed["additive"].max()
     shared: Row = {"batchnorm": batchnorm_cell(study, "as_is")}
     shared |= {"split": split, "images": sum(len(domain.rows(split)) for domain in study.sources)}
     rows: Rows = []
     for form in forms:
         for against in dict.fromkeys(("additive", form)):
-            for filters, chosen in (("all", np.ones_like(alive)), ("with an effect", alive)):
+            for filters, chosen in (("all", np.ones_like(effective)), ("with an effect", effective)):
                 value, low, high = _spearman(scores[form][chosen], removed[against][chosen])
                 named = {"scorer": f"risk_variance[mode={form}]", "against": "its own" if against == form else against}
                 over = {"filters": filters, "count": int(chosen.sum()), "interval": "filters"}
                 cells = {"metric": "rank_correlation", "unit": "correlation", "value": value, "low": low, "high": high}
                 rows.append({**shared, **named, **over, **cells})
     cells = {"scorer": "risk_variance[mode=additive]", "metric": "variance_share", "unit": "share"}
-    rows.append({**shared, **cells, "value": _share(study, beta=beta, split=split)})
+    rows.append({**shared, **cells, "value": _variance_share(study, beta=beta, split=split)})
     return tidy(rows, extra=EXTRA)
 
 
-def _removed(form: Form) -> Scorer:
+def _removal_scorer(form: Form) -> Scorer:
     """Return a scorer: this form of risk variance, applied to the effects of removing each filter."""
 
     @scorer("removed", needs=("risk", "removal"), reads={"source": "labels"}, level="network")
@@ -74,7 +74,7 @@ def _removed(form: Form) -> Scorer:
     return removed
 
 
-def _share(study: Study, *, beta: float, split: str) -> float:
+def _variance_share(study: Study, *, beta: float, split: str) -> float:
     shares: list[float] = []
 
     @scorer("shares", needs=("gate", "risk"), reads={"source": "labels"}, level="network")
@@ -89,7 +89,7 @@ def _share(study: Study, *, beta: float, split: str) -> float:
 
 
 def _spearman(first: Floats, second: Floats) -> tuple[float, float, float]:
-    """Spearman's correlation with its bootstrap interval over filters."""
+    """Return Spearman's correlation with its bootstrap interval over filters."""
     pair = [{ALL: torch.from_numpy(values)} for values in (first, second)]
     low, high = (float(end[0, 1]) for end in over_filters(pair, scope="global", seed=0))
     return correlations(pair[0], pair[1], scope="global")[ALL], low, high

@@ -37,10 +37,9 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     Rows about all runs (column `run` is empty). `pearson` and `kendall` (tau-b), in [-1, 1]: the correlation between
     the mean stability on the sources and `of_metric` (accuracy or generalization_gap at the last epoch) on each domain,
     over the runs of one rate, and over all runs (column `within`), without the controls, which are 100 % stable by
-    definition. Negative: less stable runs end higher. The interval
-    "runs" is a 95 % percentile bootstrap over runs, 1,000 resamples; empty for fewer than 3 runs, or where nothing
-    varies. Pooling several rates mixes two effects: how much an event removes, and what it removes. A correlation is
-    not a cause.
+    definition. Negative: less stable runs end higher. The interval "runs" is a 95 % percentile bootstrap over runs,
+    1,000 resamples; empty for fewer than 3 runs, or where nothing varies. Pooling several
+    rates mixes two effects: how much an event removes, and what it removes. A correlation is not a cause.
 
     Args:
         runs: one run, or several with the same domains and splits, from `dg.train_with_pruning`. Runs that were stopped
@@ -53,9 +52,9 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     Raises:
         DgpruneError: no finished run, or runs with other domains or splits.
     """
-    listed = [runs] if isinstance(runs, PruningRun) else list(runs)
-    finished = {number: run for number, run in enumerate(listed, start=1) if run.finished}
-    if left_out := [number for number in range(1, len(listed) + 1) if number not in finished]:
+    run_list = [runs] if isinstance(runs, PruningRun) else list(runs)
+    finished = {number: run for number, run in enumerate(run_list, start=1) if run.finished}
+    if left_out := [number for number in range(1, len(run_list) + 1) if number not in finished]:
         note(f"left out, as they were stopped or diverged: run {', '.join(map(str, left_out))}.")
     if not finished:
         raise DgpruneError("instability needs a finished run of dg.train_with_pruning; got none.")
@@ -77,23 +76,23 @@ def _check_alike(runs: list[PruningRun]) -> None:
 def _run_rows(number: int, run: PruningRun) -> Iterator[Row]:
     """Yield the rows about one run, with its settings."""
     cells = {"run": number, "remove": run.settings["remove"], "how": run.settings["how"]}
-    cells |= {"rate": run.rate, "settings": _describe(run), "treatment": _treatment(run)}
+    cells |= {"rate": run.rate, "settings": _describe_settings(run), "treatment": _name_treatment(run)}
     cells |= {"batchnorm": "as_is"} if has_batchnorm(run.network) else {}
     for row in run.end.drop(columns=["epoch", "event"]).to_dict("records"):
         if row["split"] != "train":
             yield {**row, **cells}
 
 
-def _treatment(run: PruningRun) -> str:
-    """What was done to the filters, in words."""
+def _name_treatment(run: PruningRun) -> str:
+    """Return what was done to the filters, in words."""
     if not any(run.events["epoch"] > 0):
         return "removed before training" if run.settings["events"] else "nothing removed"
     named = {"zero": "zeroed for a while", "noise": "noise", "restore": "restored"}
     return named.get(run.settings["how"], f"{run.settings['remove']} removed")
 
 
-def _describe(run: PruningRun) -> str:
-    """The most important settings of a run, in one line."""
+def _describe_settings(run: PruningRun) -> str:
+    """Return the most important settings of a run, in one line."""
     settings, options = run.settings, run.settings["options"]
     passing = "" if settings["how"] == "remove" else f", {settings['how']} for {settings['batches']} batches"
     order = f"{settings['remove']} by {settings['scorer']}" if settings["remove"] != "random" else "random"
@@ -127,10 +126,10 @@ def _correlations(rows: Rows) -> Iterator[Row]:
                 x = np.array([stable[r["run"]] for r in chosen], dtype=np.float64)
                 y = np.array([r["value"] for r in chosen], dtype=np.float64)
                 name = within if isinstance(within, str) else rate_words(within)
-                yield from ({**shared, "within": name, **row} for row in _both(x, y))
+                yield from ({**shared, "within": name, **row} for row in _correlation_rows(x, y))
 
 
-def _both(x: Floats, y: Floats) -> Iterator[Row]:
+def _correlation_rows(x: Floats, y: Floats) -> Iterator[Row]:
     """Yield Pearson's and Kendall's correlation over these runs, with bootstrap intervals over runs."""
     count = len(x)
     shared: Row = {"interval": "runs", "unit": "correlation", "runs": count}

@@ -23,7 +23,7 @@ EXTRA = ("group", "filter", "other", "row", "column")
 def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "score") -> pd.DataFrame:
     """Return the activation map of each filter, averaged over the images of each domain, and cosines between domains.
 
-    Maps are taken right behind the activation. Metric "mean_map": a row per filter, domain and position (columns `row`
+    Maps are taken just after the activation. Metric "mean_map": a row per filter, domain and position (columns `row`
     and `column`). Metric "cosine": a row per filter and pair of domains, `domain` and `other`: the cosine of the two
     mean maps, which is `dss` of this pair. Images of all domains are read, targets too: target-aware.
 
@@ -49,18 +49,18 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
         )
 
     def cells(domain: Domain, *compared: Domain) -> Row:
-        """The columns that all rows about a domain (compared with others) share."""
+        """Return the columns that all rows about a domain (compared with others) share."""
         reads: dict[str, Seen] = {f"{item.name}/{split}": "images" for item in (domain, *compared)}
         seen = study.provenance.adding("scorer", reads).columns(domain.name, split, roles=roles_of(study.domains))
-        about = {"domain": domain.name, "role": domain.role, "split": split, "images": len(domain.rows(split))}
-        return {**about, **seen, "group": layer, "batchnorm": batchnorm_cell(study, "as_is")}
+        described = {"domain": domain.name, "role": domain.role, "split": split, "images": len(domain.rows(split))}
+        return {**described, **seen, "group": layer, "batchnorm": batchnorm_cell(study, "as_is")}
 
     rows: Rows = []
     for domain in study.domains:
         shared = {**cells(domain), "metric": "mean_map", "unit": "response"}
         for number, values in zip(numbers, square_maps(maps[domain.name][numbers]), strict=True):
-            places = np.ndenumerate(values)
-            rows += [{**shared, "filter": number, "row": i, "column": j, "value": value} for (i, j), value in places]
+            positions = np.ndenumerate(values)
+            rows += [{**shared, "filter": number, "row": i, "column": j, "value": value} for (i, j), value in positions]
     for a, b in combinations(study.domains, 2):
         shared = {**cells(b, a), "other": a.name, "metric": "cosine", "unit": "cosine"}
         values = cosine(maps[a.name][numbers], maps[b.name][numbers]).tolist()

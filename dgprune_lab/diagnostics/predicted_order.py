@@ -15,7 +15,7 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     """Return for each measure which of two networks it predicts to generalise better.
 
     A measure predicts the network with the better value (column `better_direction`; prunability: the lower). One right
-    prediction says little about a measure: with two networks a coin is right half of the time.
+    prediction says little about a measure: with two networks a coin toss is right half of the time.
 
     Args:
         frame: table of `diagnostics.prunability` (a line per tolerance) or `diagnostics.generalization_measures` for
@@ -63,7 +63,7 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
 
 
 def _prediction(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]:
-    """The columns that say which of two rows has the better value, and whether their intervals overlap."""
+    """Return the columns `predicts`, the network of the row with the better value, and `intervals`."""
     better = min if first["better_direction"] == "lower" else max
     values = first["value"], second["value"]
     equal = alike(values) if first["metric"] == "training_loss" else values[0] == values[1]

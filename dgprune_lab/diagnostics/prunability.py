@@ -87,23 +87,23 @@ def prunability(
             scored; "recalibrate": statistics are re-estimated on source images after each pruning, at a = 1 too, so
             that L is the loss of the recalibrated network, not of the network as given.
         search: "grid" measures every share; "fast" tries those at 1, 2, 4, ... steps below 1 and bisects between the
-            two where they cease to be enough, with at least five times fewer evaluations than a .01 grid; of the shares
-            that it skips, some above its value may not be enough, and some below may be.
+            last one within the limit and the next, with at least five times fewer evaluations than a .01 grid; of the
+            shares that it skips, some above its value may exceed the limit, and some below may be within it.
         step: distance between neighbouring shares of the grid.
         images: measure the loss on the first `images` images of each source only.
         split: the split on which L is measured.
         seed: random seed of scorers that draw.
-        intervals: False, for "fast" on single weights, needs half the time: images are read from the highest loss of
+        intervals: False, for "fast" on single weights, takes half the time: images are read from the highest loss of
             the full network down, a share is refused as soon as the sum of its losses exceeds the limit, and small
-            shares are tried first. Of a refused share no more is known: no intervals, no row with its loss. The value
-            is the same unless the loss passes the limit at several shares; then each search ends at one of them.
+            shares are tried first. The loss of a refused share is unknown: it has no row, and there are no intervals.
+            The value is the same unless the loss crosses the limit at several shares; then each search finds one.
         progress: whether to show a progress bar.
 
     Returns:
         A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
         Metric "prunability" (share): a row per network and tolerance, interval over resampled images. Its value is
-        `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the range
-        from 1 that no share of its search breaks; if the loss only grows towards small shares, the exact value lies in
+        `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the
+        unbroken range from 1 in its search; if the loss only grows towards small shares, the exact value lies in
         (bracket_low, value]. `monotone`: whether `smallest` equals `contiguous_end`. `isolated_feasible`: further
         ranges within the limit. `training_loss`: L.
 
@@ -203,15 +203,15 @@ def loss_curve(study: Study, setting: Setting, *, name: str, refuse: float | Non
 
 
 def _hardest_first(domains: Sequence[Domain], losses: Tensor, setting: Setting) -> tuple[tuple[Domain, ...], Tensor]:
-    """The domains with the images of the split sorted by falling loss, and the places that they had in `losses`."""
-    sorted_domains, places, start = [], [], 0
+    """Return the domains with the images of the split sorted by falling loss, and their indices in `losses`."""
+    sorted_domains, indices, start = [], [], 0
     for domain in domains:
         rows = domain.rows(setting.split, setting.images)
         order = losses[start : start + len(rows)].argsort(descending=True, stable=True)
         sorted_domains.append(replace(domain, splits={setting.split: rows[order]}))
-        places.append(start + order)
+        indices.append(start + order)
         start += len(rows)
-    return tuple(sorted_domains), torch.cat(places)
+    return tuple(sorted_domains), torch.cat(indices)
 
 
 def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
@@ -280,7 +280,7 @@ def curve_rows(
             "smallest": result.smallest if grid else None,
             "monotone": result.monotone if grid else None,
             "bracket_low": max((share for share in curve.shares_of(tolerance) if share < value), default=0.0),
-            "isolated_feasible": _ranges(result.isolated_feasible) if grid else "not searched",
+            "isolated_feasible": _format_ranges(result.isolated_feasible) if grid else "not searched",
         }
         cells |= {"metric": "prunability", "unit": "share", "value": value, "low": low, "high": high}
         rows.append({**shared, **cells})
@@ -294,5 +294,5 @@ def _reads(study: Study, setting: Setting) -> Mapping[str, Seen] | None:
     return getattr(scorer, "reads", {})
 
 
-def _ranges(ranges: Sequence[tuple[float, float]]) -> str:
+def _format_ranges(ranges: Sequence[tuple[float, float]]) -> str:
     return "; ".join(f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in ranges) or "none"

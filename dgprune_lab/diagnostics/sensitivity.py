@@ -49,8 +49,8 @@ def sensitivity(
                  with a bootstrap interval.
     cohens_d     the effect size: in each class that both domains have, (mean on `domain` - mean on `other`) / pooled
                  standard deviation, then the mean over classes, each with the same weight. Above 0 the filter
-                 contributes more on `domain`. 0 for a filter that is never active; empty without any spread. What
-                 is below 1e-5 of the layer's largest contributions is rounding, and counts as 0.
+                 contributes more on `domain`. 0 for a filter that is never active; empty without any spread.
+                 Below 1e-5 of the layer's largest contributions, values are rounding errors and count as 0.
     auroc        within each class the probability that an image of `domain` has the larger attribution (ties half),
                  then the mean over classes; .5 where the domains do not differ.
     score        for each of `scorers`, its scores.
@@ -73,13 +73,13 @@ def sensitivity(
     Args:
         method: attribution method. "gradient_x_activation" and "activation" take one pass over the images for all
             layers; the others take 20 passes per layer ("integrated_gradients", "conductance") or one pass per filter
-            ("ablation"). "integrated_gradients" and "conductance" attribute to a group's output before its ReLU (behind
-            its BatchNorm, if there is one), and behind it they would be other numbers; "gradient_x_activation" and
-            "ablation" are the same before and behind a ReLU, and "activation" is what the next layer takes.
+            ("ablation"). "integrated_gradients" and "conductance" attribute to a group's output before its ReLU (after
+            its BatchNorm, if there is one) and would differ after it; "gradient_x_activation" and "ablation" are the
+            same before and after a ReLU, and "activation" is the input of the next layer.
         between: names of two domains; None for the first source and the first target (or second source).
         layers: names of groups; None for all.
         scorers: scorers whose removal order is compared with the effect sizes.
-        split: the split that is read; not "report", on which accuracy after removal would then be reported.
+        split: the split that is read; not "report" if accuracy after removal is to be reported on it.
         seed: random seed of the bootstraps.
         study, images, progress: see `diagnostics.drop`.
 
@@ -96,34 +96,34 @@ def sensitivity(
     scores = study.score_all(scorers, seed=seed)
     check_names(scores)
     if scores:
-        rows += _scorer_rows(study, data, effects=_absolute(rows), scores=scores, seed=seed)
+        rows += _scorer_rows(study, data, effects=_effect_magnitudes(rows), scores=scores, seed=seed)
     return tidy(rows, extra=EXTRA).astype({"filter": "Int64", "q_value": "float64"})
 
 
 def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
-    """The rows of `sensitivity` without those about scorers."""
+    """Return the rows of `sensitivity`, except those about scorers."""
     d, area, q = data.estimates(seed=seed)
     provenance, roles = data.provenance(study), roles_of(study.domains)
     shared = {"method": data.method, "split": data.split, "interval": "images", "seed": seed}
     shared |= {"batchnorm": batchnorm_cell(study, "as_is"), "training_seed": study.training_seed}
     cells = []
     for domain, images in zip(data.pair, data.rows, strict=True):
-        about = {"domain": domain.name, "role": domain.role, "images": len(images)}
-        cells.append({**shared, **about, **provenance.columns(domain.name, data.split, roles=roles)})
+        described = {"domain": domain.name, "role": domain.role, "images": len(images)}
+        cells.append({**shared, **described, **provenance.columns(domain.name, data.split, roles=roles)})
     keys = [{"group": name, "filter": k} for name, pair in data.values.items() for k in range(pair[0].shape[1])]
     rows: Rows = []
 
-    def add(side: int, estimate: Iterable[Iterable[float]], **more: Any) -> Rows:
+    def make_rows(side: int, estimate: Iterable[Iterable[float]], **extra: Any) -> Rows:
         numbers = zip(keys, *estimate, strict=True)
-        return [{**cells[side], **key, "value": v, "low": low, "high": high, **more} for key, v, low, high in numbers]
+        return [{**cells[side], **key, "value": v, "low": low, "high": high, **extra} for key, v, low, high in numbers]
 
     unit = "response" if data.method == "activation" else "logits"
     for side in (0, 1):
         values = data.stacked(side)
         means = [column.mean() for column in values.T]
-        rows += add(side, (means, *intervals.over_images(values)), metric="attribution", unit=unit)
+        rows += make_rows(side, (means, *intervals.over_images(values)), metric="attribution", unit=unit)
     for metric, estimate, unit in (("cohens_d", d, "standard deviations"), ("auroc", area, "probability")):
-        effects = add(1, estimate, metric=metric, unit=unit, other=data.pair[0].name)
+        effects = make_rows(1, estimate, metric=metric, unit=unit, other=data.pair[0].name)
         rows += [{**row, "q_value": value} for row, value in zip(effects, q, strict=True)]
     return rows
 
@@ -131,7 +131,7 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
 def _scorer_rows(
     study: Study, data: Attributions, *, effects: Mapping[str, Tensor], scores: Sequence[Scores], seed: int
 ) -> Rows:
-    """Each scorer's scores, and the rank correlation of its removal order with the effect sizes."""
+    """Return the rows of each scorer's scores, and the rank correlation of its removal order with the effect sizes."""
     rows: Rows = []
     provenance, active = data.provenance(study), data.active()
     for item in scores:
@@ -157,8 +157,8 @@ def _scorer_rows(
     return rows
 
 
-def _absolute(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Layer -> (C,) |d|; a filter without any spread gets the largest |d| of the network."""
+def _effect_magnitudes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Return layer -> (C,) |d|; a filter without any spread gets the largest |d| of the network."""
     sizes: dict[str, list[float]] = {}
     for row in rows:
         if row["metric"] == "cohens_d":

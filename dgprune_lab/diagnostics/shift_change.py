@@ -28,7 +28,7 @@ def shift_change(frame: Table, *, ratio: Ratio, metric: str = "mmd") -> pd.DataF
         a stricter rule than a test of the difference) and `text`, all of it in words.
 
     Raises:
-        DgpruneError: a metric that is no distance of domains; a ratio that the table lacks; several layers.
+        DgpruneError: a metric that is no distance between domains; a ratio that the table lacks; several layers.
     """
     rows: Any = frame[(frame["metric"] == metric) & frame["other"].notna()]
     if rows.empty:
@@ -39,11 +39,11 @@ def shift_change(frame: Table, *, ratio: Ratio, metric: str = "mmd") -> pd.DataF
         raise DgpruneError(f"frame holds several layers, {', '.join(rows['group'].unique())}; choose the rows of one.")
     ratios = sorted(map(float, rows["ratio_requested"].unique()))
     if not {0.0, ratio} <= set(ratios) or ratio == 0:
-        listed = ", ".join(f"{one:g}" for one in ratios)
-        raise DgpruneError(f"ratio {ratio:g} is compared with 0, and the table must hold both; it holds {listed}.")
+        present = ", ".join(f"{value:g}" for value in ratios)
+        raise DgpruneError(f"ratio {ratio:g} is compared with 0, and the table must hold both; it holds {present}.")
     lines: list[dict[str, Any]] = []
     for (other, domain), pair in rows.groupby(["other", "domain"], sort=False):
-        full, pruned = (pair[pair["ratio_requested"] == one].iloc[0] for one in (0.0, ratio))
+        full, pruned = (pair[pair["ratio_requested"] == value].iloc[0] for value in (0.0, ratio))
         moves = "apart" if pruned.low > full.high else "together" if pruned.high < full.low else "intervals overlap"
         name = f"{other} and {domain}"
         line = {"pair": name, "full": full.value, "pruned": pruned.value, "change": pruned.value - full.value}

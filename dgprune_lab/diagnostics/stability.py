@@ -27,7 +27,7 @@ EXTRA = ("over", "pair", "group", "draw_seed")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Pair:
-    """What is compared between two runs of one scorer, with corresponding filters aligned."""
+    """The comparison of two runs of one scorer, with corresponding filters aligned."""
 
     scorer: str
     name: str
@@ -59,9 +59,9 @@ def stability(
 
     "halves": the `score` split of every domain is divided into two halves, stratified by label, `draws` times; the
     scorer runs on each half. A scorer that reads no images agrees with itself by construction: its value is 1 and its
-    column `images` 0. A scorer that draws gets another seed for each half (interval "seeds").
+    column `images` 0. A scorer that draws uses another seed for each half (interval "seeds").
 
-    "training_seeds": the scorer runs on one network trained with several seeds, and every two of these are compared.
+    "training_seeds": the scorer runs on one network trained with several seeds, and each two of these are compared.
     Their filters do not correspond by index, so within each layer they are matched one to one by the correlation of
     their outputs (spatial means) on the same source images, and the scores of matched filters are compared. With a poor
     match the comparison means little.
@@ -106,15 +106,15 @@ def stability(
     removal = Removal(ratios=[ratio], scope=scope, budget=budget, seed=seed)
     with note_once():
         if over == "halves":
-            pairs = list(_halved(study, items, draws=draws, removal=removal))
+            pairs = list(_compare_halves(study, items, draws=draws, removal=removal))
         else:
-            pairs = list(_trained(study, items, images=images, removal=removal))
+            pairs = list(_compare_trainings(study, items, images=images, removal=removal))
     shared, of_masks = {"over": over, "scope": scope, "draw_seed": seed}, {"ratio_requested": ratio, "budget": budget}
     rows = []
     for item in items:
-        own = [pair for pair in pairs if pair.scorer == item.name]
+        runs = [pair for pair in pairs if pair.scorer == item.name]
         interval = "seeds" if item.draws and over == "halves" else over
-        for row in chain(*(_rows([pair], name=pair.name) for pair in own), _rows(own, interval=interval)):
+        for row in chain(*(_rows([pair], name=pair.name) for pair in runs), _rows(runs, interval=interval)):
             rows.append({**shared, **row, **(of_masks if row["unit"] == "share" else {})})
     return tidy(rows, extra=EXTRA)
 
@@ -125,7 +125,7 @@ def halves(study: Study, *, seed: int) -> tuple[Study, Study]:
     Raises:
         DgpruneError: a split of a single image.
     """
-    domains, sources = [_cut(domain, seed) for domain in study.domains], len(study.sources)
+    domains, sources = [_halve_domain(domain, seed) for domain in study.domains], len(study.sources)
     first, second = (
         Study(
             study.model,
@@ -140,8 +140,8 @@ def halves(study: Study, *, seed: int) -> tuple[Study, Study]:
     return first, second
 
 
-def _cut(domain: Domain, seed: int) -> tuple[Domain, Domain]:
-    """The domain with one half of its `score` split, and with the other; twice unchanged if it has no such split."""
+def _halve_domain(domain: Domain, seed: int) -> tuple[Domain, Domain]:
+    """Return the domain with each half of its `score` split; twice unchanged if it has no such split."""
     rows = domain.splits.get("score")
     if rows is None:
         return domain, domain
@@ -154,7 +154,7 @@ def _cut(domain: Domain, seed: int) -> tuple[Domain, Domain]:
     return first, second
 
 
-def _halved(
+def _compare_halves(
     study: Study | Sequence[Study], scorers: Sequence[Scorer], *, draws: int, removal: Removal
 ) -> Iterator[_Pair]:
     """Yield the comparison of every scorer on both halves, for each draw."""
@@ -162,30 +162,30 @@ def _halved(
         raise DgpruneError("over='halves' cuts the images of one study; pass a single one.")
     for draw in range(draws):
         parts = halves(study, seed=seeded("draw", removal.seed, draw))
-        # A scorer that draws never gets the same seed twice; one that does not ignores it.
+        # A scorer that draws never gets the same seed twice; other scorers ignore the seed.
         scores = [half.score_all(scorers, seed=removal.seed + 2 * draw + k) for k, half in enumerate(parts)]
         for pair in zip(*scores, strict=True):
-            images = min(_images_read(half, item) for half, item in zip(parts, pair, strict=True))
-            yield _compared(study, pair, name=f"draw {draw}", images=images, removal=removal)
+            images = min(_count_images(half, item) for half, item in zip(parts, pair, strict=True))
+            yield _compare_pair(study, pair, name=f"draw {draw}", images=images, removal=removal)
 
 
-def _trained(
+def _compare_trainings(
     studies: Study | Sequence[Study], scorers: Sequence[Scorer], *, images: int, removal: Removal
 ) -> Iterator[_Pair]:
-    """Yield the comparison of every scorer on every two of the networks, with matched filters."""
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    _check_trainings(listed)
-    names = network_names(listed)
-    outputs = [pooled_outputs(study, listed[0].sources, images=images) for study in listed]
+    """Yield the comparison of every scorer on each pair of networks, with matched filters."""
+    trainings = [studies] if isinstance(studies, Study) else list(studies)
+    _check_trainings(trainings)
+    names = network_names(trainings)
+    outputs = [pooled_outputs(study, trainings[0].sources, images=images) for study in trainings]
     count = len(next(iter(outputs[0].values())))
-    scores = [study.score_all(scorers, seed=removal.seed + k) for k, study in enumerate(listed)]
-    for a, b in combinations(range(len(listed)), 2):
+    scores = [study.score_all(scorers, seed=removal.seed + k) for k, study in enumerate(trainings)]
+    for a, b in combinations(range(len(trainings)), 2):
         matches, name = matched(outputs[a], outputs[b]), f"{names[a]} | {names[b]}"
         for pair in zip(scores[a], scores[b], strict=True):
-            yield _compared(listed[0], pair, matches=matches, name=name, images=count, removal=removal)
+            yield _compare_pair(trainings[0], pair, matches=matches, name=name, images=count, removal=removal)
 
 
-def _compared(
+def _compare_pair(
     study: Study,
     scores: tuple[Scores, Scores],
     *,
@@ -194,11 +194,10 @@ def _compared(
     removal: Removal,
     matches: Mapping[str, Match] | None = None,
 ) -> _Pair:
-    """Compare two runs of one scorer by all metrics."""
     first, second = scores
     scope = removal.scope
     masks = [allocate(item, ratio=removal.ratios[0], scope=scope, budget=removal.budget) for item in scores]
-    aligned, kept = _aligned(second.values, matches), _aligned(masks[1].keep, matches)
+    aligned, kept = _align_filters(second.values, matches), _align_filters(masks[1].keep, matches)
     ranks = correlations(first.values, aligned, scope=scope)
     numbers = {("rank_correlation", group): value for group, value in ranks.items()}
     for group, overlap in overlaps(masks[0].keep, kept, scope=scope).items():
@@ -219,13 +218,13 @@ def _compared(
     )
 
 
-def _aligned(values: Values, matches: Mapping[str, Match] | None) -> Values:
-    """The second network's values (one per filter), reordered to the matching filters of the first network."""
+def _align_filters(values: Values, matches: Mapping[str, Match] | None) -> Values:
+    """Return the second network's values (one per filter), in the order of the matching filters of the first."""
     return values if matches is None else {name: numbers[matches[name].other] for name, numbers in values.items()}
 
 
 def _rows(pairs: Sequence[_Pair], *, name: str | None = None, interval: str | None = None) -> Iterator[Row]:
-    """The rows of one pair, or of the mean over several pairs with their range as the named interval."""
+    """Yield the rows of one pair, or of the mean over several pairs with their range as the named interval."""
     first = pairs[0]
     shared = {"scorer": first.scorer, "pair": name, "images": first.images, "target_aware": first.target_aware}
     for metric, group in first.numbers:
@@ -244,8 +243,8 @@ def _rows(pairs: Sequence[_Pair], *, name: str | None = None, interval: str | No
         yield {**shared, **cells}
 
 
-def _images_read(study: Study, scores: Scores) -> int:
-    """The number of images that were read for these scores."""
+def _count_images(study: Study, scores: Scores) -> int:
+    """Return the number of images that were read for these scores."""
     keys = [key.rpartition("/") for key in scores.reads or {}]
     return sum(len(study.domain(domain).rows(split)) for domain, _, split in keys)
 

@@ -31,8 +31,8 @@ from ..scorers import Scorer, resolve
 from ..stats import intervals
 from ..study import Study, remaining_cost
 from ._contract import Row, Rows, Steps, diagnostic
-from ._removal import check_names, check_number, mask_cells
-from ._workers import shared_out
+from ._removal import check_names, check_network_count, mask_cells
+from ._workers import evaluate_in_workers
 
 
 @public
@@ -69,8 +69,8 @@ def sweep(
         ratios: shares to remove; 0, .05, ..., .95 by default.
         seeds: number of draws of a scorer that draws, or their seeds; others run once and their column `seed` is empty.
         executor: evaluates the networks in its workers, one thread each, such as `ProcessPoolExecutor(2)`; the rows are
-            the same. The scores are computed here, so a scorer need not be pickled; the study need not where
-            workers are forked, as on Linux before Python 3.14.
+            the same. The scores are computed in this process, so scorers need not be picklable, nor need the
+            study where workers are forked, as on Linux before Python 3.14.
         study, scorers, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
@@ -81,18 +81,18 @@ def sweep(
     Raises:
         DgpruneError: no ratio, no scorer or no seed; two scorers with one name; more than 10,000 networks.
     """
-    listed = grid(0, 0.95, 20) if ratios is None else [float(ratio) for ratio in ratios]
+    all_ratios = grid(0, 0.95, 20) if ratios is None else [float(ratio) for ratio in ratios]
     numbers = range(seeds) if isinstance(seeds, int) else seeds
-    if not listed or not scorers or not numbers:
+    if not all_ratios or not scorers or not numbers:
         raise DgpruneError("a sweep needs at least one ratio, one scorer and one seed.")
     items = [item if isinstance(item, Scores) else resolve(item) for item in scorers]
     check_names(items)
-    check_number(len(listed) * sum(len(numbers) if isinstance(i, Scorer) and i.draws else 1 for i in items))
+    check_network_count(len(all_ratios) * sum(len(numbers) if isinstance(i, Scorer) and i.draws else 1 for i in items))
     with study.assume_unchanged():
         masks = [
             (seed, allocate(scores, ratio=ratio, scope=scope, budget=budget))
             for seed, scores in _scores(study, items, seeds=numbers)
-            for ratio in listed
+            for ratio in all_ratios
         ]
         options = {"split": split, "batchnorm": batchnorm, "images": images}
         outcomes = yield from _outcomes(study, [mask for _, mask in masks], options=options, executor=executor)
@@ -114,7 +114,7 @@ def _outcomes(
 ) -> Generator[tuple[int, int], None, dict[str, list[Outcomes]]]:
     """Return domain -> the outcomes of each mask; yields (done, total)."""
     if executor is not None:
-        return (yield from shared_out(executor, study, masks, options=options))
+        return (yield from evaluate_in_workers(executor, study, masks, options=options))
     outcomes: dict[str, list[Outcomes]] = {domain.name: [] for domain in study.domains}
     total = len(masks) * len(outcomes)
     for mask in masks:
@@ -128,9 +128,9 @@ def _outcomes(
 def _scores(
     study: Study, items: Sequence[Scorer | Scores], *, seeds: Sequence[int]
 ) -> Iterator[tuple[int | None, Scores]]:
-    """Yield (seed, Scores): for a scorer that draws one per seed, for any other scorer one with seed None."""
-    steady = [item for item in items if isinstance(item, Scores) or not item.draws]
-    ready = dict(zip(map(id, steady), study.score_all(steady), strict=True)) if steady else {}
+    """Yield (seed, Scores): for a scorer that draws one per seed, for any other scorer a single one with seed None."""
+    deterministic = [item for item in items if isinstance(item, Scores) or not item.draws]
+    ready = dict(zip(map(id, deterministic), study.score_all(deterministic), strict=True)) if deterministic else {}
     for item in items:
         if id(item) in ready:
             yield None, ready[id(item)]

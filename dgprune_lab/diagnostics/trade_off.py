@@ -80,8 +80,8 @@ def _steps(choices: list[Choice], *, split: str, images: int | None, latency: bo
 def network_rows(choice: Choice, outcomes: Mapping[str, Outcomes], *, split: str, kind: str = "network") -> Rows:
     """Return the rows of one network, except that of its latency, from its outcomes on each domain."""
     rows = []
-    for name, each in outcomes.items():
+    for name, outcome in outcomes.items():
         cells = choice.cells(domain=choice.study.domain(name), split=split)
-        rows += [{**cells, "images": len(each), **row} for row in outcome_rows(each)]
+        rows += [{**cells, "images": len(outcome), **row} for row in outcome_rows(outcome)]
     rows += [*worst_rows(rows), *choice.size_rows()]
     return [{**row, "network": choice.name, "kind": kind} for row in rows]

@@ -9,7 +9,7 @@ ALIKE = 0.03
 
 
 def alike(losses: Iterable[float]) -> bool:
-    """Return whether training losses are equal, within `ALIKE`: then their order says nothing about networks."""
+    """Return whether training losses are equal, within `ALIKE`: then the order of the losses means nothing."""
     losses = list(losses)
     return max(losses) <= (1 + ALIKE) * min(losses)
 

@@ -36,7 +36,7 @@ def _cosine(a: Floats, b: Floats) -> float:
 
 
 POOLED = "all rates"
-"""Where a correlation is over the runs of all pruning rates, in a column `within`."""
+"""The value of a column `within` where a correlation is over the runs of all pruning rates."""
 CORRELATIONS: dict[str, Callable[[Floats, Floats], float]] = {"pearson": pearson, "kendall": tau_b}
 
 
@@ -70,7 +70,7 @@ def correlation_over_runs(name: str, x: Floats, y: Floats) -> Interval:
 def correlation_over_seeds(name: str, x: Floats, y: Floats, *, seeds: Sequence[Any]) -> tuple[float, ...]:
     """Return a correlation over all runs with its 95 % jackknife interval over training seeds.
 
-    Runs of one training seed share initial weights and the order of the images, so they are no independent draws: the
+    Runs of one training seed share initial weights and the order of the images, so they are not independent: the
     correlation is computed again without each of the S seeds in turn, on the scale of Fisher's z,
 
         error^2 = (S - 1) / S sum_s (z_s - mean z)^2,    z(value) +- t(.975, S - 1) error
@@ -85,19 +85,19 @@ def correlation_over_seeds(name: str, x: Floats, y: Floats, *, seeds: Sequence[A
 
     Returns:
         The correlation, low, high, and the minimum detectable effect: the correlation from which on this interval would
-        leave 0 out. NaN where nothing varies; the last three for one seed, or if all agree exactly.
+        leave 0 out. NaN where nothing varies; the last three also for one seed, or if all S values agree.
 
     Source: Tukey 1958 (jackknife); Fisher 1921 (z).
     """
     from scipy.special import stdtrit
 
-    statistic, of_run = CORRELATIONS[name], np.asarray(seeds)
-    value, each = statistic(x, y), sorted(set(seeds))
-    without = np.array([statistic(x[of_run != seed], y[of_run != seed]) for seed in each])
-    if len(each) < 2 or np.isnan(without).any() or np.ptp(without) < 1e-12:
+    statistic, run_seeds = CORRELATIONS[name], np.asarray(seeds)
+    value, unique_seeds = statistic(x, y), sorted(set(seeds))
+    without = np.array([statistic(x[run_seeds != seed], y[run_seeds != seed]) for seed in unique_seeds])
+    if len(unique_seeds) < 2 or np.isnan(without).any() or np.ptp(without) < 1e-12:
         return value, math.nan, math.nan, math.nan
     z = np.arctanh(np.clip([value, *without], -1 + 1e-12, 1 - 1e-12))
-    error = math.sqrt((len(each) - 1) / len(each) * float(((z[1:] - z[1:].mean()) ** 2).sum()))
-    half = float(stdtrit(len(each) - 1, (1 + LEVEL) / 2)) * error
+    error = math.sqrt((len(unique_seeds) - 1) / len(unique_seeds) * float(((z[1:] - z[1:].mean()) ** 2).sum()))
+    half = float(stdtrit(len(unique_seeds) - 1, (1 + LEVEL) / 2)) * error
     low, high, smallest = np.tanh([z[0] - half, z[0] + half, half])
     return value, float(low), float(high), float(smallest)

@@ -1,7 +1,7 @@
-"""Numbers about features, each with a 95 % interval over images.
+"""Statistics of features, each with a 95 % interval over images.
 
-How far apart two domains are, how alike two networks represent the same images, how well groups of images are
-separated, how well a map keeps neighbours. All raise DgpruneError for tables, ids or options that do not fit. The
+The distance of two domains, the similarity of two networks' features of the same images, the separation of groups of
+images, and how well a map preserves neighbours. All raise DgpruneError for tables, ids or options that do not fit. The
 features are usually those of `standardised`.
 """
 
@@ -18,7 +18,7 @@ from .features import FEWEST, Ids, Rows, check_sizes, constant, estimate, mean_o
 from .half_samples import by_halves, co_moment, draws, mean_of_pairs, within
 from .intervals import Estimate, Floats, over_images
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 _ITERATIONS = 1000
 
@@ -113,7 +113,7 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: S
     subset, others = (np.sort(generator.permutation(len(rows))[:size]) for rows in (x, y))
     rows, domain = np.concatenate([x[subset], y[others]]), np.repeat([0, 1], size)
     images, image = np.unique(np.concatenate([ids[0][subset], ids[1][others]]), return_inverse=True)
-    wrong = _predicted(rows, domain, fold=_folds(image, domain, folds=folds, generator=generator)[image]) != domain
+    wrong = _predict(rows, domain, fold=_folds(image, domain, folds=folds, generator=generator)[image]) != domain
     # Errors counted per image, as a share of the mean number of rows that an image has: their mean is e.
     low, high = over_images(np.bincount(image, weights=wrong) * len(images) / len(wrong))
     error, wider = float(wrong.mean()), (1 + folds / (folds - 1)) ** 0.5
@@ -123,7 +123,7 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: S
 
 @public
 def cka(first: Rows, second: Rows, *, seed: Seed = 0) -> Estimate:
-    """Estimate how alike two networks represent the same images: linear centred kernel alignment, debiased.
+    """Estimate how similarly two networks represent the same images: linear centred kernel alignment, debiased.
 
     HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X', L = Y Y' and HSIC_1 the unbiased estimate over
     different images of Song et al. 2012 (JMLR 13); the index is Kornblith et al. 2019, the debiased form
@@ -226,16 +226,16 @@ def _kernel(x: Floats, y: Floats, bandwidth: float) -> Floats:
     return np.exp(-np.maximum(squares, 0) / (2 * bandwidth**2))
 
 
-def _folds(image: Places, domain: Places, *, folds: int, generator: np.random.Generator) -> Places:
-    """The fold of each image, dealt at random: images of only one domain first, of only the other, then of both."""
+def _folds(image: Indices, domain: Indices, *, folds: int, generator: np.random.Generator) -> Indices:
+    """Deal the images at random to folds: first those of one domain only, then of the other only, then of both."""
     kind = np.bincount(image, weights=1 + domain)
     fold = np.empty(len(kind), dtype=np.intp)
     fold[np.lexsort((generator.random(len(kind)), kind))] = np.arange(len(kind)) % folds
     return fold
 
 
-def _predicted(rows: Floats, domain: Places, *, fold: Places) -> Places:
-    """The domain that a classifier trained on the other folds predicts for each row."""
+def _predict(rows: Floats, domain: Indices, *, fold: Indices) -> Indices:
+    """Return the domain that a classifier trained on the other folds predicts for each row."""
     with preserved_rng():  # scikit-learn draws from Python's generator when it is imported
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression

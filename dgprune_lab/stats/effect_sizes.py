@@ -16,7 +16,7 @@ from .intervals import LEVEL, RESAMPLES, Estimate, Floats, drawn_counts
 Labels = tuple[NDArray[np.integer], NDArray[np.integer]]
 Codes = tuple[NDArray[np.int64], NDArray[np.int64]]
 
-# Of a mean in float64 over all images: anything smaller than this share of it is rounding.
+# Anything below this share of a mean over all images, in float64, is a rounding error.
 _ROUNDING = 1e-12
 _RESOLVED = 1e-5
 BYTES = 64 * 2**20
@@ -42,7 +42,7 @@ def class_moments(values: Tensor, labels: Tensor, *, classes: Count, check: bool
     Raises:
         DgpruneError: the shapes do not fit, a label is out of range, or a value is not finite.
     """
-    _check(values.shape, labels.shape, finite=not check or bool(torch.isfinite(values).all()))
+    _check_values(values.shape, labels.shape, finite=not check or bool(torch.isfinite(values).all()))
     if check and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DgpruneError(
             f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {classes} classes (0 to "
@@ -111,7 +111,7 @@ def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor |
     out; NaN if no class remains.
 
     Args:
-        first, second: the moments on the two domains; a class that one of them does not number has no image there.
+        first, second: the moments on the two domains; a class that only one of them lists has no image in the other.
         resolution: see `resolution`, for each filter (C,) or for all of them.
 
     Raises:
@@ -120,7 +120,7 @@ def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor |
     Source: Cohen 1988, section 2.5 (d and the pooled s); the matching by class and the mean over classes are ours.
     """
     shared = shared_classes(first.images, second.images)
-    return _per_class(first, second, shared, resolution=resolution)[0].nanmean(0)
+    return _class_effects(first, second, shared, resolution=resolution)[0].nanmean(0)
 
 
 @public
@@ -162,7 +162,7 @@ def cohens_d(
     Raises:
         DgpruneError: no class has two images in both domains, the shapes do not fit, or a value is not finite.
     """
-    codes, classes, shared = coded(first, second, labels)
+    codes, classes, shared = encode_labels(first, second, labels)
     estimates, resolved = np.empty((3, first.shape[1])), np.broadcast_to(resolution, first.shape[1:]).copy()
     width = max(1, BYTES // (8 * (6 * RESAMPLES + 5 * (len(first) + len(second)))))
     for start in range(0, first.shape[1], width):
@@ -176,13 +176,13 @@ def cohens_d(
 def _with_interval(
     pair: list[Floats], codes: Codes, shared: Tensor, *, classes: int, seed: int, resolution: Tensor
 ) -> tuple[Floats, Floats, Floats]:
-    """The values, low ends and high ends of `cohens_d` for a block of filters, (C',) each."""
+    """Return the values, low ends and high ends of `cohens_d` for a block of filters, (C',) each."""
     moments = [
         class_moments(torch.from_numpy(values), torch.from_numpy(code), classes=classes)
         for values, code in zip(pair, codes, strict=True)
     ]
-    each, pooled = _per_class(moments[0], moments[1], shared, resolution=resolution)
-    value, gaps, spreads = (tensor.numpy() for tensor in (each.nanmean(0), each, pooled))
+    effects, pooled = _class_effects(moments[0], moments[1], shared, resolution=resolution)
+    value, gaps, spreads = (tensor.numpy() for tensor in (effects.nanmean(0), effects, pooled))
     (total, count), sizes = np.zeros((2, RESAMPLES, len(value))), []
     for k, label in enumerate(shared.tolist()):
         rows = [values[code == label] for values, code in zip(pair, codes, strict=True)]
@@ -200,10 +200,10 @@ def _with_interval(
     return value, np.where(constant, np.nan, low), np.where(constant, np.nan, high)
 
 
-def _per_class(
+def _class_effects(
     first: ClassMoments, second: ClassMoments, shared: Tensor, *, resolution: Tensor | float
 ) -> tuple[Tensor, Tensor]:
-    """Cohen's d and the pooled standard deviation (infinite where nothing varies) of the shared classes, (K', C)."""
+    """Return Cohen's d and the pooled standard deviation (infinite where nothing varies) per shared class: (K', C)."""
     first, second = (ClassMoments(*(tensor[shared] for tensor in moments)) for moments in (first, second))
     n, m = (moments.images.double()[:, None] for moments in (first, second))
     spread = (((n - 1) * first.variance + (m - 1) * second.variance) / (n + m - 2)).sqrt()
@@ -230,10 +230,10 @@ def shared_classes(first: Tensor, second: Tensor) -> Tensor:
     return shared
 
 
-def coded(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int, Tensor]:
+def encode_labels(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int, Tensor]:
     """Return the labels of both domains, numbered from 0 without gaps, the number of classes, and `shared_classes`."""
     for values, classes in zip((first, second), labels, strict=True):
-        _check(values.shape, classes.shape, finite=bool(np.isfinite(values).all()))
+        _check_values(values.shape, classes.shape, finite=bool(np.isfinite(values).all()))
     if first.shape[1] != second.shape[1]:
         raise DgpruneError(
             f"the first domain has numbers of {first.shape[1]} filters, the second of {second.shape[1]}; use one "
@@ -245,7 +245,7 @@ def coded(first: Floats, second: Floats, labels: Labels) -> tuple[Codes, int, Te
     return (pair[0], pair[1]), classes, shared
 
 
-def _check(values: Sequence[int], labels: Sequence[int], *, finite: bool) -> None:
+def _check_values(values: Sequence[int], labels: Sequence[int], *, finite: bool) -> None:
     """Refuse values and labels of shapes that do not fit, and values that are not finite."""
     if len(values) != 2 or tuple(labels) != tuple(values[:1]):
         raise DgpruneError(
@@ -266,8 +266,8 @@ def _resampled(gap: Floats, pair: list[Floats], *, seed: tuple[int, int]) -> Ite
     step = max(1, _STEP // (8 * max(*sizes, len(gap))))
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        drawn = (drawn_counts(stream, rows, size) for stream, size in zip(streams, sizes, strict=True))
-        counts = [count.astype(np.float64) for count in drawn]
+        samples = (drawn_counts(stream, rows, size) for stream, size in zip(streams, sizes, strict=True))
+        counts = [count.astype(np.float64) for count in samples]
         first, second = (count @ values / len(values) for count, values in zip(counts, pair, strict=True))
         spread = counts[0] @ squares[0] + counts[1] @ squares[1] - sizes[0] * first**2 - sizes[1] * second**2
         shift = gap + second - first
@@ -279,7 +279,7 @@ def _resampled(gap: Floats, pair: list[Floats], *, seed: tuple[int, int]) -> Ite
 
 
 def _tail(sizes: Floats) -> float:
-    """The share of resamples beyond each end of an expanded percentile interval, for class sizes (K, 2)."""
+    """Return the share of resamples beyond each end of an expanded percentile interval, for class sizes (K, 2)."""
     from scipy.special import ndtr, stdtrit
 
     factor = math.sqrt((1 / sizes).sum() / ((sizes - 1) / sizes**2).sum())
@@ -287,7 +287,7 @@ def _tail(sizes: Floats) -> float:
 
 
 def _quantiles(values: Floats, tail: float) -> list[Floats]:
-    """The quantiles of each column at `tail` and 1 - tail, interpolated; as np.nanquantile, which is far slower."""
+    """Return the interpolated quantiles of each column at `tail` and 1 - tail: np.nanquantile, but much faster."""
     ordered, columns = np.sort(values, axis=0), np.arange(values.shape[1])
     last = (~np.isnan(values)).sum(0) - 1
     ends = []

@@ -1,4 +1,4 @@
-"""Tables of features, a row per image and a column per filter: their units, their scale, and checks of them."""
+"""Tables of features, a row per image and a column per filter: standardisation, distances, and checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rows = NDArray[np.floating]
 Ids = NDArray[np.generic]
 
 FEWEST = 8
-_FLOOR = 0.1  # of a standard deviation, as a share of the pooled one
+_FLOOR = 0.1  # of standard deviations, as a share of the pooled one
 _ROUNDING = 1e-5  # sums of float32 in another order differ by less
 
 

@@ -1,7 +1,7 @@
 """Means over pairs and quadruples of different images: the value from all images, its interval from halves of them.
 
 A bootstrap draws some images twice, and a pair of equal images has a distance of 0 (or a product that is a square),
-which no new sample would have; a half holds each of its images once.
+which no new sample would contain; a half contains each of its images once.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ HALVES = 200
 
 
 class Draws(NamedTuple):
-    """Which images each draw holds (the first draw holds all, the others are halves), and which pairs are left out.
+    """The images of each draw (all in the first draw, halves in the others), and the pairs that are left out.
 
-    first is (1 + HALVES, N) and second (1 + HALVES, M): 1 where the draw holds the image, else 0. Row same[0][k] and
-    column same[1][k] of an (N, M) table show the same image; such a pair is left out.
+    first is (1 + HALVES, N) and second (1 + HALVES, M): 1 where the draw holds the image, else 0. Row shared[0][k]
+    and column shared[1][k] of an (N, M) table show the same image; such a pair is left out.
     """
 
     first: Floats
     second: Floats
-    same: tuple[NDArray[np.intp], NDArray[np.intp]]
+    shared: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
@@ -49,12 +49,12 @@ def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
 
 def within(weights: Floats) -> Draws:
     """Return the draws for comparing one domain with itself, without the pairs of an image with itself."""
-    each = np.arange(weights.shape[1])
-    return Draws(weights, weights, (each, each))
+    images = np.arange(weights.shape[1])
+    return Draws(weights, weights, (images, images))
 
 
 def mean_of_pairs(table: Floats, draw: Draws) -> Floats:
-    """Return the mean of an (N, M) table over pairs of different images, (1 + HALVES,); other entries are set to 0."""
+    """Return the mean of an (N, M) table over pairs of different images, (1 + HALVES,); sets its other entries to 0."""
     w, v, (p, q) = draw
     table[p, q] = 0
     return ((w @ table) * v).sum(1) / (w.sum(1) * v.sum(1) - (w[:, p] * v[:, q]).sum(1))
@@ -107,7 +107,7 @@ def by_halves(values: Floats) -> Estimate:
 
 
 def _halves(order: Floats) -> Floats:
-    """(1 + HALVES, N): a row of ones, then for each row of `order` (HALVES, N) ones at its smallest half."""
+    """Return (1 + HALVES, N): a row of ones, then for each row of `order` (HALVES, N) ones at its smallest half."""
     weights = np.zeros((1 + HALVES, order.shape[1]))
     weights[0] = 1
     np.put_along_axis(weights[1:], order.argsort(1)[:, : order.shape[1] // 2], 1, 1)

@@ -16,7 +16,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
 PAIRED = ("seeds", "minimum_detectable_effect", "p_value", "p_holm")
-"""The columns of a row of `difference_row` that are not shared by all tables."""
+"""The columns of `difference_row` that not all tables have."""
 _BYTES = 64 * 2**20
 
 Floats = NDArray[np.float64]
@@ -244,7 +244,7 @@ def difference_row(pairs: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
         "seeds": ", ".join(name for name, _, _ in pairs),
         "minimum_detectable_effect": minimum_detectable_effect(gaps),
         "p_value": paired_p(gaps),
-        **most_seen([side for _, *both in pairs for side in both]),
+        **most_seen([side for _, *sides in pairs for side in sides]),
     }
 
 
@@ -255,7 +255,7 @@ def with_holm(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _bound(count: int) -> float:
-    """How far the true share may lie from 0 (or 1) when it is 0 (or 1) over this many images."""
+    """Return how far the true share may be from an observed share of 0 (or 1) over this number of images."""
     return 1 - ((1 - LEVEL) / 2) ** (1 / count)
 
 

@@ -2,8 +2,8 @@
 
 Here `measure` and `outcome` are (N,), one number per network, signed so that larger is better: predicted to generalise
 better, and generalising better. A number that is not finite is missing, and its network is in no pair. `draws` is
-(R, C), how often each resample draws each cell of the grid; a line of ones gives the statistic itself, so one call
-returns estimate and resamples. The pair of a network with its own copy never counts.
+(R, C), how often each resample draws each cell of the grid; a row of ones gives the statistic itself, so one call
+returns estimate and resamples. A network is never paired with its own copy.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .rank_agreement import LEAST, weighted_ranks
 
 Singles = NDArray[np.float32]
 Whole = NDArray[np.intp]
-_NONE = 1e-9
+_ZERO = 1e-9
 
 
 class Grid:
-    """The cells of a grid of hyperparameters: networks that agree in all of them (two training seeds) share one.
+    """The cells of a grid of hyperparameters: networks that agree in all of them (training seeds) share a cell.
 
     Attributes:
         levels: (C, H), the number of each cell's level in each hyperparameter.
@@ -41,8 +41,8 @@ class Grid:
     def draws(self, resamples: int) -> Floats:
         """Return `unit`, and below it how often each of the resamples draws each cell: (1 + resamples, C)."""
         cells = len(self.levels)
-        drawn = drawn_counts(np.random.default_rng(cells), resamples, cells)
-        return np.concatenate([self.unit, drawn.astype(np.float64)])
+        counts = drawn_counts(np.random.default_rng(cells), resamples, cells)
+        return np.concatenate([self.unit, counts.astype(np.float64)])
 
     def between(self, pairs: Floats) -> Floats:
         """Return the sums over the networks of every two cells, (..., C, C), from a number per pair, (..., N, N)."""
@@ -62,7 +62,7 @@ def kendall(measure: Floats, outcome: Floats, *, grid: Grid, draws: Floats) -> t
     by the root of the shares of pairs that are not tied in the measure and in the outcome (Kendall 1945), NaN where one
     of them is 0. For one draw of every cell tau-b is that of `scipy.stats.kendalltau`.
     """
-    a, b, known = _signs(measure, outcome)
+    a, b, known = _pair_signs(measure, outcome)
     sums = (grid.between(part) for part in (a * b, np.abs(a) * known, np.abs(b) * known, known))
     both, first, second, count = (((draws @ between) * draws).sum(1) for between in sums)
     return _ratio(both, count), _ratio(both, np.sqrt(first * second))
@@ -74,27 +74,27 @@ def granulated(measure: Floats, outcome: Floats, *, grid: Grid, draws: Floats) -
     For each hyperparameter: tau-a (ties count as 0) over the networks that agree in all others, averaged over the
     values of the others (Jiang et al. 2020, arXiv:1912.02178, section 4), which a resample weighs by how often it draws
     their pairs. Two networks of one cell, which differ in the training seed only, are no pair. NaN for a hyperparameter
-    in which no two networks differ alone.
+    without a pair.
     """
-    a, b, known = _signs(measure, outcome)
+    a, b, known = _pair_signs(measure, outcome)
     agree, count = grid.between(a * b), grid.between(known)
-    hyperparameters, found = range(grid.levels.shape[1]), []
+    hyperparameters, taus = range(grid.levels.shape[1]), []
     for h in hyperparameters:
         codes = grid.codes([other for other in hyperparameters if other != h])
         alone = (codes[:, None] == codes) & (grid.levels[:, h, None] != grid.levels[:, h])
         group = (codes[:, None] == np.arange(codes.max() + 1)).astype(np.float64)
-        agreeing, drawn, pairs = (
+        agreeing, counted, pairs = (
             ((counts @ (part * alone)) * counts) @ group
             for part, counts in ((agree, draws), (count, draws), (count, grid.unit))
         )
-        found.append(_ratio(_ratio(agreeing, pairs, otherwise=0.0).sum(1), _ratio(drawn, pairs, otherwise=0.0).sum(1)))
-    return np.stack(found, axis=1)
+        taus.append(_ratio(_ratio(agreeing, pairs, otherwise=0.0).sum(1), _ratio(counted, pairs, otherwise=0.0).sum(1)))
+    return np.stack(taus, axis=1)
 
 
 def conditional_mutual_information(
     measure: Floats, outcome: Floats, *, grid: Grid, draws: Floats, most: int = 2
 ) -> Floats:
-    """Return what the measure's order tells about the outcome's order beyond the hyperparameters, (R,) in [0, 1].
+    """Return the information in the measure's order about the outcome's, given hyperparameters: (R,) in [0, 1].
 
     min over sets S of at most `most` hyperparameters of I(V_m; V_o | U_S) / H(V_o | U_S), over ordered pairs of
     networks: V the sign of the difference in measure and in outcome, U_S the values that both networks have in S (Jiang
@@ -102,7 +102,7 @@ def conditional_mutual_information(
     the two is dropped, and a cell of U_S weighs as much as it has pairs. A set S that determines the outcome's order is
     left out; NaN if none remains.
     """
-    a, b, _ = _signs(measure, outcome)
+    a, b, _ = _pair_signs(measure, outcome)
     untied = np.abs(a * b)
     # Per pair: 1, V_m, V_o and V_m V_o; their sums give the counts of (+, +), (+, -), (-, +) and (-, -).
     sums = grid.between(np.stack([untied, a * untied, b * untied, a * b])).astype(np.float32)
@@ -110,7 +110,7 @@ def conditional_mutual_information(
     lowest = np.full(len(draws), np.inf)
     hyperparameters = range(grid.levels.shape[1])
     for chosen in chain.from_iterable(combinations(hyperparameters, size) for size in range(most + 1)):
-        blocks, weights = _blocks(sums, grid.codes(chosen), singles)
+        blocks, weights = _sum_blocks(sums, grid.codes(chosen), singles)
         n, m, o, both = blocks
         joint = sum(
             _n_log_n(part / 4, weights)
@@ -119,7 +119,7 @@ def conditional_mutual_information(
         of_outcome, of_measure = (_n_log_n((n + v) / 2, weights) + _n_log_n((n - v) / 2, weights) for v in (o, m))
         total = _n_log_n(n, weights)
         shared, entropy = joint + total - of_measure - of_outcome, total - of_outcome
-        known = entropy > _NONE * np.maximum(n.sum(1), 1)
+        known = entropy > _ZERO * np.maximum(n.sum(1), 1)
         ratio = np.divide(shared, entropy, out=np.full(len(draws), np.inf), where=known)
         lowest = np.minimum(lowest, ratio)
     return np.where(np.isfinite(lowest), np.clip(lowest, 0, 1), np.nan)
@@ -128,7 +128,7 @@ def conditional_mutual_information(
 def conditional_mutual_information_pgdl(measure: Floats, gap: Floats, *, levels: Whole) -> float:
     """Return conditional mutual information as the scoring program of the PGDL competition computes it.
 
-    Its differences to `conditional_mutual_information`: sets of exactly two hyperparameters; V is "+" where the first
+    Differences from `conditional_mutual_information`: sets of exactly two hyperparameters; V is "+" where the first
     network is strictly worse and else "-", so ties and the pair of a network with itself are "-"; every cell of U_S has
     the same weight; every cell of the grid must hold one network (Jiang et al. 2020, arXiv:2012.07976).
 
@@ -162,7 +162,7 @@ def conditional_mutual_information_pgdl(measure: Floats, gap: Floats, *, levels:
         shares = joint / joint.sum((1, 2), keepdims=True)
         of_measure, of_gap = (_entropies(shares.sum(axis)) for axis in (2, 1))
         shared = of_measure + of_gap - _entropies(shares.reshape(cells, 4))
-        lowest = min(lowest, shared.mean() / of_gap.mean()) if of_gap.mean() > _NONE else lowest
+        lowest = min(lowest, shared.mean() / of_gap.mean()) if of_gap.mean() > _ZERO else lowest
     return float(lowest) if np.isfinite(lowest) else float("nan")
 
 
@@ -177,38 +177,38 @@ def partial_correlations(measures: Floats, outcome: Floats, *, grid: Grid, draws
     Args:
         measures: (M, N).
     """
-    every = np.concatenate([measures, outcome[None]])
-    weights, finite = draws[:, grid.cells], np.isfinite(every)
+    values = np.concatenate([measures, outcome[None]])
+    weights, finite = draws[:, grid.cells], np.isfinite(values)
     ranks: dict[tuple[int, bytes], Floats] = {}
 
     def correlation(k: int, j: int, *, known: NDArray[np.bool_]) -> Floats:
-        for one in (k, j):
-            if (one, known.tobytes()) not in ranks:
-                ranks[one, known.tobytes()] = weighted_ranks(every[one, known], weights[:, known])
+        for index in (k, j):
+            if (index, known.tobytes()) not in ranks:
+                ranks[index, known.tobytes()] = weighted_ranks(values[index, known], weights[:, known])
         return np.einsum("rn,rn->r", ranks[k, known.tobytes()], ranks[j, known.tobytes()])
 
     last = len(measures)
-    found = np.full((last, last, len(draws)), np.nan)
+    partial = np.full((last, last, len(draws)), np.nan)
     for k in range(last):
-        for given in range(last):
-            known = finite[k] & finite[given] & finite[last]
-            if k != given and known.sum() > LEAST:
+        for condition in range(last):
+            known = finite[k] & finite[condition] & finite[last]
+            if k != condition and known.sum() > LEAST:
                 direct, first, second = (
-                    correlation(*pair, known=known) for pair in ((k, last), (k, given), (last, given))
+                    correlation(*pair, known=known) for pair in ((k, last), (k, condition), (last, condition))
                 )
                 rest = (1 - first**2) * (1 - second**2)
-                found[k, given] = _ratio(direct - first * second, np.sqrt(np.where(rest > _NONE, rest, 0.0)))
-    return found
+                partial[k, condition] = _ratio(direct - first * second, np.sqrt(np.where(rest > _ZERO, rest, 0.0)))
+    return partial
 
 
 def ties(measure: Floats, outcome: Floats) -> int:
     """Return the number of pairs of networks that are tied in the measure or in the outcome."""
-    a, b, known = _signs(measure, outcome)
+    a, b, known = _pair_signs(measure, outcome)
     return int((known * (a * b == 0)).sum()) // 2
 
 
-def _signs(measure: Floats, outcome: Floats) -> tuple[Floats, Floats, Floats]:
-    """(N, N) signs of the differences in measure and outcome, and 1 for the pairs in which both are known, else 0."""
+def _pair_signs(measure: Floats, outcome: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return (N, N) signs of the differences in measure and outcome, and 1 for pairs with both known, else 0."""
     known = np.isfinite(measure) & np.isfinite(outcome)
     pairs = np.outer(known, known).astype(np.float64)
     np.fill_diagonal(pairs, 0.0)
@@ -216,18 +216,18 @@ def _signs(measure: Floats, outcome: Floats) -> tuple[Floats, Floats, Floats]:
     return np.sign(first[:, None] - first) * pairs, np.sign(second[:, None] - second) * pairs, pairs
 
 
-def _blocks(sums: Singles, codes: Whole, draws: Singles) -> tuple[Floats, Floats]:
-    """(F, R, U) sums over the pairs of drawn networks between groups of cells, for F forms, and how often each counts.
+def _sum_blocks(sums: Singles, codes: Whole, draws: Singles) -> tuple[Floats, Floats]:
+    """Return (F, R, U) sums of F forms over the pairs of drawn networks between groups of cells, and their weights.
 
     The pairs (i, j) and (j, i) hold opposite signs, so the block of two groups counts twice and is computed once.
     """
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
-    drawn, forms = draws[:, order], sums[:, order[:, None], order]
+    counts, forms = draws[:, order], sums[:, order[:, None], order]
     blocks, weights = [], []
     for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
-        inner = drawn[:, start:end] @ forms[:, start:end, start:]  # (F, R, cells from `start` on)
-        inner *= drawn[:, start:]
+        inner = counts[:, start:end] @ forms[:, start:end, start:]  # (F, R, cells from `start` on)
+        inner *= counts[:, start:]
         later = starts[starts >= start] - start
         blocks.append(np.add.reduceat(inner, later, axis=2))
         weights += [1.0, *[2.0] * (len(later) - 1)]
@@ -235,7 +235,7 @@ def _blocks(sums: Singles, codes: Whole, draws: Singles) -> tuple[Floats, Floats
 
 
 def _n_log_n(counts: Floats, weights: Floats) -> Floats:
-    """(R,) sums of n log n over (R, U) counts, of which each counts `weights` times."""
+    """Return (R,) sums of n log n over (R, U) counts, weighted by `weights`."""
     return (counts * np.log(np.maximum(counts, 1.0))) @ weights
 
 
@@ -250,6 +250,6 @@ def _ratio(top: Floats, bottom: Floats, *, otherwise: float = np.nan) -> Floats:
 
 
 def mean_of_known(values: Floats) -> Floats:
-    """(R,) means over the columns that are not NaN."""
+    """Return (R,) means over the columns that are not NaN."""
     known = np.isfinite(values)
     return _ratio(np.where(known, values, 0.0).sum(1), known.sum(1).astype(np.float64))

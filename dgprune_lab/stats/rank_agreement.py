@@ -148,35 +148,35 @@ def weighted(values: Mapping[str, float], sizes: Mapping[str, int]) -> float:
 
 
 def _stacked(scores: Sequence[Values], layers: Sequence[str]) -> Floats:
-    """(S, n): the scores of the filters of these layers, one after the other."""
+    """Return (S, n): the scores of the filters of these layers, concatenated."""
     return np.stack([np.concatenate([values[name].double().numpy() for name in layers]) for values in scores])
 
 
 def _correlation(first: Values, second: Values, layers: Sequence[str]) -> float:
-    """Rank correlation over the filters of these layers, rounded so that it is exactly 1 for the same order."""
+    """Return the rank correlation over the filters of these layers, rounded to be exactly 1 for the same order."""
     ranks, others = _standard_ranks(_stacked([first, second], layers))
     return float((ranks @ others).round(12))
 
 
 def _by_chance(a: float, b: float, n: float) -> tuple[float, float]:
-    """Mean and variance of the number of filters that two independent choices of a and of b out of n share."""
+    """Return mean and variance of the number of filters that independent choices of a and b out of n share."""
     return a * b / n, a * b * (n - a) * (n - b) / (n * n * max(n - 1, 1))
 
 
 def _overlap(counts: Floats) -> Overlap:
-    """The Overlap from counts, each divided by the mean number of kept filters."""
+    """Return the Overlap from counts, each divided by the mean number of kept filters."""
     shared, chance, variance, a, b, _ = counts.tolist()
-    kept = (a + b) / 2
-    return Overlap(shared / kept, chance / kept, 1.96 * variance**0.5 / kept)
+    mean_kept = (a + b) / 2
+    return Overlap(shared / mean_kept, chance / mean_kept, 1.96 * variance**0.5 / mean_kept)
 
 
 def _standard_ranks(values: Floats) -> Floats:
-    """(S, n) ranks of S scores, centred and scaled to length one, so that a dot product is a rank correlation."""
+    """Return (S, n) ranks of S scores, centred and of length one: their dot products are rank correlations."""
     return np.concatenate([weighted_ranks(row, np.ones((1, len(row)))) for row in values])
 
 
 def weighted_ranks(values: Floats, counts: Floats) -> Floats:
-    """(R, n) standardised ranks of one score in which filter i occurs counts[r, i] times.
+    """Return (R, n) standardised ranks of one score in which filter i occurs counts[r, i] times.
 
     The values are sorted once: the rank of a value is the count before it plus half the count of the values equal to
     it. NaN for too few filters, or where all values are equal.
@@ -191,7 +191,7 @@ def weighted_ranks(values: Floats, counts: Floats) -> Floats:
 
 
 def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
-    """(RESAMPLES, S, S) rank correlations of every two of S scores, over n resampled filters."""
+    """Return (RESAMPLES, S, S) rank correlations of every two of S scores, over n resampled filters."""
     count, filters = values.shape
     step = max(1, _BYTES // (8 * count * filters))
     blocks = []
@@ -204,7 +204,7 @@ def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
 
 
 def _mean(parts: Sequence[Floats], weights: Sequence[int]) -> Floats:
-    """Weighted mean of arrays, entry by entry, over the arrays that are not NaN at that entry."""
+    """Return the weighted mean of arrays, entry by entry, over the arrays that are not NaN at that entry."""
     total, weight = np.zeros_like(parts[0]), np.zeros_like(parts[0])
     for part, share in zip(parts, weights, strict=True):
         known = np.isfinite(part)

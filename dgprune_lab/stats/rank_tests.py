@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core import public
-from .effect_sizes import BYTES, Labels, coded
+from .effect_sizes import BYTES, Labels, encode_labels
 from .intervals import LEVEL, Estimate, Floats
 
 
@@ -18,7 +18,7 @@ def auroc(first: Floats, second: Floats, *, labels: Labels) -> Estimate:
     sqrt(V(theta)); V = sum_k V_k / K^2 is the variance of a mean over classes, with Hanley and McNeil's (1982,
     Radiology 143) variance
     V_k(theta) = c_k theta (1 - theta) (1 + h (1 - theta) / (2 - theta) + h theta / (1 + theta)) / (n_1 n_2) and
-    h = (n_1 + n_2) / 2 - 1: method 5 of Newcombe 2006 (Stat. Med. 25:559), which has one class. So fully separated
+    h = (n_1 + n_2) / 2 - 1: method 5 of Newcombe 2006 (Stat. Med. 25:559), which is for one class. So fully separated
     domains have an interval, too. The factor c_k is ours: the variance of the ranks divided by that of ranks without
     ties. Without it, the intervals of numbers that are mostly 0 are twice too wide; with it, the interval covers .5
     exactly where `p_values` is above .05.
@@ -61,7 +61,7 @@ def p_values(first: Floats, second: Floats, *, labels: Labels) -> Floats:
 
     z = (A - .5) / sqrt(sum_k V_k / K^2), V_k = (n + 1) / (12 n_1 n_2) corrected for ties, by the normal approximation:
     the stratified rank test of van Elteren 1960, but with equal weights for the classes, as in `auroc`. One class of a
-    few images is too little for the approximation.
+    few images is too small for the approximation.
 
     Args and errors: those of `auroc`.
     """
@@ -95,10 +95,10 @@ def q_values(p: Floats) -> Floats:
 
 
 def _areas(first: Floats, second: Floats, labels: Labels) -> tuple[Floats, Floats, Floats]:
-    """The mean AUROC, and the two weights of `_variance`, (C,) each."""
+    """Return the mean AUROC, and the two weights of `_variance`, (C,) each."""
     from scipy.stats import rankdata
 
-    codes, _, shared = coded(first, second, labels)
+    codes, _, shared = encode_labels(first, second, labels)
     area, plain, extra = np.zeros((3, first.shape[1]))
     for k in shared.tolist():
         rows, others = (np.flatnonzero(code == k) for code in codes)
@@ -115,6 +115,6 @@ def _areas(first: Floats, second: Floats, labels: Labels) -> tuple[Floats, Float
 
 
 def _variance(theta: Floats, plain: Floats, extra: Floats) -> Floats:
-    """Hanley and McNeil's variance of the mean AUROC over classes; at .5, the variance of the rank test with ties."""
+    """Return Hanley and McNeil's variance of the mean AUROC over classes; at .5, that of the rank test with ties."""
     inner = (1 - theta) / (2 - theta) + theta / (1 + theta)
     return theta * (1 - theta) * (plain + extra * inner)

@@ -27,7 +27,7 @@ def serve() -> None:
     """Fit UMAP in this child process: read one request from standard input, write lines of JSON to standard output."""
     warnings.simplefilter("ignore")  # UMAP warns about settings that are intended here
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of a library must not get between the answers
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     options = json.loads(sys.stdin.buffer.readline())
     rows = unpacked(sys.stdin.buffer.read(options.pop("bytes")))
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -42,7 +42,7 @@ def serve() -> None:
     except _Refused as error:
         send({"error": str(error)})
     except Exception as error:
-        send({"error": _sentence(error)})
+        send({"error": _describe_error(error)})
     os._exit(0)  # nothing is left to save, and a normal exit takes half a second
 
 
@@ -69,7 +69,7 @@ def _places(rows: NDArray[np.float32], report: Report, *, seed: int, neighbours:
 
 
 def _library() -> ModuleType:
-    """The module umap, set so that Numba's compiled code is cached for the next process.
+    """Import umap, with Numba's compiled code cached for the next process.
 
     UMAP imports pynndescent, which compiles for 10 s on a new machine (first map: 18 s instead of 8 s) and is only
     needed for approximate neighbours. Stand-ins provide the three names that UMAP imports; if they do not suffice,
@@ -93,7 +93,7 @@ def _library() -> ModuleType:
 
 
 def _nearest(rows: NDArray[np.float32], neighbours: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Indices and distances (N, k) of the nearest rows, exact, each row itself first."""
+    """Return indices and distances (N, k) of the nearest rows, exact, each row itself first."""
     from sklearn.neighbors import NearestNeighbors
 
     distances, indices = NearestNeighbors(n_neighbors=neighbours - 1, algorithm="brute").fit(rows).kneighbors()
@@ -116,8 +116,8 @@ class _Epochs:
     def flush(self) -> None: ...
 
 
-def _sentence(error: Exception) -> str:
-    """An error message for the user: what failed inside UMAP, and what to do next."""
+def _describe_error(error: Exception) -> str:
+    """Return an error message for the user: what failed inside UMAP, and what to do next."""
     reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": .")
     advice = "Repeat with another seed, or with fewer neighbours."
     if "no locator available" in reason:  # Numba's message if it finds no folder for its cache

@@ -1,4 +1,4 @@
-"""A seeded UMAP fit in a child process: Numba holds the interpreter while it compiles."""
+"""A seeded UMAP fit in a child process, because Numba holds the GIL while it compiles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..core import DgpruneError, Seed, drain, public
 from .umap_child import line, packed, unpacked
 
 _INTERVAL = 0.1  # seconds between two steps
-_FEWEST = 5  # the spectral initialisation needs some rows more than axes
+_FEWEST = 5  # the spectral initialisation needs a few more rows than axes
 # This folder comes last on the child's path and the working folder (-P) not at all, so that no file shadows a library.
 _CHILD = "import sys; sys.path.append(sys.argv[1]); from umap_child import serve; serve()"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -48,16 +48,16 @@ class Fit:
         rows, seed, neighbours, min_dist: as for `embed`.
 
     Raises:
-        DgpruneError: as `embed` does for its arguments, or no process can be started.
+        DgpruneError: arguments that `embed` refuses, or no process can be started.
     """
 
     def __init__(self, rows: NDArray[Any], *, seed: Seed = 0, neighbours: int = 15, min_dist: float = 0.1) -> None:
-        data = packed(_checked(rows, seed=seed, neighbours=neighbours, min_dist=min_dist))
+        data = packed(_scale_rows(rows, seed=seed, neighbours=neighbours, min_dist=min_dist))
         options = {"seed": int(seed), "neighbours": int(neighbours), "min_dist": float(min_dist), "bytes": len(data)}
         self._state = _State()
-        self._process = _started()
+        self._process = _start_child()
         self._thread = threading.Thread(
-            target=_talk, args=(self._process, self._state, line(options) + data), name="dgprune-map", daemon=True
+            target=_exchange, args=(self._process, self._state, line(options) + data), name="dgprune-map", daemon=True
         )
         self._thread.start()
         self._end = weakref.finalize(self, _stop, self._process, self._thread)
@@ -140,8 +140,8 @@ def embed(rows: NDArray[Any], *, seed: Seed = 0, neighbours: int = 15, min_dist:
     return drain(fit_steps(rows, seed=seed, neighbours=neighbours, min_dist=min_dist))
 
 
-def _checked(rows: NDArray[Any], *, seed: Seed, neighbours: int, min_dist: float) -> NDArray[np.float32]:
-    """The rows, centred and scaled to a mean square length of one; refuse rows and options that `embed` does."""
+def _scale_rows(rows: NDArray[Any], *, seed: Seed, neighbours: int, min_dist: float) -> NDArray[np.float32]:
+    """Return the rows, centred and scaled to a mean square length of one; refuse what `embed` refuses."""
     values = np.asarray(rows)
     if values.ndim != 2 or values.shape[1] < 1 or values.dtype.kind not in "biuf":
         raise DgpruneError(f"rows must be a table (N, D) of numbers, got shape {values.shape} of {values.dtype}.")
@@ -169,7 +169,7 @@ def _checked(rows: NDArray[Any], *, seed: Seed, neighbours: int, min_dist: float
     return (values / np.sqrt(np.square(values).sum(1).mean())).astype(np.float32)
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start_child() -> subprocess.Popen[bytes]:
     """Start the child in its own process group, so that an interrupt of the notebook does not reach it."""
     command = [sys.executable, "-P", "-c", _CHILD, str(Path(__file__).resolve().parent)]
     pipe, environment = subprocess.PIPE, {**os.environ, **_ONE_THREAD}
@@ -190,7 +190,7 @@ def _started() -> subprocess.Popen[bytes]:
         ) from None
 
 
-def _talk(process: subprocess.Popen[bytes], state: _State, request: bytes) -> None:
+def _exchange(process: subprocess.Popen[bytes], state: _State, request: bytes) -> None:
     """Send the request, record the answers, and reap the child; runs in a thread, which must not refer to the Fit."""
     answered = False
     with contextlib.suppress(OSError, ValueError, EOFError), process:  # the child may die at any moment
@@ -217,7 +217,7 @@ def _talk(process: subprocess.Popen[bytes], state: _State, request: bytes) -> No
 
 
 def _stop(process: subprocess.Popen[bytes], thread: threading.Thread) -> None:
-    """Kill the child; its thread then sees the end of the answers, reaps it and ends."""
+    """Kill the child; its thread then reads the end of the answers, reaps it and ends."""
     process.kill()
     if thread is not threading.current_thread():
         thread.join(5)
