@@ -1,4 +1,4 @@
-"""What the tables that ship say about the published claims: as one table, and in a sentence."""
+"""Results of the shipped tables for the published claims: as one table, and in sentences."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _NUMBERS = ("estimate", "low", "high", "minimum_detectable_effect")
 Claims = Annotated[pd.DataFrame, Columns(("claim", "paper", "published", *_NUMBERS, "unit", "verdict"))]
 SMALL = "quick form: proves nothing"
-"""What the column `protocol` says of a quick form."""
+"""Text of the column `protocol` for a quick form."""
 NOTHING = "proves nothing"
 """The verdict of a quick form, whatever its numbers."""
-_LISTED = 3  # more claims of one verdict are counted only
+_MOST_NAMED = 3  # more claims of one verdict are only counted
 _OPENING: Mapping[Verdict, str] = {
     "yes": "Holds here",
     "less": "A gain, but smaller than published",
@@ -33,14 +33,14 @@ _OPENING: Mapping[Verdict, str] = {
 
 @public
 def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) -> pd.DataFrame:
-    """Return the claims of every study whose table ships, then of a quick form where the study's own table does not.
+    """Return the claims of every study whose table ships, then of studies of which only a quick form ships.
 
     Args:
-        studies: names of studies; None for all of which a table ships.
+        studies: names of studies; None for all with a shipped table.
         quick: whether to list the claims of quick forms, which prove nothing.
 
     Raises:
-        DgpruneError: a name of which no table ships.
+        DgpruneError: a study without a shipped table.
 
     Returns:
         `experiments.claims_table` with three columns before it: `study`, `table` (its name, for `experiments.shipped`)
@@ -57,15 +57,15 @@ def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) 
             continue
         try:
             claims: Any = study_named(study).claims
-            found = claims_table([] if claims is None else claims(shipped(name)))
+            table = claims_table([] if claims is None else claims(shipped(name)))
         except DgpruneError as error:
             note(f"the table {name} says nothing about the claims: {error}")
             continue
         card = shipped_card(name)
         protocol = SMALL if small else f"{len(card['seeds'])} training seeds, {card['date']}"
         if small:
-            found = found.assign(verdict=NOTHING)
-        parts.append(found.assign(study=study, table=name, protocol=protocol))
+            table = table.assign(verdict=NOTHING)
+        parts.append(table.assign(study=study, table=name, protocol=protocol))
     columns = ["study", "table", "protocol", *claims_table([]).columns]
     return cast(pd.DataFrame, pd.concat(parts, ignore_index=True)[columns]) if parts else pd.DataFrame(columns=columns)
 
@@ -74,7 +74,7 @@ def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) 
 def claims_in_words(claims: Claims) -> pd.DataFrame:
     """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
 
-    `seeds` is the number of training seeds; `paper` says "ours" of a claim that the paper does not make.
+    `seeds` is the number of training seeds; `paper` is "ours" for a claim that the paper does not make.
 
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
@@ -88,11 +88,11 @@ def claims_in_words(claims: Claims) -> pd.DataFrame:
         share = row["unit"] == "share"
         scale, suffix, digits = (100.0, " points", 1) if share else (1.0, f" {row['unit']}", 2)
         value, low, high = (f"{scale * row[name]:+.{digits}f}" for name in ("estimate", "low", "high"))
-        about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
+        cells = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
         smallest = f"{scale * row['minimum_detectable_effect']:.{digits}f}{suffix}"
         texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
         texts["seeds"] = "" if is_missing(row.get("seeds")) else str(len(str(row["seeds"]).split(",")))
-        rows.append({**about, "paper": claimed_by(row), **texts})
+        rows.append({**cells, "paper": claimed_by(row), **texts})
     first = ["table"] if "table" in claims.columns else []
     columns = [*first, "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict"]
     return pd.DataFrame(rows, columns=columns)
@@ -104,7 +104,7 @@ _COMPARED: Mapping[str, tuple[str, str, bool]] = {
     "pacs": ("dense_tuned", "objective == 'miro' and finetuned == True", True),
     "several_sources": ("l1", "finetuned == True", True),
 }
-"""Study -> what its choices are compared with, the rows of its table that are, whether its targets are averaged."""
+"""Study -> baseline, query that selects the rows of its table, whether its targets are averaged."""
 
 
 @public
@@ -117,7 +117,7 @@ def shipped_comparison(study: str) -> pd.DataFrame:
             averaged over their targets.
 
     Raises:
-        DgpruneError: another study, or one of which only a quick form ships, which proves nothing.
+        DgpruneError: another study, or one with only a quick form shipped, which proves nothing.
     """
     if study not in _COMPARED and study in shipped_names():
         raise DgpruneError(
@@ -139,19 +139,19 @@ _VIEW = ("claim", "paper", "published", "estimate", "detectable", "verdict")
 
 @public
 def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
-    """Return `claims_in_words` as a table to be shown in a notebook.
+    """Return `claims_in_words` as a formatted table for a notebook.
 
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
-        columns: which columns are shown, in this order.
+        columns: the columns to show, in this order.
 
     Raises:
         DgpruneError: an unknown column.
     """
-    words = claims_in_words(claims)
-    check_columns(words, columns)
+    texts = claims_in_words(claims)
+    check_columns(texts, columns)
     left = [{"selector": "th, td", "props": "text-align: left !important; vertical-align: top"}]
-    view = words[list(columns)].style.hide().format(escape="html").set_table_styles(left)  # type: ignore[arg-type]
+    view = texts[list(columns)].style.hide().format(escape="html").set_table_styles(left)  # type: ignore[arg-type]
     for name, style in {"claim": {"min-width": "180px"}, "estimate": {"min-width": "110px"}}.items():
         view = view.set_properties(subset=[name], **style) if name in columns else view
     return view
@@ -159,9 +159,9 @@ def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
 
 @public
 def verdict_sentences(claims: Claims) -> str:
-    """Return in sentences how many of these claims hold here, and how many do not; a few are named.
+    """Return sentences that count the claims that hold here and those that do not, and name a few of them.
 
-    The claims of the papers come first, then, counted apart, the controls and questions that are ours.
+    The papers' claims come first; our own controls and questions follow, counted separately.
 
     Args:
         claims: rows of `experiments.claims_table`. Those of a quick form (see `shipped_claims`) are not judged.
@@ -182,15 +182,15 @@ def verdict_sentences(claims: Claims) -> str:
     published = [row for row in rows if row.get("ours") is not True]
     for heading, part in (("Claimed by the papers.", published), ("Controls and questions of ours.", own)):
         sentences += [heading] if own and part else []
-        sentences += _counted(part)
+        sentences += _count_verdicts(part)
     return " ".join(sentences)
 
 
-def _counted(rows: list[Any]) -> list[str]:
-    """A sentence for each verdict that any of these claims has."""
+def _count_verdicts(rows: list[Any]) -> list[str]:
+    """Return a sentence for each verdict that any of these claims has."""
     sentences = []
-    for verdict, words in _OPENING.items():
-        some = [str(row["claim"]) for row in rows if row["verdict"] == WORDS[verdict]]
-        listed = f": {'; '.join(some)}" if len(some) <= _LISTED else ""
-        sentences += [f"{words} ({len(some)} of {len(rows)}){listed}."] if some else []
+    for verdict, opening in _OPENING.items():
+        matching = [str(row["claim"]) for row in rows if row["verdict"] == WORDS[verdict]]
+        names = f": {'; '.join(matching)}" if len(matching) <= _MOST_NAMED else ""
+        sentences += [f"{opening} ({len(matching)} of {len(rows)}){names}."] if matching else []
     return sentences
