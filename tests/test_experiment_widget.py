@@ -124,8 +124,8 @@ def test_a_folder_of_something_else_is_said_and_a_picture_stays(watch: Any, tmp_
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "results.sqlite").write_text("no database " * 100)
     shown = watch()
-    assert shown.status["state"] == "waiting" and "no SQLite database" in shown.status["error"]
-    assert "no SQLite database" in (still := shown.still()) and "<svg" not in still
+    assert shown.status["state"] == "waiting" and "not an SQLite database" in shown.status["error"]
+    assert "not an SQLite database" in (still := shown.still()) and "<svg" not in still
     (tmp_path / "results" / "results.sqlite").unlink()
     Driver(tmp_path / "results").end()
     shown.set_trait("_view_count", 1)

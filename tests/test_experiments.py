@@ -237,7 +237,7 @@ def test_a_worker_that_would_compute_something_else_is_refused(tmp_path: Path, m
     with pytest.raises(dg.DgpruneError, match=r"cannot import this package .*No run was lost"):
         run(experiment(), folder=tmp_path, executor=Inline(error=missing))
     for name, value, words in [
-        ("code_key", lambda: "other", "its code of dgprune-lab .* is another"),
+        ("code_key", lambda: "other", "its code of dgprune-lab .* differs"),
         ("versions", lambda: {"dgprune-lab": "9"}, "it has dgprune-lab .*, this process 9. Install the same"),
     ]:
         with monkeypatch.context() as patch:
@@ -308,7 +308,7 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with closing(sqlite3.connect(tmp_path / "other" / store.FILE)) as connection:
         connection.execute("CREATE TABLE birds (name TEXT)")
-    for name, words in [("text", "no SQLite database"), ("other", "a database of something else")]:
+    for name, words in [("text", "not an SQLite database"), ("other", "a database of something else")]:
         for attempt in (lambda f: run(experiment(), folder=f), Results):
             with pytest.raises(dg.DgpruneError, match=words):
                 attempt(tmp_path / name)
@@ -366,7 +366,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "_connected", small)
-        with pytest.raises(dg.DgpruneError, match=r"the disk is full. What is done stays"):
+        with pytest.raises(dg.DgpruneError, match=r"the disk is full. Finished runs are kept"):
             run(experiment(count=400), folder=tmp_path)
     done = len(Results(tmp_path).runs())
     assert 0 < done < 400

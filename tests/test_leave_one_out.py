@@ -129,7 +129,7 @@ def test_the_training_of_this_package_is_selected_by_epoch_and_recorded(tmp_path
 
 def test_one_network_for_all_runs_is_refused() -> None:
     one = net(0)
-    with pytest.raises(dg.DgpruneError, match=r"the network of an earlier run, which knows the held-out domain"):
+    with pytest.raises(dg.DgpruneError, match=r"the network of an earlier run, which has read the held-out domain"):
         dg.leave_one_out(DOMAINS, train=lambda _, seed: one)
     for wrong in (one, type(one)):
         with pytest.raises(dg.DgpruneError, match=r"network must be a function from the seed to a new network"):

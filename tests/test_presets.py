@@ -113,6 +113,7 @@ def test_scores_are_those_of_the_reported_images_in_every_round(quick: Any, stud
 def test_what_differs_is_listed_and_shown(quick: Any) -> None:
     whole, words = dg.presets.dss_mnist_m(), repr(dg.presets.dss_mnist_m())
     assert all(difference in words for difference in whole.differences)
+    assert "p = epochs done / 100" in words
     assert "3,200 MNIST digits" in whole.differences[0] and "1,000 of the same digits" in whole.differences[1]
     assert "epochs: 100, then 20 after each round" in words and "target-aware" in words
     assert not any("Epochs" in difference for difference in whole.differences)

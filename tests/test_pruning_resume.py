@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.training import finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
-from dgprune_lab.training.random_streams import drawn_from
+from dgprune_lab.training.random_streams import draw_from
 from dgprune_lab.training.scheduled import checkpoints
 
 
@@ -171,7 +171,7 @@ def test_seeded_dropout_matches_its_probability_and_restores_the_layers() -> Non
     layer, maps, x = nn.Dropout(0.4), nn.Dropout2d(0.5), torch.ones(200, 6, 5, 5)
     generator = torch.Generator().manual_seed(0)
     state = torch.get_rng_state()
-    with drawn_from(generator, [layer, maps]):
+    with draw_from(generator, [layer, maps]):
         single, whole = layer(x), maps(x)
     assert torch.equal(state, torch.get_rng_state())
     assert set(single.unique().tolist()) == {0.0, torch.tensor(1 / 0.6).item()}
@@ -180,7 +180,7 @@ def test_seeded_dropout_matches_its_probability_and_restores_the_layers() -> Non
     assert bool((per_map == per_map[..., :1]).all()) and set(whole.unique().tolist()) == {0.0, 2.0}
     assert layer.training and maps.training and not layer._forward_pre_hooks
     layer.eval()
-    with drawn_from(generator, [layer]):
+    with draw_from(generator, [layer]):
         assert torch.equal(layer(x), x)
 
 

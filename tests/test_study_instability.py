@@ -24,7 +24,7 @@ from dgprune_lab.core import DgpruneError, Domain
 from dgprune_lab.experiments import instability_correlations
 from dgprune_lab.experiments.instability_correlations import FLATNESS
 from dgprune_lab.experiments.scratch import Scratch
-from dgprune_lab.experiments.studies._training_rows import counted_drops, followed
+from dgprune_lab.experiments.studies._training_rows import counted_drops, follow_run
 from dgprune_lab.experiments.studies.instability import (
     ARMS,
     KNOB_ARMS,
@@ -207,7 +207,7 @@ def test_the_epoch_selected_on_test_is_the_best_one_on_the_reported_images(monke
 
     monkeypatch.setattr("dgprune_lab.experiments.studies._training_rows.evaluate", evaluate)
     source: Any = "the source"
-    assert followed(steps(), source) == ("the run", "second")
+    assert follow_run(steps(), source) == ("the run", "second")
 
 
 def test_nothing_of_the_shifted_images_changes_a_network(

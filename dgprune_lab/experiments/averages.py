@@ -1,4 +1,4 @@
-"""Means of what the runs of an experiment measured: over training seeds, and over target domains."""
+"""Means of the results of an experiment's runs: over training seeds, and over target domains."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _ACROSS = ("domain", "target")
 def averages(
     frame: Tidy, *, of: str = "scorer", metric: str = "accuracy", over: str = "ratio_requested"
 ) -> pd.DataFrame:
-    """Return the mean of a metric over training seeds with its 95 % t interval, which one seed alone does not have.
+    """Return the mean of a metric over training seeds with its 95 % t interval; a single seed has none.
 
-    Rows of one training seed that agree in all settings (several draws, say) count as one, their mean.
+    Rows of one training seed with equal settings (such as several draws) are averaged first.
 
     Args:
         frame: table with a row per run and domain, such as `Results.table()`.
         of: column that holds the choices.
-        metric: which numbers are averaged.
+        metric: the metric that is averaged.
         over: a further column that the table must have, such as the ratio.
 
     Returns:
         A tidy table with a row per choice, domain and group of equal settings; `seeds` names the training seeds.
-        `seen_by_*` and `target_aware` tell the most that any of them has seen.
+        `seen_by_*` and `target_aware` hold the most that any of them has seen.
 
     Raises:
         DgpruneError: an unknown column or metric.
@@ -42,7 +42,7 @@ def averages(
         raise unknown("metric", metric, map(str, frame["metric"].unique()))
     settings = settings_of(used)
     extra = [name for name in settings if name not in COLUMNS]
-    groups = _grouped(used.to_dict("records"), settings)
+    groups = _group_rows(used.to_dict("records"), settings)
     return tidy([_average(rows, settings) for rows in groups], extra=[*extra, "seeds"])
 
 
@@ -50,12 +50,12 @@ def averages(
 def over_targets(frame: Tidy, *, metric: str = "accuracy", across: Sequence[str] = _ACROSS) -> pd.DataFrame:
     """Return the mean over the target domains of each choice and training seed, as one domain "mean of N targets".
 
-    A training seed that lacks one of the targets of a choice is left out of that choice, as means over different
-    targets could not be compared.
+    A training seed that lacks a target of a choice is left out for that choice, because means over different targets
+    are not comparable.
 
     Args:
         frame: table with a row per run and domain, such as `Results.table()`.
-        metric: which numbers are averaged.
+        metric: the metric that is averaged.
         across: columns over whose values the mean is taken; "target" is ignored where the table lacks it.
 
     Raises:
@@ -65,23 +65,23 @@ def over_targets(frame: Tidy, *, metric: str = "accuracy", across: Sequence[str]
     if used.empty:
         raise DgpruneError(f"frame has no row with the metric {metric!r} and the role target, so there is no mean.")
     check_columns(used, (name for name in across if name not in _ACROSS))
-    places = [name for name in across if name in used.columns]
-    settings = [str(name) for name in used.columns if name not in (*MEASURED, *places)]
+    averaged = [name for name in across if name in used.columns]
+    settings = [str(name) for name in used.columns if name not in (*MEASURED, *averaged)]
     choice = [name for name in settings if not name.endswith("seed")]
     rows: list[dict[str, Any]] = []
-    for alike in _grouped(used.to_dict("records"), choice):
-        wanted = len(_grouped(alike, places))
-        for group in _grouped(alike, settings):
-            if len(_grouped(group, places)) == wanted:
-                name = f"mean of {wanted} targets" if wanted > 1 else group[0]["domain"]
-                about = {setting: group[0][setting] for setting in settings} | {"domain": name}
+    for choice_rows in _group_rows(used.to_dict("records"), choice):
+        targets = len(_group_rows(choice_rows, averaged))
+        for group in _group_rows(choice_rows, settings):
+            if len(_group_rows(group, averaged)) == targets:
+                name = f"mean of {targets} targets" if targets > 1 else group[0]["domain"]
+                cells = {setting: group[0][setting] for setting in settings} | {"domain": name}
                 value = sum(float(row["value"]) for row in group) / len(group)
-                rows.append({**about, "role": "target", "metric": metric, "value": value, **most_seen(group)})
+                rows.append({**cells, "role": "target", "metric": metric, "value": value, **most_seen(group)})
     return tidy(rows, extra=[name for name in settings if name not in COLUMNS])
 
 
-def _grouped(rows: Sequence[Any], names: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """Rows with equal values in these columns, together; empty cells are equal."""
+def _group_rows(rows: Sequence[Any], names: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Group rows with equal values in these columns; empty cells count as equal."""
     groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[tuple("" if is_missing(row[name]) else str(row[name]) for name in names)].append(row)

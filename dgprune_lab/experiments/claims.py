@@ -1,4 +1,4 @@
-"""Published claims beside our estimates: does a claim hold here, judged by the interval alone?"""
+"""Published claims beside our estimates, judged by the interval alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS: Mapping[Verdict, str] = {
     "no": "no",
     "cannot tell": "cannot tell",
 }
-_NO_WIDTH = 1e-9  # below it the ends of an interval differ by rounding
+_NO_WIDTH = 1e-9  # below this, the ends of an interval differ only by rounding
 
 
 @public
@@ -28,20 +28,20 @@ class Claim:
 
     Attributes:
         claim: what is claimed, in one sentence.
-        paper: who claims it, such as "Sun 2023"; with `ours`, the paper that the comparison belongs to.
-        published: the published number with its network, in words.
+        paper: the paper that claims it, such as "Sun 2023"; with `ours`, the paper that the comparison belongs to.
+        published: the published number with its network, as text.
         estimate, low, high: our estimate with its 95 % interval, over training seeds unless `note` says otherwise.
         minimum_detectable_effect: half the width of the interval: an estimate closer to 0 is not significant. A true
             effect of this size is found in about half of all repetitions.
         unit: unit of the numbers; "share" for a difference of accuracies (0.05: five points).
-        seeds: the training seeds, listed.
-        verdict: see `verdict`; "cannot tell" too where two training seeds alone agree exactly, as the interval of two
-            equal numbers has no width.
+        seeds: the training seeds, as text.
+        verdict: see `verdict`; also "cannot tell" if there are only two training seeds and they agree exactly, as the
+            interval of two equal numbers has no width.
         claimed: the published gain, in the unit of the estimate.
         margin: for a claim that something is kept: the largest loss that counts as kept.
-        note: what a reader must know to judge it.
+        note: what must be known to judge the claim.
         target_aware: whether either of the networks compared was scored, fine-tuned or chosen by looking at the target.
-        ours: whether the paper does not claim it: a control, or a question of ours.
+        ours: True if the paper does not claim it: a control, or a question of our own.
     """
 
     claim: str
@@ -140,7 +140,7 @@ def verdict(
 
 
 def over_seeds(values: Mapping[Any, float], *, unit: str = "share") -> dict[str, Any]:
-    """Return the mean of a number per training seed, none of which looked at the target, as a row for a `Claim`."""
+    """Return the mean over training seeds, none of which looked at the target, as a row for a `Claim`."""
     numbers = list(values.values())
     mean, low, high = intervals.over_seeds(numbers)
     return {
@@ -156,7 +156,7 @@ def over_seeds(values: Mapping[Any, float], *, unit: str = "share") -> dict[str,
 
 @public
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Return a table with a row per claim; the claim of a target-aware comparison begins with ◇, verdicts are words."""
+    """Return a table with a row per claim; the claim of a target-aware comparison begins with ◇, verdicts are text."""
     rows = []
     for claim in claims:
         mark = f"{DIAMOND} " if claim.target_aware else ""

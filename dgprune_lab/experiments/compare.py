@@ -14,8 +14,8 @@ from ..stats import PAIRED, difference_row, with_holm
 
 EXTRA = ("baseline", "pairs", "missing", *PAIRED)
 MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
-"""Columns that are no settings of a run, beside its seeds."""
-_SHOWN = 4
+"""Columns that are not settings of a run, besides its seeds."""
+_MOST_LISTED = 4
 
 Row = dict[str, Any]
 Codes = tuple[int, ...]
@@ -36,44 +36,44 @@ def compare(
 
     For each value of the column `of` and each group of equal settings (domain, ratio, ...): the mean over training
     seeds of value - baseline's value, with the 95 % t interval of paired differences. Above 0 the value is better. A
-    setting that is empty for one of the two (the scope of "dense", say) does not apply to it and need not agree.
+    setting that is empty on one side (such as the scope of "dense") does not apply to it and need not agree.
 
     Args:
         frame: table with a row per run and domain, such as `Results.table()`.
         baseline: the value of `of` with which the others are compared.
         of: column that holds the choices.
-        metric: which numbers are compared.
+        metric: the metric that is compared.
         over: column over whose values the p-values are adjusted (Holm 1979).
-        by: columns that must agree within a pair, beside `domain` and `over`; None for each that varies and is
-            neither a seed nor a result.
+        by: columns that must agree within a pair, besides `domain` and `over`; None for all that vary and are
+            neither seeds nor results.
 
     Returns:
         A tidy table of metric "difference", in the unit of the metric. Further columns: `baseline`, `seeds` (the
         training seeds) and `pairs` (how many), `missing` (training seeds that one of the two lacks),
         `minimum_detectable_effect` (half the width of the interval: a mean closer to 0 is not significant), `p_value`
-        (paired t test) and `p_holm`. `seen_by_*` and `target_aware` tell the most that either of the two has seen.
+        (paired t test) and `p_holm`. `seen_by_*` and `target_aware` hold the most that either side has seen.
 
     Raises:
-        DgpruneError: an unknown column, metric or baseline; a value that is no finite number; a row without a training
-            seed, or one seed alone; several rows for one side of a pair; no pair at all.
+        DgpruneError: an unknown column, metric or baseline; a value that is not a finite number; a row without a
+            training seed, or only one seed; several rows for one side of a pair; no pair.
     """
-    rows = _rows_of(frame, metric, [of, over, "training_seed", *(by or ())])
+    rows = _select_rows(frame, metric, [of, over, "training_seed", *(by or ())])
     varied = (name for name in settings_of(rows) if len(set(_codes(rows[name])[0])) > 1)
     names = [name for name in (varied if by is None else by) if name not in (of, "domain", over)]
     table = _Table(rows, of, ["domain", over, *dict.fromkeys(names)])
     if baseline not in table.sides:
         raise unknown(of, baseline, map(str, table.sides))
-    found, lacks = [], []
+    differences, notes = [], []
     for value in table.sides:
         if value != baseline:
-            made, words = table.differences(value, baseline)
-            found, lacks = [*found, *made], [*lacks, *words]
-    if not found:
-        raise DgpruneError(f"no {of} can be compared with {baseline!r}: {_listed(lacks) or f'there is no other {of}'}.")
-    if lacks:
-        note(f"compared with {baseline!r}: {_listed(lacks)}.")
+            new_rows, messages = table.differences(value, baseline)
+            differences, notes = [*differences, *new_rows], [*notes, *messages]
+    if not differences:
+        raise DgpruneError(f"no {of} can be compared with {baseline!r}: {_join(notes) or f'there is no other {of}'}.")
+    if notes:
+        note(f"compared with {baseline!r}: {_join(notes)}.")
     families: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in found:
+    for row in differences:
         families[tuple(str(row[name]) for name in (of, *table.names) if name != over)].append(row)
     adjusted = [row for family in families.values() for row in with_holm(family)]
     return tidy(adjusted, extra=[*(name for name in (of, *table.names) if name not in COLUMNS), *EXTRA])
@@ -91,7 +91,7 @@ _Side = Sequence[_Entry]
 
 
 class _Table:
-    """The rows of a table by choice, and the settings in which they may differ.
+    """The rows of a table, grouped by choice, and the settings in which they may differ.
 
     Attributes:
         names: the columns that hold the settings.
@@ -103,35 +103,35 @@ class _Table:
         coded = [_codes(rows[name]) for name in names]
         self._values = [values for _, values in coded]
         columns = dict.fromkeys((of, *names, *COLUMNS))
-        kept = [name for name in columns if name in rows.columns and rows[name].notna().any()]
+        filled = [name for name in columns if name in rows.columns and rows[name].notna().any()]
         settings = zip(*(codes for codes, _ in coded), strict=True)
-        for codes, seed, row in zip(settings, rows["training_seed"], rows[kept].to_dict("records"), strict=True):
+        for codes, seed, row in zip(settings, rows["training_seed"], rows[filled].to_dict("records"), strict=True):
             if not is_missing(row[of]):
                 self.sides[row[of]].append(_Entry(codes, int(seed), row))
 
     def differences(self, value: Any, baseline: Any) -> tuple[list[Row], list[str]]:
-        """Return the rows of one choice's differences to the baseline, and what could not be paired, in words."""
+        """Return the rows of one choice's differences to the baseline, and messages about what could not be paired."""
         mine, theirs = self.sides[value], self.sides[baseline]
         pairs = self._pairs(mine, theirs)
         if not pairs:
-            return [], [f"{value} has no partner{self._apart(mine, theirs)}"]
-        rows, lacks, wanted = [], [], defaultdict[Codes, set[int]](set)
+            return [], [f"{value} has no partner{self._describe_conflict(mine, theirs)}"]
+        rows, unpaired, expected = [], [], defaultdict[Codes, set[int]](set)
         for name, side in ((value, mine), (baseline, theirs)):
-            places = _applying(side)
+            indices = _used_settings(side)
             seeds = defaultdict[Codes, set[int]](set)
             for entry in side:
-                seeds[_at(entry.codes, places)].add(entry.seed)
+                seeds[_select(entry.codes, indices)].add(entry.seed)
             for group in pairs:
-                wanted[group] |= seeds[_at(group, places)]
-            paired = {_at(group, places) for group in pairs}
+                expected[group] |= seeds[_select(group, indices)]
+            paired = {_select(group, indices) for group in pairs}
             alone = (codes for codes in seeds if codes not in paired)
-            lacks += [f"{value}: {name} has no partner at {self._words(places, codes)}" for codes in alone]
+            unpaired += [f"{value}: {name} has no partner at {self._describe(indices, codes)}" for codes in alone]
         for group, by_seed in pairs.items():
-            missing = ", ".join(str(seed) for seed in sorted(wanted[group] - set(by_seed)))
-            words = f"{value} at {self._words(range(len(group)), group)}"
-            lacks += [f"{words}: training seed {missing} is on one side only"] if missing else []
+            missing = ", ".join(str(seed) for seed in sorted(expected[group] - set(by_seed)))
+            label = f"{value} at {self._describe(range(len(group)), group)}"
+            unpaired += [f"{label}: training seed {missing} is on one side only"] if missing else []
             if len(by_seed) < 2:
-                lacks.append(f"{words}: one pair gives no interval")
+                unpaired.append(f"{label}: one pair gives no interval")
                 continue
             row = difference_row([(str(seed), *by_seed[seed]) for seed in sorted(by_seed)])
             draws = {str(first.get("seed")) for first, _ in by_seed.values()}
@@ -140,39 +140,38 @@ class _Table:
             }
             settings |= {"seed": None} if len(draws) > 1 else {}
             rows.append({**row, **settings, "baseline": baseline, "pairs": len(by_seed), "missing": missing})
-        return rows, lacks
+        return rows, unpaired
 
     def _pairs(self, mine: _Side, theirs: _Side) -> dict[Codes, dict[int, tuple[Row, Row]]]:
-        """Group of settings -> training seed -> the two rows."""
-        own = set(_applying(mine))
-        both = sorted(own & set(_applying(theirs)))
+        """Return group of settings -> training seed -> the two rows."""
+        used = set(_used_settings(mine))
+        shared = sorted(used & set(_used_settings(theirs)))
         partners = defaultdict[tuple[Codes, int], list[_Entry]](list)
         for entry in theirs:
-            partners[_at(entry.codes, both), entry.seed].append(entry)
-        found = defaultdict[Codes, dict[int, tuple[Row, Row]]](dict)
+            partners[_select(entry.codes, shared), entry.seed].append(entry)
+        pairs = defaultdict[Codes, dict[int, tuple[Row, Row]]](dict)
         for codes, seed, row in mine:
-            for other in partners.get((_at(codes, both), seed), ()):
-                group = tuple(a if k in own else b for k, (a, b) in enumerate(zip(codes, other.codes, strict=True)))
-                if seed in found[group]:
+            for partner in partners.get((_select(codes, shared), seed), ()):
+                group = tuple(a if k in used else b for k, (a, b) in enumerate(zip(codes, partner.codes, strict=True)))
+                if seed in pairs[group]:
                     raise DgpruneError(
-                        f"training seed {seed} has several rows at {self._words(range(len(group)), group)}, and which "
-                        "of them make a pair is unknown; compare a part of the table, or name in by= the column in "
-                        "which they differ."
+                        f"training seed {seed} has several rows at {self._describe(range(len(group)), group)}, so its "
+                        "pairs are ambiguous; compare part of the table, or name in by= the column that differs."
                     )
-                found[group][seed] = row, other.row
-        return found
+                pairs[group][seed] = row, partner.row
+        return pairs
 
-    def _value(self, place: int, code: int) -> Any:
-        return self._values[place][code] if code >= 0 else None
+    def _value(self, index: int, code: int) -> Any:
+        return self._values[index][code] if code >= 0 else None
 
-    def _words(self, places: Sequence[int], codes: Codes) -> str:
-        cells = zip(places, codes, strict=True)
+    def _describe(self, indices: Sequence[int], codes: Codes) -> str:
+        cells = zip(indices, codes, strict=True)
         return ", ".join(f"{self.names[k]} {self._value(k, code)}" for k, code in cells if code >= 0)
 
-    def _apart(self, mine: _Side, theirs: _Side) -> str:
+    def _describe_conflict(self, mine: _Side, theirs: _Side) -> str:
         """Name the settings in which two sides never agree, as the end of a sentence."""
         parts = []
-        for k in sorted(set(_applying(mine)) & set(_applying(theirs))):
+        for k in sorted(set(_used_settings(mine)) & set(_used_settings(theirs))):
             first, second = ({entry.codes[k] for entry in side} for side in (mine, theirs))
             if not first & second:
                 parts.append(f"{self.names[k]} ({self._value(k, min(first))} against {self._value(k, min(second))})")
@@ -186,7 +185,7 @@ def check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
             raise unknown("column", name, map(str, frame.columns))
 
 
-def _rows_of(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> Any:
+def _select_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> Any:
     """Return the rows of one metric; refuse those that cannot be paired."""
     check_columns(frame, columns)
     rows: Any = frame[frame["metric"] == metric].reset_index(drop=True)
@@ -216,21 +215,22 @@ def settings_of(rows: pd.DataFrame) -> list[str]:
 
 
 def _codes(column: Any) -> tuple[list[int], list[Any]]:
-    """The number of each value by order of appearance, -1 where it is empty; and the values."""
+    """Return the code of each cell, numbered by order of appearance (-1 where empty), and the values."""
     codes, values = pd.factorize(
         column.map(lambda cell: tuple(cell) if isinstance(cell, list) else cell).astype(object)
     )
     return codes.tolist(), list(values)
 
 
-def _applying(side: _Side) -> list[int]:
-    """Places of the settings that at least one row of a side has."""
+def _used_settings(side: _Side) -> list[int]:
+    """Return the indices of the settings that at least one row of a side has."""
     return [k for k in range(len(side[0].codes)) if any(entry.codes[k] >= 0 for entry in side)]
 
 
-def _at(codes: Codes, places: Sequence[int]) -> Codes:
-    return tuple(codes[k] for k in places)
+def _select(codes: Codes, indices: Sequence[int]) -> Codes:
+    return tuple(codes[k] for k in indices)
 
 
-def _listed(words: Sequence[str]) -> str:
-    return "; ".join(words[:_SHOWN]) + (f"; and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
+def _join(texts: Sequence[str]) -> str:
+    more = len(texts) - _MOST_LISTED
+    return "; ".join(texts[:_MOST_LISTED]) + (f"; and {more} more" if more > 0 else "")

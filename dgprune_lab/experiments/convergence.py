@@ -14,28 +14,28 @@ from ..core import Tidy, network_table, public
 def convergence(frame: Tidy, *, hyperparameters: Sequence[str]) -> pd.DataFrame:
     """Return how many networks converged at each level of each hyperparameter.
 
-    Leaving out those that did not is a selection: where the shares differ, the rest is no complete grid.
+    Leaving out the others is a selection: where the shares differ, the remaining grid is incomplete.
 
     Args:
         frame, hyperparameters: see `predictors`; the column `converged` is False where a training did not.
 
     Returns:
-        A line per hyperparameter and level, and one for all: networks, converged, dropped, share_converged.
+        A row per hyperparameter and level, and one for all: networks, converged, dropped, share_converged.
 
     Raises:
         DgpruneError: an unknown column; a table without measures or outcomes.
     """
     settings = network_table(frame, hyperparameters=hyperparameters).settings
-    lines = []
+    rows = []
     for name in hyperparameters:
         for level, part in settings.groupby(name, dropna=False):
-            lines.append({"hyperparameter": name, "level": level, **_counts(part)})
-    lines.append({"hyperparameter": "all", "level": "", **_counts(settings)})
-    return pd.DataFrame(lines).astype({"level": object})
+            rows.append({"hyperparameter": name, "level": level, **_counts(part)})
+    rows.append({"hyperparameter": "all", "level": "", **_counts(settings)})
+    return pd.DataFrame(rows).astype({"level": object})
 
 
 def _counts(settings: Any) -> dict[str, Any]:
     converged = int(settings["converged"].sum())
     share = converged / len(settings)
-    lost = len(settings) - converged
-    return {"networks": len(settings), "converged": converged, "dropped": lost, "share_converged": share}
+    dropped = len(settings) - converged
+    return {"networks": len(settings), "converged": converged, "dropped": dropped, "share_converged": share}

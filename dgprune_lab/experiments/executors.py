@@ -1,7 +1,7 @@
-"""Where runs are computed: worker processes of this machine, or those of a Dask scheduler.
+"""Executors of runs: worker processes on this machine, or the workers of a Dask scheduler.
 
 `experiments.run(..., executor=...)` takes any `concurrent.futures.Executor` whose workers can import this package in
-the same version, so the same code runs on a laptop and on a cluster. Two processes here:
+the same version, so the same code runs on a laptop and on a cluster. Two processes on this machine:
 
     study = experiments.STUDIES["mnist_m"]()
     with experiments.executors.local(2) as pool:
@@ -12,7 +12,7 @@ The workers of a Dask scheduler that runs already (`pip install "dgprune-lab[das
     with experiments.executors.dask("tcp://host:8786") as pool:
         results = experiments.run(study, folder="results/mnist_m", executor=pool, progress=True)
 
-Slurm, by dask-jobqueue; each job is a worker, and as many are asked for as there are runs left, 100 at most:
+Slurm, through dask-jobqueue; each job is a worker, and one is requested for each remaining run, at most 100:
 
     from dask.distributed import Client
     from dask_jobqueue import SLURMCluster
@@ -22,7 +22,7 @@ Slurm, by dask-jobqueue; each job is a worker, and as many are asked for as ther
         with Client(cluster) as client:
             results = experiments.run(study, folder="results/mnist_m", executor=client.get_executor(pure=False))
 
-Kubernetes, by dask-kubernetes, with an image in which this package is installed:
+Kubernetes, through dask-kubernetes, with an image in which this package is installed:
 
     from dask_kubernetes.operator import KubeCluster
 
@@ -30,9 +30,9 @@ Kubernetes, by dask-kubernetes, with an image in which this package is installed
         with Client(cluster) as client:
             results = experiments.run(study, folder="results/mnist_m", executor=client.get_executor(pure=False))
 
-Give a worker one thread: it does one run at a time, whatever its threads. The results folder is written by the process
-that calls `run`, on a local disk of its machine. Workers keep the networks that several runs share under the same path,
-which may lie on a shared disk; where it does not, each machine trains them once itself.
+Give each worker one thread: it computes one run at a time, however many threads it has. The process that calls `run`
+writes the results folder, on a local disk of its machine. Workers save the networks that several runs share under the
+same path, which may be on a shared disk; otherwise each machine trains them once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from ..core.machine import cores
 
 
 class _Cancelled(Future[Any]):
-    """A future that may have been cancelled when its pool breaks; on Python 3.11 the pool's thread fails otherwise."""
+    """A future that ignores exceptions once cancelled; on Python 3.11 they would end the thread of a broken pool."""
 
     def set_exception(self, exception: BaseException | None) -> None:
         if not self.cancelled():
@@ -61,7 +61,7 @@ __all__ = ["dask", "local"]
 
 
 class Workers(ProcessPoolExecutor):
-    """Worker processes that end with the process that uses them, and at once if its block ends with an error."""
+    """Worker processes that end with the process that uses them, and immediately if its block raises an error."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future = super().submit(fn, *args, **kwargs)
@@ -81,9 +81,9 @@ class Workers(ProcessPoolExecutor):
 def local(workers: Count = 1) -> Executor:
     """Return an executor of worker processes on this machine, one thread each.
 
-    Use it in a `with` block: Ctrl-C ends the workers at once. They end too if this process is killed. Where the system
-    can fork, the package is imported once for all of them (a server process), so that each starts in 0.1 s. A script
-    that uses it needs `if __name__ == "__main__":`.
+    Use it in a `with` block: Ctrl-C ends the workers at once. They also end if this process is killed. Where the system
+    can fork, a server process imports the package once for all workers, so each starts in 0.1 s. A script that calls
+    this function needs `if __name__ == "__main__":`.
 
     Args:
         workers: number of processes.
@@ -92,19 +92,19 @@ def local(workers: Count = 1) -> Executor:
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload([f"{__package__}.studies", f"{__package__}.worker"])
-    return Workers(workers, mp_context=context, initializer=_start)
+    return Workers(workers, mp_context=context, initializer=_init_worker)
 
 
 @public
 @contextmanager
 def dask(address: str, *, timeout: Positive = 10.0) -> Iterator[Executor]:
-    """Yield an executor of the workers of a running Dask scheduler; the connection is closed with the block.
+    """Yield an executor on the workers of a running Dask scheduler; leaving the block closes the connection.
 
-    Workers may come and go. A run whose worker ends is given to another worker by Dask.
+    Workers may join and leave; Dask gives a run whose worker ends to another worker.
 
     Args:
         address: address of the scheduler, "tcp://host:8786".
-        timeout: seconds to wait for its answer.
+        timeout: seconds to wait for the scheduler's answer.
 
     Raises:
         DgpruneError: Dask is not installed; no scheduler answers.
@@ -127,22 +127,22 @@ def dask(address: str, *, timeout: Positive = 10.0) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-def _start() -> None:
-    """Make a worker ignore Ctrl-C, which its driver answers, and end with the driver."""
+def _init_worker() -> None:
+    """Make a worker ignore Ctrl-C, which the driver handles, and end with the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
 
 def width(executor: Executor | None) -> int:
-    """Return how many runs an executor computes at a time, as far as it says so; 1 for this process (None)."""
+    """Return how many runs an executor computes at a time, as far as it is known; 1 for this process (None)."""
     if executor is None:
         return 1
-    client: Any = getattr(executor, "_client", None)  # of Dask's; it has no public name
+    client: Any = getattr(executor, "_client", None)  # of a Dask executor; it has no public name
     if client is not None:
         return sum(client.nthreads().values())
     return int(getattr(executor, "_max_workers", None) or cores())
 
 
-def is_here(executor: Executor | None) -> bool:
-    """Return whether an executor computes on this machine, so that what is missing here is missing there."""
+def is_local(executor: Executor | None) -> bool:
+    """Return whether an executor computes on this machine, so that data missing here are missing for its workers."""
     return executor is None or isinstance(executor, ProcessPoolExecutor)

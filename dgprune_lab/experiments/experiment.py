@@ -1,4 +1,4 @@
-"""What an experiment is: a grid of settings as plain data, and the function that runs one of them."""
+"""An experiment: a grid of settings as plain data, and the function that computes one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @public
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one run found.
+    """The result of one run.
 
     Attributes:
         rows: rows for `dg.tidy`, with further columns if the experiment declares them in `extra`.
@@ -39,20 +39,20 @@ class Experiment:
 
     Attributes:
         name: name of the experiment, also that of its folder.
-        question: what it asks, in one sentence.
-        run: function at the top level of a module, from (settings, scratch) to what it found. The settings of a run
-            are `protocol` and one entry of `grid` together. It must depend on nothing else.
+        question: the question it asks, in one sentence.
+        run: function at the top level of a module, from (settings, scratch) to a `Finding`. The settings of a run are
+            `protocol` and one entry of `grid` together; the function must depend on nothing else.
         grid: the settings in which the runs differ, one mapping per run, in the order in which they start. Names that
             are columns of a tidy table (scorer, ratio_requested, training_seed, ...) mean what they mean there.
         protocol: the settings that all runs share.
         extra: columns of the rows beyond the shared ones and the settings.
-        ready: function that raises a DgpruneError where data or packages that the runs need are missing; it is called
-            before the first run on this machine, so that no run fails by it.
-        claims: function from the table of all runs to what it says about published claims.
+        ready: function that raises a DgpruneError if data or packages that the runs need are missing; it is called
+            before the first run on this machine, so that no run fails for this reason.
+        claims: function from the table of all runs to the claims that it tests.
         cite: the papers and data sets behind it, for `dg.cite` of its table: "Sun 2023, arXiv:2306.13237".
         differences: what differs from the published protocol, a sentence each.
         tolerance: by how much an accuracy (a share) may differ when a run is repeated on another machine with the same
-            kind of processor. Another kind rounds sums in another way, and training enlarges the difference.
+            kind of processor. Other kinds round sums differently, and training amplifies the difference.
     """
 
     name: str
@@ -68,9 +68,9 @@ class Experiment:
     tolerance: float = 0.0
 
     def settings(self, number: int) -> dict[str, Plain]:
-        """Return all settings of a run, by its place in the grid."""
+        """Return all settings of the run at this index of the grid."""
         return {**self.protocol, **self.grid[number]}
 
     def key(self, number: int) -> str:
-        """Return a hash of all settings of a run."""
+        """Return a hash of all settings of the run at this index of the grid."""
         return key_of({"experiment": self.name, **self.settings(number)})

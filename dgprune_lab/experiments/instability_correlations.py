@@ -1,4 +1,4 @@
-"""Does mean stability, or flatness, go with the result of training with pruning? From the table of a study."""
+"""Correlations of mean stability, and of flatness, with the result of training with pruning, from a study's table."""
 
 from __future__ import annotations
 
@@ -56,32 +56,32 @@ def instability_correlations(frame: Tidy, *, knob: str = "none") -> pd.DataFrame
     stable = pruned[(pruned["metric"] == STABILITY) & pruned["domain"].isna()]
     if stable.empty:
         raise DgpruneError(
-            f"frame holds no run of knob {knob!r} with an event while training, so nothing has a mean stability; wait "
-            "for the study to go on."
+            f"frame holds no run of knob {knob!r} with an event while training, so there is no mean stability; wait "
+            "until the study has more runs."
         )
-    found: list[dict[str, Any]] = []
+    correlations: list[dict[str, Any]] = []
     for data_set, rows in pruned.groupby("data_set", sort=False):
-        found += [{**row, "data_set": data_set} for row in _of_data_set(rows.to_dict("records"))]
-    return tidy(found, extra=EXTRA)
+        correlations += [{**row, "data_set": data_set} for row in _correlate_data_set(rows.to_dict("records"))]
+    return tidy(correlations, extra=EXTRA)
 
 
-def _of_data_set(rows: list[Row]) -> Iterator[dict[str, Any]]:
+def _correlate_data_set(rows: list[Row]) -> Iterator[dict[str, Any]]:
     """Yield the correlations over the runs of one data set."""
     cells: dict[Place, dict[Run, Row]] = defaultdict(dict)
     for row in rows:
         domain = None if is_missing(row["domain"]) else row["domain"]
         cells[row["metric"], domain, row["stage"]][row["arm"], int(row["training_seed"])] = row
-    for (measure, over, when), first in cells.items():
-        if when != "last" or measure not in (STABILITY, *FLATNESS) or (measure == STABILITY and over is not None):
+    for (measure, on_domain, when), first in cells.items():
+        if when != "last" or measure not in (STABILITY, *FLATNESS) or (measure == STABILITY and on_domain is not None):
             continue
         for (metric, domain, stage), second in cells.items():
-            wanted = metric in OUTCOMES and metric != measure and (metric != STABILITY or domain is None)
-            both = {run: (first[run], second[run]) for run in first if run in second} if wanted else {}
-            about = {"measure": measure, "of_metric": metric, "stage": stage, "domain": domain}
-            yield from ({**about, **row} for row in _within(both))
+            is_outcome = metric in OUTCOMES and metric != measure and (metric != STABILITY or domain is None)
+            both = {run: (first[run], second[run]) for run in first if run in second} if is_outcome else {}
+            columns = {"measure": measure, "of_metric": metric, "stage": stage, "domain": domain}
+            yield from ({**columns, **row} for row in _correlate_runs(both))
 
 
-def _within(both: Mapping[Run, tuple[Row, Row]]) -> Iterator[dict[str, Any]]:
+def _correlate_runs(both: Mapping[Run, tuple[Row, Row]]) -> Iterator[dict[str, Any]]:
     """Yield both correlations over all runs, then over those of each rate."""
     rates = sorted({row["rate"] for row, _ in both.values()})
     for rate in (None, *(rates if len(rates) > 1 else ())):

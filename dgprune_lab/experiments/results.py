@@ -19,15 +19,15 @@ from .store import FILE, JSON, LOCK, RUN, about_of, is_held, reading
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far an experiment is.
+    """The progress of an experiment.
 
     Attributes:
-        done: number of runs that found something.
+        done: number of runs that have a result.
         failed: number of runs that raised an error.
         total: number of runs of the grid.
         workers: number of workers at the last start.
-        running: whether a driver is at work now.
-        left: seconds until all runs are done; None where no driver is at work, or none of its runs is done yet.
+        running: whether a driver is running now.
+        left: seconds until all runs are done; None if no driver is running, or none of its runs is done yet.
     """
 
     done: int
@@ -45,7 +45,7 @@ def seconds_left(mean: float | None, *, left: int, workers: int) -> float | None
 
 @public
 class Results:
-    """The results of an experiment, read from its folder; nothing is written, also while another process works on it.
+    """The results of an experiment, read from its folder, also while another process writes to it; nothing is written.
 
     Attributes:
         folder: the folder.
@@ -63,15 +63,17 @@ class Results:
         self.total: int = self.about["total"]
 
     def __repr__(self) -> str:
-        now = self.progress()
-        return f"Results({str(self.folder)!r}): {self.name}, {now.done} done and {now.failed} failed of {now.total}"
+        state = self.progress()
+        return (
+            f"Results({str(self.folder)!r}): {self.name}, {state.done} done and {state.failed} failed of {state.total}"
+        )
 
     def table(self) -> pd.DataFrame:
-        """Return all rows that the runs found, in the order of the grid.
+        """Return the rows of all runs, in the order of the grid.
 
         Returns:
-            A tidy table with the settings of each run as columns (a row that has a column of the same name wins), and
-            its key in the column `run`.
+            A tidy table with the settings of each run as columns (a row's own column of the same name wins), and its
+            key in the column `run`.
         """
         rows, names = [], [*self.about["axes"], *self.about["protocol"], *self.about["extra"], "run"]
         for run in self._runs("settings", "rows", "key"):
@@ -101,7 +103,7 @@ class Results:
         return {run["key"]: run["settings"] for run in self._runs("key", "settings")}
 
     def version(self) -> int:
-        """Return a number that grows with each run that is written, so that a reader can tell whether to read again."""
+        """Return a number that grows with each run that is written, by which a reader notices new results."""
         with self._open() as connection:
             return connection.execute("SELECT coalesce(max(number), 0) FROM runs").fetchone()[0]
 
@@ -120,20 +122,20 @@ class Results:
         return Progress(done=done, failed=failed, total=total, workers=workers, running=running, left=left)
 
     def seconds_left(self) -> float | None:
-        """Return about how many seconds are left; None where no driver is at work, or none of its runs is done yet."""
+        """Return about how many seconds are left; None if no driver is running, or none of its runs is done yet."""
         return self.progress().left
 
     def _runs(self, *names: str) -> Iterator[dict[str, Any]]:
         with self._open() as connection:
-            found = connection.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY place").fetchall()
-        for values in found:
-            yield {name: _value(name, cell) for name, cell in zip(names, values, strict=True)}
+            records = connection.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY place").fetchall()
+        for cells in records:
+            yield {name: _read_cell(name, cell) for name, cell in zip(names, cells, strict=True)}
 
     def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         return reading(self.folder / FILE)
 
 
-def _value(name: str, cell: Any) -> Any:
-    """The cell of a column of `store.RUN` as the value that was written."""
+def _read_cell(name: str, cell: Any) -> Any:
+    """Return the value that was written to a cell of a column of `store.RUN`."""
     value = json.loads(cell) if name in JSON else cell
     return tupled(value) if name == "settings" else value

@@ -1,4 +1,4 @@
-"""Runs an experiment in this process or on any executor; each finished run is written at once, and a start resumes."""
+"""Runs an experiment in this process or on any executor; writes each finished run at once, and resumes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 from ..core import DgpruneError, check_writable_folder, code_key, note, progress_bar, stepwise, versions
 from ..core import device as resolved_device
-from .executors import is_here, width
+from .executors import is_local, width
 from .experiment import Experiment
 from .plan import Pace, about_experiment, keys_of, name_of
 from .results import Results
 from .store import writing
 from .worker import finished_run, process_name, work
 
-_POLL = 0.2  # seconds after which a caller may cancel
-# Sent as text, since a Dask worker ends if it cannot import a function that it is sent; so it answers with an error.
+_POLL = 0.2  # seconds after which the caller can cancel
+# Sent as text: a Dask worker ends if it cannot import a submitted function; this way it returns an error.
 _CALL = f"__import__('pkgutil').resolve_name('{work.__module__}:{work.__name__}')(task)"
 Steps = Generator[tuple[int, int, str], None, Results]
 Answer = dict[str, Any]
@@ -39,23 +39,23 @@ def run(
 ) -> Steps:
     """Run all runs of an experiment that the folder does not hold yet, and return its results.
 
-    Each finished run is written at once, by this process alone. A run that raises an error is a row with its traceback,
-    and does not stop the others. What was interrupted, by Ctrl-C, a killed process or a full disk, is no failure: it
-    stays open, and a second start does it and redoes nothing else. A folder whose finished runs are all in the grid
-    also takes a larger grid, with more training seeds for example. The global random generators are seeded by the
-    settings before each run and are left as they were.
+    Each finished run is written at once, by this process alone. A run that raises an error becomes a row with its
+    traceback and does not stop the others. A run interrupted by Ctrl-C, a killed process or a full disk has not failed:
+    it stays open, and the next start computes it and repeats nothing else. A folder whose finished runs are all in the
+    grid also accepts a larger grid, with more training seeds for example. The global random generators are seeded by
+    the settings before each run and restored after it.
 
     Args:
-        experiment: its grid and its function.
+        experiment: the grid of settings and the function that computes a run.
         folder: the results folder, made if it is missing; `Results(folder)` reads it, also from another process.
         executor: computes the runs: `executors.local(2)`, `executors.dask(address)`, or any other whose workers can
             import this package and the module of the experiment's function. None: this process does.
         device: name of the device of each run; None for the worker's GPU if it has one, otherwise its CPU.
-        retry: whether failed runs are done again.
+        retry: whether to repeat failed runs.
         progress: whether to show a bar.
 
     Returns:
-        The results. (The steps yield the number of finished runs, that of all, and words with the time left.)
+        The results. (The steps yield the numbers of finished and of all runs, and a text with the time left.)
 
     Raises:
         DgpruneError: two runs with the same settings, settings that are not plain; data or packages that are missing
@@ -72,41 +72,41 @@ def run(
     else:
         shared |= {"function": name_of(experiment.run), "versions": versions(), "code": code_key()}
     with writing(folder, about, keys=keys) as store:
-        there = store.states()
-        states = {key: state for key, state in there.items() if not (retry and state == "failed")}
+        finished = store.states()
+        states = {key: state for key, state in finished.items() if not (retry and state == "failed")}
         failed = sum(state == "failed" for state in states.values())
         pace = Pace(total=len(keys), done=len(states) - failed, failed=failed, workers=width(executor))
-        shared["start"] = time.time()  # by which Dask tells a run from the same one of an earlier start
+        shared["start"] = time.time()  # so that Dask distinguishes a run from the same one of an earlier start
         store.begin(started=shared["start"], workers=pace.workers, driver=process_name())
         if count := store.other_code():
             note(
-                f"{count} of the {len(there)} runs that {folder} holds were computed by other code of dgprune-lab. "
+                f"{count} of the {len(finished)} runs that {folder} holds were computed by other code of dgprune-lab. "
                 "Name another folder to compute all of them by this code."
             )
-        if experiment.ready is not None and len(states) < len(keys) and is_here(executor):
+        if experiment.ready is not None and len(states) < len(keys) and is_local(executor):
             experiment.ready()
         tasks = (
             {**shared, "place": place, "key": key, "settings": experiment.settings(place)}
             for place, key in enumerate(keys)
             if key not in states
         )
-        here = (finished_run(experiment.run, task) for task in tasks)
-        with closing(here if executor is None else _shared_out(executor, tasks, pace=pace)) as answers:
-            yield pace.finished, pace.total, pace.words()
+        own_answers = (finished_run(experiment.run, task) for task in tasks)
+        with closing(own_answers if executor is None else _submit_runs(executor, tasks, pace=pace)) as answers:
+            yield pace.finished, pace.total, pace.status()
             for answer in answers:
                 if answer is not None:
                     store.write(answer)
                     pace.count(answer)
-                elif pace.looked_again(executor):
-                    store.working(pace.workers)
-                yield pace.finished, pace.total, pace.words()
+                elif pace.recount_workers(executor):
+                    store.set_workers(pace.workers)
+                yield pace.finished, pace.total, pace.status()
     if pace.lost:
-        raise DgpruneError(pace.lost_words())
-    return _with_failures_noted(Results(folder), pace)
+        raise DgpruneError(pace.lost_message())
+    return _note_failures(Results(folder), pace)
 
 
-def _with_failures_noted(results: Results, pace: Pace) -> Results:
-    """Note how many runs failed, and the error of the first."""
+def _note_failures(results: Results, pace: Pace) -> Results:
+    """Issue a note with the number of failed runs and the first error; return the results."""
     if not pace.failed:
         return results
     runs = results.runs()
@@ -119,10 +119,10 @@ def _with_failures_noted(results: Results, pace: Pace) -> Results:
     return results
 
 
-def _shared_out(executor: Executor, tasks: Iterator[Answer], *, pace: Pace) -> Generator[Answer | None, None, None]:
-    """Yield what the workers of an executor find; None while nothing is finished, so that a caller may cancel.
+def _submit_runs(executor: Executor, tasks: Iterator[Answer], *, pace: Pace) -> Generator[Answer | None, None, None]:
+    """Yield the answers of an executor's workers; None while nothing is finished, so that the caller can cancel.
 
-    Only a few runs more than there are workers are handed over at a time. It ends early where the executor breaks.
+    Only a few more runs than workers are submitted at a time. The generator ends early if the executor breaks.
 
     Raises:
         DgpruneError: a worker that would compute something else.
@@ -136,23 +136,23 @@ def _shared_out(executor: Executor, tasks: Iterator[Answer], *, pace: Pace) -> G
                 return
             done, pending = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
             refusals = []
-            for answer in (_answer(future, pace=pace) for future in done):
+            for answer in (_read_answer(future, pace=pace) for future in done):
                 if answer is not None and "refused" in answer:
-                    refusals.append(answer["refused"])  # what others have found at the same time is kept
+                    refusals.append(answer["refused"])  # answers that arrived at the same time are kept
                 else:
                     yield answer
             if refusals:
                 raise DgpruneError(f"executor: {refusals[0]} No run was lost: start again.")
             yield None
-    except RuntimeError as error:  # an executor that is broken or shut down takes no run
+    except RuntimeError as error:  # an executor that is broken or shut down accepts no run
         pace.lost.append(error)
     finally:
         for future in pending:
             future.cancel()
 
 
-def _answer(future: Future[Answer], *, pace: Pace) -> Answer | None:
-    """What a worker found; None if it was interrupted, which is no failure of the run."""
+def _read_answer(future: Future[Answer], *, pace: Pace) -> Answer | None:
+    """Return a worker's answer; None if it was interrupted, which does not make the run a failed one."""
     try:
         return future.result()
     except (ImportError, AttributeError) as error:
@@ -160,6 +160,6 @@ def _answer(future: Future[Answer], *, pace: Pace) -> Answer | None:
             "refused": f"a worker cannot import this package ({error}). Install the version of dgprune-lab there that "
             f"is installed here, {versions()['dgprune-lab']}."
         }
-    except Exception as error:  # of the worker, such as its end: `work` catches what a run raises
+    except Exception as error:  # an error of the worker, such as its end: `work` catches the errors of a run
         pace.lost.append(error)
         return None

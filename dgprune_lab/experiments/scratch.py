@@ -1,4 +1,4 @@
-"""What a run is given besides its settings: the device, and networks that are made once per folder."""
+"""Inputs of a run besides its settings: the device, and networks that are made once per folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .store import exclusive
 
 @public
 class Scratch:
-    """What a run is given besides its settings.
+    """Inputs of a run besides its settings.
 
     Attributes:
         folder: the results folder.
@@ -33,35 +33,35 @@ class Scratch:
     ) -> nn.Module:
         """Return the network that `make` trains, made once per folder and read from it afterwards.
 
-        Of two processes that ask for the same network at once, the second waits for the first. Where the folder cannot
-        be written, the network is made by each run that needs it. The global random generators are seeded by the key
-        while the network is made, and are left as they were.
+        Of two processes that need the same network at once, the second waits for the first. Where the folder cannot be
+        written, each run that needs the network makes it. The global random generators are seeded by the key while the
+        network is made, and restored afterwards.
 
         Args:
-            key: all that determines the network, as plain values.
+            key: everything that determines the network, as plain values.
             make: function that trains it.
-            fresh: function that returns an untrained network of the same layers, for one that no builder of
-                `dg.models` makes.
+            fresh: function that returns an untrained network of the same layers; needed if no builder of `dg.models`
+                makes the network.
 
         Returns:
-            The network in eval mode on `device`, with the provenance of its training. It is read from the file the
-            first time too, so that all runs get the same.
+            The network in eval mode on `device`, with the provenance of its training. It is read from the file even the
+            first time, so that all runs get the same network.
 
         Raises:
-            DgpruneError: a key that is not plain; a network of no builder without `fresh`.
+            DgpruneError: a key that is not plain; a network without a builder where `fresh` is None.
         """
         path = self.folder.absolute() / "networks" / key_of(key)
         with reproducible(key_of(key)):
-            found = _saved(path, fresh)
-            if found is None:
-                with _alone(path.with_suffix(".lock")):
-                    found = _saved(path, fresh) or _made(path, make, fresh=fresh)
-        return found.to(self.device).eval()
+            network = _load_saved(path, fresh)
+            if network is None:
+                with _hold_lock(path.with_suffix(".lock")):
+                    network = _load_saved(path, fresh) or _make_and_save(path, make, fresh=fresh)
+        return network.to(self.device).eval()
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process is within the same block; where files cannot be locked, do not wait."""
+def _hold_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file within the block, waiting for other processes; without a lock where files have none."""
     with closing(exclusive(path)) as attempts:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +72,8 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _saved(path: Path, fresh: Callable[[], nn.Module] | None) -> nn.Module | None:
-    """The network that a file holds; None if there is none, or it is torn, or that of another key."""
+def _load_saved(path: Path, fresh: Callable[[], nn.Module] | None) -> nn.Module | None:
+    """Return the network in a file; None if the file is missing, damaged, or of another key."""
     try:
         if read_card(path.with_suffix(".json"), kind="network").get("scratch") != path.name:
             return None
@@ -82,7 +82,7 @@ def _saved(path: Path, fresh: Callable[[], nn.Module] | None) -> nn.Module | Non
         return None
 
 
-def _made(path: Path, make: Callable[[], nn.Module], *, fresh: Callable[[], nn.Module] | None) -> nn.Module:
+def _make_and_save(path: Path, make: Callable[[], nn.Module], *, fresh: Callable[[], nn.Module] | None) -> nn.Module:
     made = make()
     if fresh is None and getattr(made, "dgprune_builder", None) is None:
         raise DgpruneError(
@@ -92,7 +92,7 @@ def _made(path: Path, make: Callable[[], nn.Module], *, fresh: Callable[[], nn.M
     try:
         save(made, path, card={"scratch": path.name})
     except DgpruneError as error:
-        if isinstance(error.__cause__, OSError):  # a full disk, or one that only other machines write to
+        if isinstance(error.__cause__, OSError):  # a full disk, or one that is read-only on this machine
             return made
         raise
     return load(path, model=None if fresh is None else fresh())

@@ -18,13 +18,13 @@ Settings = Mapping[str, Any]  # of plain values
 def grid(**axes: Sequence[Plain]) -> tuple[dict[str, Plain], ...]:
     """Return all combinations of values, as settings of the runs of an experiment; the first axis varies slowest.
 
-    Grids are added with `+`, where not every combination makes sense.
+    Where not every combination makes sense, add several grids with `+`.
 
     Args:
         axes: name of a setting = its values.
 
     Raises:
-        DgpruneError: an axis that is no list, or an empty one.
+        DgpruneError: an axis that is not a list, or is empty.
 
     >>> grid(training_seed=[0, 1], scorer=["l1"]) + grid(scorer=["dense"])
     ({'training_seed': 0, 'scorer': 'l1'}, {'training_seed': 1, 'scorer': 'l1'}, {'scorer': 'dense'})
@@ -36,7 +36,7 @@ def grid(**axes: Sequence[Plain]) -> tuple[dict[str, Plain], ...]:
 
 
 def tupled(value: Any) -> Any:
-    """Return settings, or a value, of JSON as they were written: lists as tuples, by which a table can be grouped."""
+    """Return settings, or a value, read from JSON with its lists as tuples, by which a table can be grouped."""
     if isinstance(value, dict):
         return {name: tupled(setting) for name, setting in value.items()}
     return tuple(map(tupled, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What the tables that ship say about the published claims: as one table, and in a sentence."""
+"""Results of the shipped tables for the published claims: as one table, and in sentences."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 SMALL = "quick form: proves nothing"
-"""What the column `protocol` says of a quick form."""
+"""Text of the column `protocol` for a quick form."""
 NOTHING = "proves nothing"
 """The verdict of a quick form, whatever its numbers."""
-_LISTED = 3  # more claims of one verdict are counted only
+_MOST_NAMED = 3  # more claims of one verdict are only counted
 _OPENING: Mapping[Verdict, str] = {
     "yes": "Holds here",
     "less": "A gain, but smaller than published",
@@ -31,14 +31,14 @@ _OPENING: Mapping[Verdict, str] = {
 
 @public
 def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) -> pd.DataFrame:
-    """Return the claims of every study whose table ships, then of a quick form where the study's own table does not.
+    """Return the claims of every study whose table ships, then of studies of which only a quick form ships.
 
     Args:
-        studies: names of studies; None for all of which a table ships.
+        studies: names of studies; None for all with a shipped table.
         quick: whether to list the claims of quick forms, which prove nothing.
 
     Raises:
-        DgpruneError: a name of which no table ships.
+        DgpruneError: a study without a shipped table.
 
     Returns:
         `experiments.claims_table` with three columns before it: `study`, `table` (its name, for `experiments.shipped`)
@@ -55,15 +55,15 @@ def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) 
             continue
         try:
             claims: Any = study_named(study).claims
-            found = claims_table([] if claims is None else claims(shipped(name)))
+            table = claims_table([] if claims is None else claims(shipped(name)))
         except DgpruneError as error:
             note(f"the table {name} says nothing about the claims: {error}")
             continue
         card = shipped_card(name)
         protocol = SMALL if small else f"{len(card['seeds'])} training seeds, {card['date']}"
         if small:
-            found = found.assign(verdict=NOTHING)
-        parts.append(found.assign(study=study, table=name, protocol=protocol))
+            table = table.assign(verdict=NOTHING)
+        parts.append(table.assign(study=study, table=name, protocol=protocol))
     columns = ["study", "table", "protocol", *claims_table([]).columns]
     return cast(pd.DataFrame, pd.concat(parts, ignore_index=True)[columns]) if parts else pd.DataFrame(columns=columns)
 
@@ -72,7 +72,7 @@ def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) 
 def claims_in_words(claims: Claims) -> pd.DataFrame:
     """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
 
-    `seeds` is the number of training seeds; `paper` says "ours" of a claim that the paper does not make.
+    `seeds` is the number of training seeds; `paper` is "ours" for a claim that the paper does not make.
 
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
@@ -82,8 +82,8 @@ def claims_in_words(claims: Claims) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for row in claims.to_dict("records"):
-        about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
-        rows.append({**about, **claim_texts(row)})
+        cells = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
+        rows.append({**cells, **claim_texts(row)})
     first = ["table"] if "table" in claims.columns else []
     columns = [*first, "claim", "paper", "published", "seeds", "estimate", "detectable", "verdict"]
     return pd.DataFrame(rows, columns=columns)
@@ -95,7 +95,7 @@ _COMPARED: Mapping[str, tuple[str, str, bool]] = {
     "pacs": ("dense_tuned", "objective == 'miro' and finetuned == True", True),
     "several_sources": ("l1", "finetuned == True", True),
 }
-"""Study -> what its choices are compared with, the rows of its table that are, whether its targets are averaged."""
+"""Study -> baseline, query that selects the rows of its table, whether its targets are averaged."""
 
 
 @public
@@ -108,7 +108,7 @@ def shipped_comparison(study: str) -> pd.DataFrame:
             averaged over their targets.
 
     Raises:
-        DgpruneError: another study, or one of which only a quick form ships, which proves nothing.
+        DgpruneError: another study, or one with only a quick form shipped, which proves nothing.
     """
     if study not in _COMPARED and study in shipped_names():
         raise DgpruneError(
@@ -130,19 +130,19 @@ _VIEW = ("claim", "paper", "published", "estimate", "detectable", "verdict")
 
 @public
 def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
-    """Return `claims_in_words` as a table to be shown in a notebook.
+    """Return `claims_in_words` as a formatted table for a notebook.
 
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
-        columns: which columns are shown, in this order.
+        columns: the columns to show, in this order.
 
     Raises:
         DgpruneError: an unknown column.
     """
-    words = claims_in_words(claims)
-    check_columns(words, columns)
+    texts = claims_in_words(claims)
+    check_columns(texts, columns)
     left = [{"selector": "th, td", "props": "text-align: left !important; vertical-align: top"}]
-    view = words[list(columns)].style.hide().format(escape="html").set_table_styles(left)  # type: ignore[arg-type]
+    view = texts[list(columns)].style.hide().format(escape="html").set_table_styles(left)  # type: ignore[arg-type]
     for name, style in {"claim": {"min-width": "180px"}, "estimate": {"min-width": "110px"}}.items():
         view = view.set_properties(subset=[name], **style) if name in columns else view
     return view
@@ -150,9 +150,9 @@ def claims_view(claims: Claims, *, columns: Sequence[str] = _VIEW) -> Styler:
 
 @public
 def verdict_sentences(claims: Claims) -> str:
-    """Return in sentences how many of these claims hold here, and how many do not; a few are named.
+    """Return sentences that count the claims that hold here and those that do not, and name a few of them.
 
-    The claims of the papers come first, then, counted apart, the controls and questions that are ours.
+    The papers' claims come first; our own controls and questions follow, counted separately.
 
     Args:
         claims: rows of `experiments.claims_table`. Those of a quick form (see `shipped_claims`) are not judged.
@@ -173,15 +173,15 @@ def verdict_sentences(claims: Claims) -> str:
     published = [row for row in rows if row.get("ours") is not True]
     for heading, part in (("Claimed by the papers.", published), ("Controls and questions of ours.", own)):
         sentences += [heading] if own and part else []
-        sentences += _counted(part)
+        sentences += _count_verdicts(part)
     return " ".join(sentences)
 
 
-def _counted(rows: list[Any]) -> list[str]:
-    """A sentence for each verdict that any of these claims has."""
+def _count_verdicts(rows: list[Any]) -> list[str]:
+    """Return a sentence for each verdict that any of these claims has."""
     sentences = []
-    for verdict, words in _OPENING.items():
-        some = [str(row["claim"]) for row in rows if row["verdict"] == WORDS[verdict]]
-        listed = f": {'; '.join(some)}" if len(some) <= _LISTED else ""
-        sentences += [f"{words} ({len(some)} of {len(rows)}){listed}."] if some else []
+    for verdict, opening in _OPENING.items():
+        matching = [str(row["claim"]) for row in rows if row["verdict"] == WORDS[verdict]]
+        names = f": {'; '.join(matching)}" if len(matching) <= _MOST_NAMED else ""
+        sentences += [f"{opening} ({len(matching)} of {len(rows)}){names}."] if matching else []
     return sentences

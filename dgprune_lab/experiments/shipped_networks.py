@@ -1,4 +1,4 @@
-"""Networks of an experiment as files beside its table, so that a reader can compute its numbers from the weights."""
+"""Networks of an experiment as files beside its table, so that its numbers can be recomputed from the weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .results import Results
 def export_networks(results: Results | str | Path, folder: str | Path, *, count: Count = 12) -> list[Path]:
     """Copy some networks out of the results folder of an experiment, and return the paths of the weights.
 
-    Which ones does not depend on what they do: of the N finished runs in the order of the grid, without those that did
+    The choice does not depend on their results: of the N finished runs in the order of the grid, without those that did
     not converge, the runs at floor((k + 1/2) N / count) for k = 0, ..., count - 1. Each is saved as NNN.safetensors
     with its card NNN.json; NNN is the column `run` of the table that `export` writes.
 
-    Those of the study of prunability, after all of its runs are done:
+    For the study `prunability`, after all runs are done:
     `python -c "from dgprune_lab import experiments as e; e.export_networks('experiments/prunability',
     'notebooks/results/networks/prunability')"`
 
@@ -35,18 +35,18 @@ def export_networks(results: Results | str | Path, folder: str | Path, *, count:
     frame, runs = results.table(), results.runs()
     done: Any = runs[runs["state"] == "done"].reset_index(drop=True)
     failed = set(frame.loc[frame["converged"].eq(False), "run"]) if "converged" in frame else set()
-    kept = [place for place, key in enumerate(done["key"]) if key not in failed]
-    if not kept:
+    pool = [index for index, key in enumerate(done["key"]) if key not in failed]
+    if not pool:
         raise DgpruneError(f"{results.folder} holds no finished run of {results.name} that converged; run it first.")
-    chosen = kept if len(kept) <= count else [kept[(2 * k + 1) * len(kept) // (2 * count)] for k in range(count)]
-    found = {network_key(net): net for net in map(load, sorted(results.folder.glob("networks/*.safetensors")))}
-    for place in chosen:
-        if done["weights"][place] not in found:
+    chosen = pool if len(pool) <= count else [pool[(2 * k + 1) * len(pool) // (2 * count)] for k in range(count)]
+    networks = {network_key(net): net for net in map(load, sorted(results.folder.glob("networks/*.safetensors")))}
+    for index in chosen:
+        if done["weights"][index] not in networks:
             raise DgpruneError(
-                f"{results.folder / 'networks'} lacks the network of run {place}; copy it from the machine on which it "
+                f"{results.folder / 'networks'} lacks the network of run {index}; copy it from the machine on which it "
                 "was trained, or run the experiment again."
             )
     card = {"experiment": results.name}
     return [
-        save(found[done["weights"][place]], target / f"{place:03}", card={**card, "run": place}) for place in chosen
+        save(networks[done["weights"][index]], target / f"{index:03}", card={**card, "run": index}) for index in chosen
     ]

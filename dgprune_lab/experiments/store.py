@@ -1,10 +1,10 @@
 """The file of an experiment's results: an SQLite database with a row per finished run.
 
-SQLite of the standard library, and not Parquet parts: it is one file whatever the number of runs; a commit is atomic,
-also if the process is killed within it; and another process reads whole rows while this one writes. Its write-ahead
+SQLite of the standard library rather than Parquet parts: it is one file for any number of runs; a commit is atomic,
+even if the process is killed during it; and another process reads complete rows while this one writes. Its write-ahead
 log (WAL) with `synchronous=NORMAL` takes 0.1 ms per run where a synchronised file takes several. After a power failure
-the last rows may be missing, never torn; their runs then run again. One process on one machine writes: workers send
-what they found to it and never open the file, which network file systems forbid.
+the last rows may be missing but never damaged, and their runs are repeated. One process on one machine writes: workers
+send it their results and never open the file, which is not safe on network file systems.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RUN = ("place", "key", "settings", "state", "rows", "seconds", "cpu_seconds", "s
 RUN += ("versions", "code", "device", "threads", "data", "weights", "notes", "error", "traceback")
 """Columns of the table of runs; those of `JSON` hold JSON texts."""
 JSON = ("settings", "rows", "versions", "data", "notes")
-_PATIENCE = 10.0  # seconds until a reader's lock, which lasts milliseconds, counts as an error
+_PATIENCE = 10.0  # seconds to wait for a reader's lock, which lasts milliseconds, before raising an error
 _SCHEMA = (
     "CREATE TABLE about (card TEXT NOT NULL)",
     "CREATE TABLE starts (number INTEGER PRIMARY KEY, started REAL, workers INTEGER, driver TEXT)",
@@ -32,19 +32,19 @@ _SCHEMA = (
 
 
 class Store:
-    """The database as its only writer has it."""
+    """The database, opened by its only writer."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
 
     def states(self) -> dict[str, str]:
         """Return the key of each finished run -> "done" or "failed"."""
-        with told(self._path):
+        with explain_errors(self._path):
             return dict(self._connection.execute("SELECT key, state FROM runs"))
 
     def other_code(self) -> int:
-        """Return how many finished runs were computed by other code of this package than that of this process."""
-        with told(self._path):
+        """Return how many finished runs were computed by code of this package that differs from this process's."""
+        with explain_errors(self._path):
             return self._connection.execute("SELECT count(*) FROM runs WHERE code != ?", (code_key(),)).fetchone()[0]
 
     def write(self, run: Mapping[str, Any]) -> None:
@@ -56,15 +56,15 @@ class Store:
         )
 
     def begin(self, *, started: float, workers: int, driver: str) -> None:
-        """Write down that a driver starts."""
+        """Record the start of a driver."""
         self._execute("INSERT INTO starts (started, workers, driver) VALUES (?, ?, ?)", started, workers, driver)
 
-    def working(self, workers: int) -> None:
-        """Write down how many workers there are now."""
+    def set_workers(self, workers: int) -> None:
+        """Record the current number of workers."""
         self._execute("UPDATE starts SET workers = ? WHERE number = (SELECT max(number) FROM starts)", workers)
 
     def _execute(self, statement: str, *values: Any) -> None:
-        with told(self._path):
+        with explain_errors(self._path):
             self._connection.execute(statement, values)
 
 
@@ -72,7 +72,7 @@ class Store:
 def writing(folder: Path, about: Mapping[str, Any], *, keys: Sequence[str]) -> Iterator[Store]:
     """Open the database of a folder for its only writer; make it if there is none.
 
-    A folder whose finished runs are all among those of the experiment takes its grid, with more runs or fewer.
+    A folder whose finished runs are all in the experiment's grid takes this grid, larger or smaller.
 
     Args:
         folder: the results folder.
@@ -80,32 +80,32 @@ def writing(folder: Path, about: Mapping[str, Any], *, keys: Sequence[str]) -> I
         keys: key of each run of the experiment, in the order of its grid.
 
     Raises:
-        DgpruneError: another driver writes to it; a file that is no such database, or that of another experiment,
-            protocol, version or format; finished runs that are not in the grid.
+        DgpruneError: another driver writes to it; a file that is not such a database, or is that of another
+            experiment, protocol, version or format; finished runs that are not in the grid.
     """
     path = folder / FILE
-    with told(path):
+    with explain_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
     with closing(exclusive(folder / LOCK)) as attempts:
-        with told(folder / LOCK):
+        with explain_errors(folder / LOCK):
             if not next(attempts):
                 raise DgpruneError(
-                    f"folder: another process writes to {folder}{_driver(path)}. Wait until it has ended, or name "
-                    "another folder."
+                    f"folder: another process writes to {folder}{_describe_driver(path)}. Wait until it has ended, or "
+                    "name another folder."
                 )
-        with told(path):
+        with explain_errors(path):
             connection = _connected(str(path))
         with closing(connection):
-            with told(path):
+            with explain_errors(path):
                 _prepare(connection, path, about=about, keys=keys)
             yield Store(connection, path)
 
 
-def _driver(path: Path) -> str:
-    """Who wrote last, in words."""
+def _describe_driver(path: Path) -> str:
+    """Return the driver that wrote last, as text in brackets; "" if unknown."""
     with suppress(DgpruneError, sqlite3.Error), reading(path) as connection:
-        found = connection.execute("SELECT driver FROM starts ORDER BY number DESC LIMIT 1").fetchone()
-        return f" (computer and process: {found[0]})" if found else ""
+        record = connection.execute("SELECT driver FROM starts ORDER BY number DESC LIMIT 1").fetchone()
+        return f" (computer and process: {record[0]})" if record else ""
     return ""
 
 
@@ -119,30 +119,30 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, about: Mapping[str, 
         connection.execute("INSERT INTO about VALUES (?)", (text,))
         connection.execute("COMMIT")
     connection.execute("PRAGMA synchronous = NORMAL")
-    there, here = about_of(connection, path), json.loads(card_text(about, kind="experiment"))
-    places = {key: place for place, key in enumerate(keys)}
+    stored, started = about_of(connection, path), json.loads(card_text(about, kind="experiment"))
+    indices = {key: index for index, key in enumerate(keys)}
     finished = [key for (key,) in connection.execute("SELECT key FROM runs")]
-    difference = _difference(there, here)
-    if not difference and (others := [key for key in finished if key not in places]):
-        difference = f"{len(others):,} of the {len(finished):,} runs there are not in this grid of {len(places):,}"
+    difference = _describe_difference(stored, started)
+    if not difference and (others := [key for key in finished if key not in indices]):
+        difference = f"{len(others):,} of the {len(finished):,} runs there are not in this grid of {len(indices):,}"
     if difference:
         raise DgpruneError(
-            f"folder: {path.parent} holds other results: {difference}. Name another folder, or start what this one "
-            "was started with."
+            f"folder: {path.parent} holds other results: {difference}. Name another folder, or start the "
+            "experiment that this one belongs to."
         )
-    if there["grid"] != here["grid"]:
+    if stored["grid"] != started["grid"]:
         connection.execute("BEGIN")
-        connection.execute("UPDATE about SET card = ?", (json.dumps(here),))
-        connection.executemany("UPDATE runs SET place = ? WHERE key = ?", [(places[key], key) for key in finished])
+        connection.execute("UPDATE about SET card = ?", (json.dumps(started),))
+        connection.executemany("UPDATE runs SET place = ? WHERE key = ?", [(indices[key], key) for key in finished])
         connection.execute("COMMIT")
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In what two experiments differ, in words; "" if in nothing that matters."""
-    old, new = there["protocol"], here["protocol"]
+def _describe_difference(stored: Mapping[str, Any], started: Mapping[str, Any]) -> str:
+    """Return the first relevant difference between two experiments as text; "" if there is none."""
+    old, new = stored["protocol"], started["protocol"]
     compared = [
-        ("the experiment", there["name"], here["name"]),
-        ("the version of dgprune-lab", *(card["versions"].get("dgprune-lab") for card in (there, here))),
+        ("the experiment", stored["name"], started["name"]),
+        ("the version of dgprune-lab", *(card["versions"].get("dgprune-lab") for card in (stored, started))),
         *((f"{name} of the protocol", old.get(name), new.get(name)) for name in {**old, **new}),
     ]
     return next(
@@ -158,7 +158,7 @@ def about_of(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
     """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
-        _refuse_none(path)
+        _refuse_missing(path)
     if not {"about", "runs", "starts"} <= tables:
         raise DgpruneError(f"{path} is a database of something else, not the results of an experiment.")
     return parse_card(connection.execute("SELECT card FROM about").fetchone()[0], name=path.name, kind="experiment")
@@ -166,24 +166,24 @@ def about_of(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database to read it only: nothing is written or made, also where another process writes.
+    """Open the database read-only, also while another process writes; nothing is created.
 
     Raises:
-        DgpruneError: there is none, or something else.
+        DgpruneError: no database, or a file of something else.
     """
     if not path.is_file():
-        _refuse_none(path)
+        _refuse_missing(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
-    with told(path):
+    with explain_errors(path):
         try:
             connection = _readable(address)
-        except sqlite3.OperationalError:  # on a disk that cannot be written, where nobody else writes either
+        except sqlite3.OperationalError:  # on a read-only disk, to which no other process writes either
             connection = _readable(f"{address}&immutable=1")
         with closing(connection):
             yield connection
 
 
-def _refuse_none(path: Path) -> NoReturn:
+def _refuse_missing(path: Path) -> NoReturn:
     raise DgpruneError(
         f"folder: there are no results in {path.parent} (no {path.name}, or an empty one); name the folder of an "
         "experiment that was started."
@@ -201,16 +201,16 @@ def _readable(address: str) -> sqlite3.Connection:
 
 
 def _connected(address: str, *, timeout: float = _PATIENCE) -> sqlite3.Connection:
-    """A connection in which each statement is a commit of its own; a driver may be advanced by several threads."""
+    """Open a connection that commits each statement and can be used by several threads, as a driver may be."""
     uri = address.startswith("file:")
     return sqlite3.connect(address, uri=uri, timeout=timeout, isolation_level=None, check_same_thread=False)
 
 
 def exclusive(path: Path) -> Generator[bool, None, None]:
-    """Yield whether this generator holds the lock of a file, after trying for a second at most, until it is closed.
+    """Yield whether this generator holds the lock of a file, trying for up to a second; closing it releases the lock.
 
-    The lock is one that SQLite takes on an empty database: the system releases it when the process ends, however it
-    ends, a forked worker does not inherit it, and it works on every system.
+    It is SQLite's lock on an empty database: the system releases it when the process ends in any way, a forked worker
+    does not inherit it, and it works on every system.
     """
     with closing(_connected(str(path), timeout=1.0)) as connection:
         while True:
@@ -226,7 +226,7 @@ def exclusive(path: Path) -> Generator[bool, None, None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of a file now."""
+    """Return whether a process holds the lock of a file now."""
     try:
         with closing(_connected(f"{path.absolute().as_uri()}?mode=rw", timeout=0.0)) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -236,8 +236,8 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn an error of SQLite or the system within the block into a sentence about the file.
+def explain_errors(path: Path) -> Iterator[None]:
+    """Turn an error of SQLite or the system within the block into a message about the file.
 
     Raises:
         DgpruneError: the block raised such an error.
@@ -247,10 +247,10 @@ def told(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         name = getattr(error, "sqlite_errorname", "") or ""
         if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-            words = f"{path} is no SQLite database, or a damaged one. Move it away, or name another folder"
+            text = f"{path} is not an SQLite database, or is damaged. Move it away, or name another folder"
         elif name == "SQLITE_FULL":
-            words = f"{path}: the disk is full. What is done stays: free space and start again, and the rest goes on"
+            text = f"{path}: the disk is full. Finished runs are kept: free space and start again to compute the rest"
         else:
-            why = getattr(error, "strerror", None) or error
-            words = f"{path} cannot be read or written ({why}). Name a folder on a local disk that can be written to"
-        raise DgpruneError(f"{words}.") from error
+            reason = getattr(error, "strerror", None) or error
+            text = f"{path} cannot be read or written ({reason}). Name a folder on a local disk that can be written to"
+        raise DgpruneError(f"{text}.") from error

@@ -1,4 +1,4 @@
-"""The table of an experiment as two files, a CSV and a card; the tables that ship, and computing one of their runs."""
+"""The table of an experiment as two files, a CSV and a card; the shipped tables, and recomputing one of their runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .settings import tupled
 from .studies import STUDIES
 
 QUICK = "_quick"
-"""How the name of an experiment's quick form ends."""
+"""Suffix of the name of an experiment's quick form."""
 _PLAIN = 500_000  # bytes of the longest table that is written as plain text
 _ENDINGS = (".csv", ".csv.gz")
 _KEPT = ("scorer", "ratio_requested", "training_seed", "domain", "role", "split", "images", "metric", "value", "unit")
@@ -61,7 +61,7 @@ def study_named(name: str, *, quick: bool = False, seeds: int | None = None) -> 
     """Return a study that ships, by its name.
 
     Args:
-        name: a name in `STUDIES`; with "_quick" at its end, its quick form.
+        name: a name in `STUDIES`; with "_quick" appended, its quick form.
         quick: whether to return the quick form: bundled data, few seeds, seconds.
         seeds: number of training seeds; None for as many as the protocol has.
 
@@ -80,8 +80,8 @@ def export(
 ) -> Exported:
     """Write the table of an experiment as PATH.csv and PATH.json; above 500 kB it is compressed, as PATH.csv.gz.
 
-    The CSV holds the rows; columns that are the same in all rows stand in the card. `run` is the place of the run in
-    the card's list. The card tells how the table was made: question, protocol, what differs from the published one,
+    The CSV holds the rows; columns that are the same in all rows are in the card. `run` is the index of the run in
+    the card's list. The card records how the table was made: question, protocol, what differs from the published one,
     command, date, machine, seeds, data, code, versions, times, failures, notes. It names no computer and no folder.
 
     Args:
@@ -103,22 +103,22 @@ def export(
     if frame.empty:
         raise DgpruneError(f"{results.folder} holds no finished run of {results.name}; run it first.")
     done = runs[runs["state"] == "done"]
-    frame["run"] = frame["run"].map({key: place for place, key in enumerate(done["key"])})
+    frame["run"] = frame["run"].map({key: index for index, key in enumerate(done["key"])})
     frame = frame.loc[:, frame.notna().any()]
-    same = [name for name in frame if name not in _KEPT and frame[name].map(str).nunique(dropna=False) == 1]
-    content = frame.drop(columns=same).to_csv(index=False, lineterminator="\n").encode()
+    constant = [name for name in frame if name not in _KEPT and frame[name].map(str).nunique(dropna=False) == 1]
+    content = frame.drop(columns=constant).to_csv(index=False, lineterminator="\n").encode()
     card = _card(results, experiment, runs, frame) | {
         "command": command or _command(results.name),
-        "columns": {name: _plain(frame[name].iloc[0]) for name in same},
+        "columns": {name: _plain(frame[name].iloc[0]) for name in constant},
         "rows": len(frame),
         "csv": _hash(content),
     }
-    target, other = (card_path.with_suffix(ending) for ending in _ENDINGS)
+    target, outdated = (card_path.with_suffix(ending) for ending in _ENDINGS)
     if len(content) > _PLAIN:
-        target, other = other, target
+        target, outdated = outdated, target
     with written(card_path):
         write_file(target, gzip.compress(content, mtime=0) if target.suffix == ".gz" else content)
-        other.unlink(missing_ok=True)  # the same table, exported when it was longer or shorter
+        outdated.unlink(missing_ok=True)  # the same table, exported when it was longer or shorter
         return Exported(target, write_file(card_path, card_text(card, kind="table")))
 
 
@@ -127,7 +127,7 @@ def shipped(name: str) -> pd.DataFrame:
     """Return the tidy table of a study that ships with the package.
 
     Args:
-        name: name of the study, such as "mnist_m", or with "_quick" at its end, of its quick form.
+        name: name of the study, such as "mnist_m"; with "_quick" appended, its quick form.
 
     Raises:
         DgpruneError: an unknown name; a table that is not the one that its card describes.
@@ -140,8 +140,8 @@ def shipped(name: str) -> pd.DataFrame:
     if _hash(content) != card["csv"]:
         raise DgpruneError(f"{file.name} is not the table that {name}.json describes; export it again.")
     rows, shared = csv.DictReader(io.StringIO(content.decode())), tupled(card["columns"])
-    found = [{**shared, **{column: _cell(text) for column, text in row.items()}} for row in rows]
-    frame = tidy(found, extra=[column for column in found[0] if column not in COLUMNS])
+    records = [{**shared, **{column: _read_cell(text) for column, text in row.items()}} for row in rows]
+    frame = tidy(records, extra=[column for column in records[0] if column not in COLUMNS])
     frame.attrs["cite"] = study_named(name).cite  # for `dg.cite`
     return frame
 
@@ -166,7 +166,7 @@ def shipped_names() -> list[str]:
 
 @public
 def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
-    """Compute one run of a table that ships again, from its settings alone, and return its rows.
+    """Recompute one run of a shipped table from its settings alone, and return its rows.
 
     Args:
         name: name of the table.
@@ -174,7 +174,7 @@ def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
         device: name of the device that computes it.
 
     Raises:
-        DgpruneError: an unknown table or run; a run that fails; data that are not the same.
+        DgpruneError: an unknown table or run; a run that fails; data that differ.
     """
     card = shipped_card(name)
     if run >= len(card["runs"]):
@@ -195,7 +195,7 @@ def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
 
 
 def _card(results: Results, experiment: Experiment, runs: Any, frame: Any) -> dict[str, Any]:
-    """What a table's card says about its runs; no name of a computer, no folder."""
+    """Return what a table's card says about its runs, without names of computers and folders."""
     done, failed = (runs[runs["state"] == state] for state in ("done", "failed"))
     axes, settings = results.about["axes"], results.settings()
     seeds = sorted(frame["training_seed"].dropna().unique().tolist()) if "training_seed" in frame else []
@@ -207,28 +207,28 @@ def _card(results: Results, experiment: Experiment, runs: Any, frame: Any) -> di
         "differences": list(experiment.differences),
         "tolerance": experiment.tolerance,
         "date": f"{runs['started'].max():%Y-%m-%d}",
-        "machines": _counted(runs["machine"]),
-        "devices": _counted(runs["device"]),
-        "threads": _counted(runs["threads"]),
-        "code": _counted(runs["code"]),
-        "packages": _counted(runs["versions"].map(lambda found: ", ".join(f"{k} {v}" for k, v in found.items()))),
+        "machines": _count_runs(runs["machine"]),
+        "devices": _count_runs(runs["device"]),
+        "threads": _count_runs(runs["threads"]),
+        "code": _count_runs(runs["code"]),
+        "packages": _count_runs(runs["versions"].map(lambda pins: ", ".join(f"{k} {v}" for k, v in pins.items()))),
         "seeds": seeds,
         "data": _data(done, frame),
         "total": results.total,
         "done": len(done),
         "failed": [
-            {"settings": _part(settings[key], axes), "error": _without_paths(error)}
+            {"settings": _select(settings[key], axes), "error": _without_paths(error)}
             for key, error in zip(failed["key"], failed["error"], strict=True)
         ],
         "seconds": round(float(runs["seconds"].sum()), 1),
         "cpu_seconds": round(float(runs["cpu_seconds"].sum()), 1),
         "notes": dict(notes.most_common()),
-        "runs": [{"key": key, "settings": _part(settings[key], axes)} for key in done["key"]],
+        "runs": [{"key": key, "settings": _select(settings[key], axes)} for key in done["key"]],
     }
 
 
 def _data(done: Any, frame: Any) -> dict[str, Any]:
-    """Domain -> the hashes of its images, labels and splits, and the numbers of images that were reported."""
+    """Return domain -> the hashes of its images, labels and splits, and the numbers of images that were reported."""
     hashes: dict[str, set[str]] = defaultdict(set)
     for data in done["data"]:
         for domain, key in data.items():
@@ -246,12 +246,12 @@ def _file(name: str, *endings: str) -> Traversable:
     return next(path for path in paths if path.is_file())
 
 
-def _part(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _select(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
-def _counted(values: Iterable[Any]) -> dict[str, int]:
-    """Value -> number of runs, the most frequent first."""
+def _count_runs(values: Iterable[Any]) -> dict[str, int]:
+    """Return value -> number of runs, the most frequent first."""
     return dict(Counter(map(str, values)).most_common())
 
 
@@ -265,8 +265,8 @@ def _without_paths(text: str) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _cell(text: str) -> Any:
-    """A cell of a CSV as the value that was written, to the last digit."""
+def _read_cell(text: str) -> Any:
+    """Return the value that was written to a cell of a CSV, exact to the last digit."""
     if text in ("", "True", "False"):
         return None if text == "" else text == "True"
     try:

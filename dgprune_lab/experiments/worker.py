@@ -45,25 +45,25 @@ _LINE, _LONGEST = 1_000, 20_000  # characters of an error and of its traceback
 
 
 def work(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a run in a worker.
+    """Compute a run in a worker.
 
     Args:
         task: `function` ("module:name" of the experiment's function) and the arguments of `finished_run`, as plain
             values; `versions` and `code` of the driver.
 
     Returns:
-        The cells of the run; or {"refused": a sentence}, where this worker would compute something else, so that no run
-        fails by it.
+        The cells of the run; or {"refused": message} if this worker would compute something else, so that no run fails
+        for this reason.
     """
     if multiprocessing.parent_process() is not None:  # one of several workers of this machine
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    own, wanted = versions()["dgprune-lab"], task["versions"]["dgprune-lab"]
+    local, driver = versions()["dgprune-lab"], task["versions"]["dgprune-lab"]
     try:
-        if own != wanted:
-            raise DgpruneError(f"it has dgprune-lab {own}, this process {wanted}. Install the same version there.")
+        if local != driver:
+            raise DgpruneError(f"it has dgprune-lab {local}, this process {driver}. Install the same version there.")
         if code_key() != task["code"]:
             raise DgpruneError(
-                f"its code of dgprune-lab {own} is another than that of this process. Install the same code there."
+                f"its code of dgprune-lab {local} differs from that of this process. Install the same code there."
             )
         device(task["device"])
         run = pkgutil.resolve_name(task["function"])
@@ -76,7 +76,7 @@ def work(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the cells of a run (see `store.RUN`) with what it found, or with its error.
+    """Return the cells of a run (see `store.RUN`) with its result, or with its error.
 
     Args:
         run: the experiment's function.
@@ -84,7 +84,7 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
             `columns` (names that its rows may have beyond the shared ones).
 
     Raises:
-        KeyboardInterrupt: Ctrl-C came during the run, whatever the function made of it.
+        KeyboardInterrupt: Ctrl-C was pressed during the run, even if the function handled it.
     """
     with _lock:
         count, notes = threads().count, list[str]()
@@ -92,32 +92,32 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
         started, clock, cpu = time.time(), time.perf_counter(), time.process_time()
         cells: dict[str, Any] = {"state": "done", "rows": [], "data": {}, "weights": None, "error": None}
         cells["traceback"] = None
-        with _interrupts() as interrupts, reproducible(task["key"]), _settings_of_torch(), collect_notes(notes.append):
+        with _list_interrupts() as interrupts, reproducible(task["key"]), _restore_torch(), collect_notes(notes.append):
             try:
                 finding = run(dict(task["settings"]), scratch)
-                found = {"rows": _rows(finding, task["columns"]), "data": dict(finding.data)}
-                found["weights"] = finding.weights
-                json.dumps(found, ensure_ascii=False).encode()
-                cells |= found
+                result = {"rows": _check_rows(finding, task["columns"]), "data": dict(finding.data)}
+                result["weights"] = finding.weights
+                json.dumps(result, ensure_ascii=False).encode()
+                cells |= result
             except (Exception, SystemExit) as error:
-                cells |= {"state": "failed", **_words(error)}
+                cells |= {"state": "failed", **_describe_error(error)}
         if interrupts:
             raise KeyboardInterrupt
         spent = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
-    where = {
+    environment = {
         "worker": process_name(),
         "machine": _machine(scratch.device),
         "versions": versions(),
         "code": code_key(),
         "threads": count,
     }
-    told = {"device": str(scratch.device), "notes": list(dict.fromkeys(notes)), "started": started}
-    return {**{name: task[name] for name in ("place", "key", "settings")}, **cells, **spent, **where, **told}
+    context = {"device": str(scratch.device), "notes": list(dict.fromkeys(notes)), "started": started}
+    return {**{name: task[name] for name in ("place", "key", "settings")}, **cells, **spent, **environment, **context}
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Within the block, list each Ctrl-C: training answers one by ending early, which must not pass for a result."""
+def _list_interrupts() -> Iterator[list[int]]:
+    """Within the block, list each Ctrl-C: on one, training ends early, which must not count as a result."""
     noted, before = list[int](), signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield noted
@@ -135,7 +135,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _settings_of_torch() -> Iterator[None]:
+def _restore_torch() -> Iterator[None]:
     """Restore what a run may have set for the whole process: default type, gradients, threads."""
     dtype, grad, count = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     try:
@@ -147,35 +147,35 @@ def _settings_of_torch() -> Iterator[None]:
             torch.set_num_threads(count)
 
 
-def _words(error: BaseException) -> dict[str, str]:
-    """An error as one line, and its traceback, as text that a database holds."""
+def _describe_error(error: BaseException) -> dict[str, str]:
+    """Return an error as one line, and its traceback, as text that a database can store."""
     try:
         line = (str(error).strip().splitlines() or [""])[0]
-    except Exception as inner:  # of an exception whose text cannot be made
+    except Exception as inner:  # an exception whose text cannot be made
         line = f"its text cannot be made ({type(inner).__name__})"
     cells = {"error": f"{type(error).__name__}: {line}"[:_LINE], "traceback": traceback.format_exc()[-_LONGEST:]}
     return {name: text.encode(errors="backslashreplace").decode() for name, text in cells.items()}
 
 
-def _rows(finding: Finding, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows that a run found, as values that JSON holds."""
+def _check_rows(finding: Finding, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a run as values that JSON can hold."""
     if not isinstance(finding, Finding):
         raise DgpruneError(f"an experiment's function must return a Finding; it returned {type(finding).__name__}.")
     known = {*COLUMNS, *columns}
     for row in finding.rows:
-        if other := [name for name in row if name not in known]:
+        if extra := [name for name in row if name not in known]:
             raise DgpruneError(
-                f"a row has the column {other[0]!r}; the shared columns, settings and extra={list(columns)} are known. "
+                f"a row has the column {extra[0]!r}; the shared columns, settings and extra={list(columns)} are known. "
                 "Name it in the experiment's extra."
             )
-    rows = [{name: _plain(name, value) for name, value in row.items()} for row in finding.rows]
+    rows = [{name: _to_plain(name, value) for name, value in row.items()} for row in finding.rows]
     if all(row.get("value") is None for row in rows):
         raise DgpruneError("the run found no value: each of its rows has an empty column 'value', or there is no row.")
     return rows
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A number of numpy as one of Python; None for an empty cell."""
+def _to_plain(name: str, value: Any) -> Any:
+    """Return a number of NumPy as one of Python; None for an empty cell."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return None

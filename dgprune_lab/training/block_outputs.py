@@ -1,4 +1,4 @@
-"""What the blocks of a network give, and which of its layers runs last."""
+"""The outputs of a network's blocks, and the last of its layers to run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pool import Pool
 
 
 def layers_that_run(model: nn.Module, pool: Pool) -> tuple[str, dict[str, Tensor]]:
-    """Return the name of the last layer that runs, and of each block the output on two images; see `blocks_of`."""
+    """Return the name of the last layer that runs, and each block's output on two images; see `blocks_of`."""
     order: list[str] = []
     outputs: dict[str, Tensor] = {}
     named = [name for name, module in model.named_modules() if isinstance(module, (*CONV, nn.Linear))]
@@ -24,8 +24,8 @@ def layers_that_run(model: nn.Module, pool: Pool) -> tuple[str, dict[str, Tensor
     with (
         torch.no_grad(),
         preserved_rng(),
-        received(twin, named, lambda name, _: order.append(name)),
-        received(twin, blocks_of(twin), lambda name, y: outputs.update({name: y})),
+        watch_outputs(twin, named, lambda name, _: order.append(name)),
+        watch_outputs(twin, blocks_of(twin), lambda name, y: outputs.update({name: y})),
     ):
         twin(images)
     return (order or [""])[-1], outputs
@@ -34,7 +34,7 @@ def layers_that_run(model: nn.Module, pool: Pool) -> tuple[str, dict[str, Tensor
 def blocks_of(model: nn.Module) -> list[str]:
     """Return the names of the outermost modules that hold convolutions.
 
-    A module that holds all convolutions of the network counts as its parts, and so does one that is never called
+    A module that holds all convolutions of the network is replaced by its parts, and so is one that is never called
     itself (nn.ModuleList). For a ResNet these are the first convolution and its four stages; for layers in a row, each
     convolution.
     """
@@ -55,8 +55,8 @@ def blocks_of(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def received(model: nn.Module, names: Iterable[str], receive: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Within the block, call receive(name, output) whenever one of these modules gives a tensor (N, C, ...)."""
+def watch_outputs(model: nn.Module, names: Iterable[str], receive: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Within the block, call receive(name, output) whenever one of these modules returns a tensor (N, C, ...)."""
 
     def pass_on(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 1:

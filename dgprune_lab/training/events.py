@@ -122,7 +122,7 @@ def finish(steps: Generator[Any, None, Result], show: Show = lambda _: None) -> 
 
 @contextmanager
 def event_bar(label: str, *, progress: bool = True) -> Iterator[Show]:
-    """Open a tqdm bar that counts batches; yields a function to be called with every training event."""
+    """Open a tqdm bar that counts batches; yield a function to be called with every training event."""
     from tqdm.auto import tqdm
 
     with tqdm(desc=label, unit="batch", disable=not (progress and has_stderr())) as bar:

@@ -48,7 +48,7 @@ from .options import TrainingOptions
 
 Training = Callable[[list[Domain], int], Any]
 Steps = Generator[tuple[int, int, str], None, pd.DataFrame]
-_WHOLE = "all"
+_ALL = "all"
 
 
 @stepwise(progress_bar)
@@ -66,9 +66,9 @@ def leave_one_out(
     """Train a network on all domains but one and report its accuracy on that one, for each domain and seed.
 
     A run gives `train` the splits `train` and `select` of the other domains. The held-out domain is never given, and
-    all of its images are reported (split "all"). Where a run makes several networks, of several settings or after each
+    all of its images are reported (split "all"). If a run makes several networks, with several settings or after each
     epoch, the one with the highest mean accuracy over the sources' `select` splits is reported: the training-domain
-    validation of Gulrajani and Lopez-Paz 2021 (arXiv:2007.01434, section 3). The provenance holds that as selection.
+    validation of Gulrajani and Lopez-Paz 2021 (arXiv:2007.01434, section 3). The provenance records this as selection.
 
     Args:
         domains: at least two domains with labels, one image size and the same classes.
@@ -79,17 +79,17 @@ def leave_one_out(
             the held-out domain.
         seeds: number of training seeds, counted from 0, or the seeds.
         select: split of the sources on which the network is selected; None for the last epoch, without selection.
-        images: report on the first so many images of the held-out domain; None for all.
-        folder: folder in which each network is saved as without_DOMAIN_seed_N.safetensors, with what it has read, for
-            pruning it afterwards (`dg.load`), in place of an earlier file of that name; None saves none.
+        images: report on the first `images` images of the held-out domain; None for all.
+        folder: folder in which each network is saved as without_DOMAIN_seed_N.safetensors, with its provenance, for
+            pruning it afterwards (`dg.load`); an earlier file of that name is replaced. None saves none.
         progress: whether to draw a tqdm bar.
 
     Returns:
         A tidy table. A row per held-out domain with the metric `accuracy`, and two rows over all of them:
         `mean_accuracy`, and `worst_domain_accuracy`, the row of the domain with the lowest accuracy (its ends are the
-        lowest of all ends, see `dg.measure`). Of several seeds the values are means with a t interval over seeds, of
-        one seed they have a bootstrap interval over images. A network without a record of its training is taken to have
-        read the labels of what `train` was given; what the function reads besides cannot be seen here.
+        lowest of all ends, see `dg.measure`). For several seeds the values are means with a t interval over seeds;
+        for one seed they have a bootstrap interval over images. A network without a record of its training is assumed
+        to have read the labels of all that `train` was given; what else the function reads cannot be detected here.
 
     Raises:
         DgpruneError: fewer than two domains, or domains that do not fit together; a domain without labels or without a
@@ -107,30 +107,31 @@ def _table(runs: _Runs, seeds: Sequence[int], *, folder: Path | None) -> Steps:
     """Train and evaluate run by run, and return the table."""
     rows: list[dict[str, Any]] = []
     outcomes: list[list[Outcomes]] = []
-    for number, held in enumerate(runs.domains):
-        columns: dict[str, Any] = {"domain": held.name, "role": "target", "split": _WHOLE}
+    for number, target in enumerate(runs.domains):
+        columns: dict[str, Any] = {"domain": target.name, "role": "target", "split": _ALL}
         of_domain, provenance = [], Provenance(training={})
         for k, seed in enumerate(seeds):
-            at = (number * len(seeds) + k, len(runs.domains) * len(seeds), f"without {held.name}, seed {seed}")
-            model = yield from yielding(runs.trained(held, seed), at)
+            at = (number * len(seeds) + k, len(runs.domains) * len(seeds), f"without {target.name}, seed {seed}")
+            model = yield from yielding(runs.trained(target, seed), at)
             if folder is not None:
-                save(model, folder / f"without_{quote(held.name, safe=' ')}_seed_{seed}", card={"held_out": held.name})
+                file = f"without_{quote(target.name, safe=' ')}_seed_{seed}"
+                save(model, folder / file, card={"held_out": target.name})
             reads = {stage: getattr(provenance_of(model), stage) for stage in STAGES}
             provenance = reduce(lambda both, stage: both.adding(stage, reads[stage]), STAGES, provenance)
-            whole = replace(held, splits={_WHOLE: torch.cat(list(held.splits.values()))})
-            of_domain.append((yield from yielding(evaluating(model, whole, _WHOLE, images=runs.images), at)))
+            full = replace(target, splits={_ALL: torch.cat(list(target.splits.values()))})
+            of_domain.append((yield from yielding(evaluating(model, full, _ALL, images=runs.images), at)))
             columns["batchnorm"] = "as_is" if has_batchnorm(model) else None
-        columns |= {"images": len(of_domain[0]), **provenance.columns(held.name, _WHOLE, roles=runs.roles(held))}
+        columns |= {"images": len(of_domain[0]), **provenance.columns(target.name, _ALL, roles=runs.roles(target))}
         rows.append({**columns, **_accuracy([of_domain], seeds), "metric": "accuracy"})
         outcomes.append(of_domain)
     worst = next(worst_rows(rows))
-    shared = {"role": "target", "split": _WHOLE, "images": sum(row["images"] for row in rows)}
+    shared = {"role": "target", "split": _ALL, "images": sum(row["images"] for row in rows)}
     shared |= {name: worst[name] for name in ("batchnorm", "target_aware")}
     return tidy([*rows, {**shared, **_accuracy(outcomes, seeds), "metric": "mean_accuracy"}, worst])
 
 
 def _accuracy(outcomes: Sequence[Sequence[Outcomes]], seeds: Sequence[int]) -> dict[str, Any]:
-    """The mean accuracy over domains (rows) and seeds (columns), with its interval."""
+    """Return the mean accuracy over domains (rows) and seeds (columns), with its interval."""
     cells: dict[str, Any] = {"unit": "share", "training_seed": seeds[0] if len(seeds) == 1 else None}
     if len(seeds) > 1:
         value, low, high = intervals.over_seeds(
@@ -140,7 +141,7 @@ def _accuracy(outcomes: Sequence[Sequence[Outcomes]], seeds: Sequence[int]) -> d
     each = [next(row for row in outcome_rows(only) if row["metric"] == "accuracy") for (only,) in outcomes]
     value, low, high = (float(np.mean([row[end] for row in each])) for end in ("value", "low", "high"))
     varied = [only.correct.double().numpy()[:, None] for (only,) in outcomes if only.correct is not None]
-    if len(outcomes) > 1 and any(np.ptp(right) for right in varied):  # else the exact bounds, as of one domain
+    if len(outcomes) > 1 and any(np.ptp(right) for right in varied):  # otherwise the exact bounds, as for one domain
         low, high = np.percentile(np.mean([intervals.resampled_means(right) for right in varied], axis=0), [2.5, 97.5])
     return {**cells, "value": value, "low": float(low), "high": float(high), "interval": "images"}
 
@@ -182,37 +183,37 @@ class _Runs:
 
     @property
     def splits(self) -> list[str]:
-        """The splits of the sources that a run may read."""
+        """Splits of the sources that a run may read."""
         return list(dict.fromkeys(["train", *([self.select] if self.select else [])]))
 
-    def roles(self, held: Domain) -> dict[str, str | None]:
-        """The roles of all domains in the run without `held`."""
-        return {domain.name: "target" if domain is held else "source" for domain in self.domains}
+    def roles(self, target: Domain) -> dict[str, str | None]:
+        """Return the roles of all domains in the run without `target`."""
+        return {domain.name: "target" if domain is target else "source" for domain in self.domains}
 
-    def trained(self, held: Domain, seed: int) -> Generator[None, None, nn.Module]:
-        """Train without one domain, yielding between steps; return the network with what it has read."""
+    def trained(self, target: Domain, seed: int) -> Generator[None, None, nn.Module]:
+        """Train without one domain, yielding between steps; return the network with its provenance."""
         sources = [
             replace(domain, splits={split: domain.rows(split) for split in self.splits}, role="source")
             for domain in self.domains
-            if domain is not held
+            if domain is not target
         ]
         with preserved_rng():
             torch.manual_seed(seed)
-            made: Any = self._made(sources, seed)
-        best, chosen = yield from self._best(made, sources)
+            trained: Any = self._start_training(sources, seed)
+        best, chosen = yield from self._select_best(trained, sources)
         provenance = provenance_of(best)
         if provenance.training is None or MORE in provenance.training:
-            given: dict[str, Seen] = {f"{source.name}/{split}": "labels" for source in sources for split in self.splits}
-            provenance = provenance.declaring(given)
+            reads: dict[str, Seen] = {f"{source.name}/{split}": "labels" for source in sources for split in self.splits}
+            provenance = provenance.declaring(reads)
         if chosen:
             provenance = provenance.adding(
                 "selection", {f"{source.name}/{self.select}": "labels" for source in sources}
             )
         for stage in STAGES:
-            if provenance.seen_anywhere(stage, held.name) in ("images", "labels"):
+            if provenance.seen_anywhere(stage, target.name) in ("images", "labels"):
                 raise DgpruneError(
-                    f"the network trained without {held.name!r} has read it ({stage}), as its record says; begin from "
-                    "a network that has not."
+                    f"the network trained without {target.name!r} has read it ({stage}), according to its record; "
+                    "start from a network that has not."
                 )
         if not chosen:
             prove_copies(best, sources[0].take(torch.arange(1)).images)
@@ -220,24 +221,24 @@ class _Runs:
         set_provenance(best, provenance)
         return best
 
-    def _made(self, sources: list[Domain], seed: int) -> Any:
+    def _start_training(self, sources: list[Domain], seed: int) -> Any:
         if not isinstance(self.train, TrainingOptions):
-            made = _called(self.train, [*sources], seed, form="train(sources, seed)")
-            if made in self._earlier:
+            trained = _call_function(self.train, [*sources], seed, form="train(sources, seed)")
+            if trained in self._earlier:
                 raise DgpruneError(
-                    "train returned the network of an earlier run, which knows the held-out domain; make a new one."
+                    "train returned the network of an earlier run, which has read the held-out domain; make a new one."
                 )
-            self._earlier |= {made} if isinstance(made, nn.Module) else set()
-            return made
+            self._earlier |= {trained} if isinstance(trained, nn.Module) else set()
+            return trained
         is_one = isinstance(self.network, nn.Module | type)
-        network = None if is_one or self.network is None else _called(self.network, seed, form="network(seed)")
+        network = None if is_one or self.network is None else _call_function(self.network, seed, form="network(seed)")
         if not isinstance(network, nn.Module):
             raise DgpruneError("network must be a function from the seed to a new network: network=lambda seed: Net().")
         return train_network(network, sources=sources, options=replace(self.train, seed=seed))
 
-    def _best(self, made: Any, sources: list[Domain]) -> Generator[None, None, tuple[nn.Module, bool]]:
-        """The best of the networks that a run makes, or the last one; and whether there were several to select from."""
-        best, highest, count, networks = None, -1.0, 0, _networks(made)
+    def _select_best(self, trained: Any, sources: list[Domain]) -> Generator[None, None, tuple[nn.Module, bool]]:
+        """Return the best network of a run, or the last one; and whether there were several to select from."""
+        best, highest, count, networks = None, -1.0, 0, _networks(trained)
         while True:
             try:
                 model = next(networks)
@@ -252,41 +253,41 @@ class _Runs:
             yield
 
     def _accuracy(self, model: nn.Module, sources: list[Domain]) -> Generator[None, None, float]:
-        """The mean over the sources of the accuracy on the split of selection."""
+        """Return the mean over the sources of the accuracy on the `select` split."""
         assert self.select is not None
-        found = []
+        accuracies = []
         for source in sources:
-            found.append((yield from evaluating(model, source, self.select)).accuracy)
-        return float(np.mean(found))
+            accuracies.append((yield from evaluating(model, source, self.select)).accuracy)
+        return float(np.mean(accuracies))
 
 
-def _networks(made: Any) -> Generator[nn.Module | None, None, nn.Module]:
+def _networks(trained: Any) -> Generator[nn.Module | None, None, nn.Module]:
     """Yield the networks of a run, and None between them; return the last one."""
-    if isinstance(made, Generator):
+    if isinstance(trained, Generator):
         while True:
             try:
-                event = next(made)
+                event = next(trained)
             except StopIteration as end:
                 return _network(end.value)
             yield event.model if isinstance(event, EpochEvent) else None
-    if isinstance(made, list | tuple):
-        for model in made:
+    if isinstance(trained, list | tuple):
+        for model in trained:
             yield _network(model)
-        made = made[-1] if made else made
-    return _network(made)
+        trained = trained[-1] if trained else trained
+    return _network(trained)
 
 
-def _network(made: Any) -> nn.Module:
-    if not isinstance(made, nn.Module):
+def _network(trained: Any) -> nn.Module:
+    if not isinstance(trained, nn.Module):
         raise DgpruneError(
             "train must return a network (nn.Module), a list of networks or a generator of training events; got "
-            f"{type(made).__name__}{' without networks' * isinstance(made, list | tuple)}."
+            f"{type(trained).__name__}{' without networks' * isinstance(trained, list | tuple)}."
         )
-    return made
+    return trained
 
 
-def _called(function: Callable[..., Any], *values: Any, form: str) -> Any:
-    """The result of a function of the user; one that does not take these values is refused, what it raises passes."""
+def _call_function(function: Callable[..., Any], *values: Any, form: str) -> Any:
+    """Return the result of a user's function; refuse one that does not take these values, but pass on its errors."""
     try:
         inspect.signature(function).bind(*values)
     except TypeError as error:

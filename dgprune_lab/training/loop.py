@@ -18,7 +18,7 @@ from .events import BatchEvent, EpochEvent, Event, Events
 from .objectives import OBJECTIVES, check_objective
 from .options import TrainingOptions
 from .pool import Pool
-from .random_streams import Streams, drawn_from, dropouts
+from .random_streams import Streams, draw_from, dropouts
 
 TrainingStage = Literal["training", "finetuning"]
 
@@ -33,7 +33,7 @@ def train(
     """Train a copy of a network on the train splits of the sources.
 
     The train splits are pooled and shuffled again in each epoch: every image counts once, so a source with more images
-    weighs more, unless the options say `balanced` or name an objective other than "erm". The argument stays unchanged,
+    weighs more, unless the options set `balanced` or an objective other than "erm". The argument stays unchanged,
     and so does the global random state between events. On one CPU thread the result is bitwise the same for the same
     network, sources and options.
 
@@ -83,7 +83,7 @@ def check_training(model: nn.Module, *, sources: Sequence[Domain], options: Trai
 
 
 def learning_rate(options: TrainingOptions, *, progress: float) -> float:
-    """Return the learning rate at a progress p: epochs done / schedule_epochs, with the batches of this one as a part.
+    """Return the learning rate at progress p = epochs done / schedule_epochs, where a batch is a fraction of an epoch.
 
     constant: lr; cosine: lr (1 + cos(pi p)) / 2; dss: lr / (1 + 10 p)^0.75 (Sun 2023, arXiv:2306.13237, its code);
     steps: lr times 0.1 for every milestone (an epoch) that has passed.
@@ -174,7 +174,7 @@ class TrainingLoop:
         with self.streams.noise.stream():
             x = _augmented(x, self.options, self.streams.augmentation)
             self.model.train()
-            with drawn_from(self.streams.dropout, self._dropouts):
+            with draw_from(self.streams.dropout, self._dropouts):
                 loss = self._descend(x, y)
         self.after_step()
         return loss
@@ -229,16 +229,16 @@ class TrainingLoop:
 
 
 def _augmented(x: Tensor, options: TrainingOptions, generator: torch.Generator) -> Tensor:
-    """The batch in which each image is augmented with the probability `augmented_share`."""
+    """Return the batch with each image augmented with the probability `augmented_share`."""
     augment = AUGMENTATIONS[options.augmentation]
     if options.augmented_share >= 1:
         return augment(x, generator)
-    drawn = torch.rand(len(x), generator=generator, device=generator.device) < options.augmented_share
-    return torch.where(drawn[:, None, None, None], augment(x, generator), x)
+    chosen = torch.rand(len(x), generator=generator, device=generator.device) < options.augmented_share
+    return torch.where(chosen[:, None, None, None], augment(x, generator), x)
 
 
 def _optimiser(model: nn.Module, options: TrainingOptions, *, further: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of the network; the objective's own parameters are learnt at ten times its rate."""
+    """Return the optimiser of the network; the objective's own parameters are learnt at ten times its rate."""
     groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad], "times": 1}]
     if further:
         groups.append({"params": list(further), "times": 10})

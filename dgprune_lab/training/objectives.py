@@ -1,7 +1,7 @@
-"""What a training step descends: the mean risk of the sources, or one of the objectives of domain generalisation.
+"""The loss that a training step minimises: the mean risk of the sources, or an objective of domain generalisation.
 
-E sources; R_e is the mean cross-entropy over the images of source e in the step, of which there are equally many of
-each. One forward pass of all sources together serves every objective, so BatchNorm sees them together.
+E sources; R_e is the mean cross-entropy over the images of source e in the step, equally many for each source. One
+forward pass of all sources together serves every objective, so BatchNorm sees them together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, note, provenance_of
 from ..pruning import deep_copy
-from .block_outputs import layers_that_run, received
+from .block_outputs import layers_that_run, watch_outputs
 from .options import TrainingOptions
 from .pool import Pool
 
@@ -25,7 +25,7 @@ _EPSILON, _START = 1e-5, 0.1  # MIRO's variance encoder: added to every variance
 
 
 def group_dro(risks: Tensor, *, q: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Return sum_e q_e R_e and the new weights q_e <- q_e exp(eta R_e), normalised to the sum 1, which it uses.
+    """Return sum_e q_e R_e and the new weights q_e <- q_e exp(eta R_e), normalised to sum 1, which the sum uses.
 
     Source: Sagawa, Koh, Hashimoto, Liang 2020, ICLR, arXiv:1911.08731, algorithm 1, as DomainBed implements it.
     """
@@ -34,7 +34,7 @@ def group_dro(risks: Tensor, *, q: Tensor, eta: float) -> tuple[Tensor, Tensor]:
 
 
 def vrex(risks: Tensor, *, weight: float) -> Tensor:
-    """Return mean_e R_e + weight mean_e (R_e - mean R)^2: the population variance, all sources weigh the same.
+    """Return mean_e R_e + weight mean_e (R_e - mean R)^2: the population variance, with equal weights for all sources.
 
     Source: Krueger et al. 2021, ICML, arXiv:2003.00688, equation 8.
     """
@@ -70,7 +70,7 @@ def miro(z: Tensor, oracle: Tensor, *, b: Tensor) -> Tensor:
 
     Args:
         z, oracle: (N, C, ...) outputs of one block of the network in training and of the oracle.
-        b: (C,) what the variance encoder learns.
+        b: (C,) parameters of the variance encoder.
 
     Source: Cha, Lee, Park, Chun 2022, ECCV, arXiv:2203.10789, equation 4. In the authors' code each entry of a map may
     have a variance of its own; here each channel has one.
@@ -85,7 +85,7 @@ class Erm:
     Attributes:
         needs: number of sources that it needs.
         paper: the weight that the paper uses.
-        renewing: whether the optimiser's state is to be made anew at this step.
+        renewing: whether the optimiser's state must be reset at this step.
         state: tensors that the next step needs; those that require gradients are learnt with the network.
     """
 
@@ -100,15 +100,15 @@ class Erm:
 
     @contextmanager
     def watching(self, model: nn.Module, x: Tensor) -> Iterator[None]:
-        """Within the block, in which the network runs on a step's images, keep what `loss` needs of its layers."""
+        """Within the block, where the network runs on a step's images, keep what `loss` needs from its layers."""
         yield
 
     def loss(self, risks: Tensor) -> Tensor:
-        """Return what the step descends, from (E,) the risks; call it once per step."""
+        """Return the loss of a step from (E,) the risks; call it once per step."""
         return risks.mean()
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return what is learnt beside the network, at ten times its learning rate."""
+        """Return the parameters learnt besides the network's, at ten times its learning rate."""
         return [tensor for tensor in self.state.values() if isinstance(tensor, nn.Parameter)]
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
@@ -191,9 +191,9 @@ class Coral(Erm):
 class Miro(Erm):
     """The distance of block outputs from those of the pretrained network is added; see `miro`, whose terms are summed.
 
-    The oracle is the network as given, before the first step, frozen and in eval mode: its record of what it has read
-    is part of the trained network's. In fine-tuning after pruning, it is the network right after the removal, whose
-    widths are the same; that is not the pretrained network of the paper. Blocks: see `blocks_of`.
+    The oracle is the network as given, before the first step, frozen and in eval mode: its provenance is part of the
+    trained network's. In fine-tuning after pruning, it is the network right after the removal, whose widths are the
+    same; that is not the pretrained network of the paper. Blocks: see `blocks_of`.
 
     The authors keep the BatchNorm layers of their ResNet-50 frozen; here they train as with every objective, so in the
     first step the outputs of the two networks already differ by the statistics of the batch.
@@ -220,14 +220,14 @@ class Miro(Erm):
 
     @contextmanager
     def watching(self, model: nn.Module, x: Tensor) -> Iterator[None]:
-        wanted: dict[str, Tensor] = {}
-        with torch.no_grad(), received(self.oracle, self.state, lambda name, y: wanted.update({name: y.clone()})):
+        z0: dict[str, Tensor] = {}
+        with torch.no_grad(), watch_outputs(self.oracle, self.state, lambda name, y: z0.update({name: y.clone()})):
             self.oracle(x)
 
         def compare(name: str, z: Tensor) -> None:  # at once, before an in-place layer overwrites it
-            self.terms[name] = miro(z, wanted[name], b=self.state[name])
+            self.terms[name] = miro(z, z0[name], b=self.state[name])
 
-        with received(model, self.state, compare):
+        with watch_outputs(model, self.state, compare):
             yield
 
     def loss(self, risks: Tensor) -> Tensor:

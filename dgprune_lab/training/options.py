@@ -39,20 +39,20 @@ class TrainingOptions:
         double_softmax: whether a softmax precedes the cross-entropy, which applies a second one, as in the code of the
             DSS paper (Sun 2023, arXiv:2306.13237); only in the loss, never in the network.
         dropout: probability of every nn.Dropout layer (1d to 3d too); None leaves them unchanged.
-        objective: what a step descends. The risk of a source is its mean loss in the step. "erm": the mean risk;
+        objective: the loss that a step minimises. A source's risk is its mean loss in the step. "erm": the mean risk;
             "group_dro": risks weighted by how high they have been; "vrex": mean risk and variance of the risks;
             "coral": mean risk and difference between the sources' features; "miro": mean risk and distance from the
             features of the network as given, which must be pretrained (in fine-tuning after pruning: from those of the
             network right after the removal). Formulas and papers: `dgprune_lab.training.objectives`. The loss that
             events and tables show is the mean cross-entropy, whatever the objective.
-        weight: weight of what the objective adds; None for the paper's: group_dro (the step eta of its weights) 0.01,
-            vrex 10, coral 1, miro 0.1.
-        annealing: for "vrex", the number of steps for which the weight is 1 before `weight` applies; there the state of
-            the optimiser is made anew. In fine-tuning, each round counts its own steps.
+        weight: weight of the objective's additional term; None for the paper's: group_dro (the step eta of its weights)
+            0.01, vrex 10, coral 1, miro 0.1.
+        annealing: for "vrex", the number of steps for which the weight is 1 before `weight` applies; then the state of
+            the optimiser is reset. In fine-tuning, each round counts its own steps.
         balanced: whether each step holds equally many images of each of the E sources, batch_size // E; every objective
             but "erm" requires and implies it. Without it, a source with more images weighs more. An epoch then has as
-            many steps as without; a source whose images do not suffice is passed through again in a new order, and of a
-            larger one each epoch leaves out some images. Compare other objectives with "erm" and balanced=True.
+            many steps as otherwise; a source with too few images is repeated in a new order, and each epoch leaves out
+            some images of a larger one. Compare other objectives with "erm" and balanced=True.
         seed: random seed of the order of the images, the augmentation and dropout; each has its own stream.
     """
 

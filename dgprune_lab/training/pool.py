@@ -52,19 +52,19 @@ class Pool:
         """Draw the steps of an epoch: the indices of the images of each.
 
         Pooled: all images in a random order, `batch_size` per step. Equal batches: as many steps, each with
-        batch_size // E images of every one of the E sources, in the order of the sources; each source is passed through
-        in a random order, and again in a new one where its images do not suffice, so an epoch repeats the images of a
-        small source and leaves out some of a large one. Every epoch begins new passes.
+        batch_size // E images of each of the E sources, in the order of the sources; a source is passed through in a
+        random order, and again in a new one if it has too few images, so an epoch repeats images of a small source and
+        leaves out some of a large one. Every epoch begins new passes.
         """
         if not options.equal_batches:
             order = torch.randperm(len(self.rows), generator=generator)
             return [index for index in order.split(options.batch_size) if len(index) > 1]
-        steps, share, first, drawn = self.steps(options), options.batch_size // len(self.sources), 0, []
+        steps, share, first, indices = self.steps(options), options.batch_size // len(self.sources), 0, []
         for count in self.counts:
             passes = [torch.randperm(count, generator=generator) for _ in range(-(-steps * share // count))]
-            drawn.append(first + torch.cat(passes)[: steps * share].view(steps, share))
+            indices.append(first + torch.cat(passes)[: steps * share].view(steps, share))
             first += count
-        return list(torch.cat(drawn, 1))
+        return list(torch.cat(indices, 1))
 
     def risks(self, scores: Tensor, labels: Tensor, *, equal: bool) -> Tensor:
         """Return (E,) the mean cross-entropy over the images of each source; (1,) over all where they are pooled."""

@@ -66,8 +66,8 @@ class Preset:
         ratios: the ratios in the paper's table. Two rounds up to 60 %, three from 70 %.
         scorers: the paper's scorer, its baseline, and None for the dense control, which is fine-tuned equally long.
         split, score_split: the split that is reported, and the split that the scorer reads: the same images.
-        images: use only the first so many images of each split; None for all.
-        checkpoint: name of the shipped network that was trained by these settings with seed 0.
+        images: use only the first `images` images of each split; None for all.
+        checkpoint: name of the shipped network that was trained with these settings and seed 0.
     """
 
     name: str
@@ -87,10 +87,10 @@ class Preset:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """What still differs from the published experiment, a sentence each."""
+        """Remaining differences from the published experiment, a sentence each."""
         (source, *_), (target, *_) = self._domains("sources"), self._domains("targets")
         sizes = {split: f"{len(source.rows(split)):,}" for split in ("train", "report")}
-        listed = [
+        differences = [
             f"Source: {sizes['train']} MNIST digits to train on and {sizes['report']} to report, of the 5,000 that "
             "come with this package; the paper trains on 60,000 and reports 10,000.",
             f"Target: another build of MNIST-M, {len(target.rows('report')):,} of the same digits on bundled "
@@ -101,10 +101,10 @@ class Preset:
             "one run, and repeats of it differ by 0.5 to 1.1 points.",
         ]
         if self.training.epochs != TRAINING.epochs:
-            listed.append(f"Epochs of training: {self.training.epochs}; the paper's: {TRAINING.epochs}.")
+            differences.append(f"Epochs of training: {self.training.epochs}; the paper's: {TRAINING.epochs}.")
         if self.finetuning.epochs != FINETUNING.epochs:
-            listed.append(f"Epochs after each round: {self.finetuning.epochs}; the paper's: {FINETUNING.epochs}.")
-        return tuple(listed)
+            differences.append(f"Epochs after each round: {self.finetuning.epochs}; the paper's: {FINETUNING.epochs}.")
+        return tuple(differences)
 
     def __repr__(self) -> str:
         training, finetuning = self.training, self.finetuning
@@ -113,7 +113,7 @@ class Preset:
             f"  {self.builder} on {', '.join(self.sources)}, target {', '.join(self.targets)}",
             f"  epochs: {training.epochs}, then {finetuning.epochs} after each round; batches of "
             f"{training.batch_size}, momentum {training.momentum:g}, learning rate {training.lr:g} / (1 + 10 p)^0.75 "
-            f"with p = epoch / {training.schedule_epochs}, a softmax before the cross-entropy in both",
+            f"with p = epochs done / {training.schedule_epochs}, a softmax before the cross-entropy in both",
             f"  scores split {self.score_split!r}, reports split {self.split!r}; every domain normalised by its own "
             "constants: target-aware",
             "  What still differs:",
@@ -126,12 +126,12 @@ class Preset:
 
         Args:
             seed: random seed of the initial weights and of the order of the images. For 0, with all epochs and images,
-                the shipped network is loaded, which was trained by these settings; any other network is trained now.
+                the shipped network is loaded, which was trained with these settings; any other network is trained now.
             progress: whether to draw a tqdm bar.
         """
         sources, targets = self._domains("sources"), self._domains("targets")
-        whole = seed == 0 and self.images is None and self.training.epochs == TRAINING.epochs
-        network = shipped(self.checkpoint) if whole else self._trained(sources, seed=seed, progress=progress)
+        is_complete = seed == 0 and self.images is None and self.training.epochs == TRAINING.epochs
+        network = shipped(self.checkpoint) if is_complete else self._trained(sources, seed=seed, progress=progress)
         reads: Any = {f"{domain.name}/normalisation": "images" for domain in targets}
         set_provenance(network, provenance_of(network).adding("selection", reads))
         return Study(network, sources=sources, targets=targets, name=self.name)
@@ -148,7 +148,7 @@ class Preset:
         measure: MeasureWhen = "rounds",
         progress: bool = False,
     ) -> Tuned:
-        """Prune a study in rounds with fine-tuning, by these settings; see `dg.prune_and_tune`.
+        """Prune a study in rounds with fine-tuning, with these settings; see `dg.prune_and_tune`.
 
         Args:
             study: a study that `study()` has made.
@@ -193,13 +193,13 @@ class Preset:
         """
         study = self.study(seed=seed, progress=progress) if study is None else study
         rows: list[dict[Any, Any]] = []
-        ended: dict[Any, list[dict[Any, Any]]] = {}
+        tables: dict[Any, list[dict[Any, Any]]] = {}
         for ratio, scorer in product(self.ratios if ratios is None else ratios, self.scorers):
             run = (scorer, rounds_of(ratio) if scorer is None else ratio)
-            if run not in ended:
+            if run not in tables:
                 result = self.prune(study, scorer, ratio=ratio, seed=seed, measure="end", progress=progress)
-                ended[run] = result.table.to_dict("records")
-            rows += [{**row, "ratio_requested": ratio} for row in ended[run]]
+                tables[run] = result.table.to_dict("records")
+            rows += [{**row, "ratio_requested": ratio} for row in tables[run]]
         return tidy(rows, extra=EXTRA)
 
     def _trained(self, sources: Sequence[Domain], *, seed: int, progress: bool) -> nn.Module:
@@ -254,8 +254,8 @@ def dss_mnist_m(*, epochs: Count = 100, epochs_per_round: Count = 20, images: Co
     Scoring the reported images and normalising a target by its own constants is domain adaptation: no number of this
     preset is a measure of generalisation, and every table marks it target-aware.
 
-    The paper's second experiment, ResNet-50 on PACS and OfficeHome, is no preset. It compares raw convolution outputs
-    before BatchNorm, of all convolutions but the first: `dg.SCORERS["dss"].using(site="conv_output")`. Missing for it:
+    The paper's second experiment, ResNet-50 on PACS and OfficeHome, is not a preset. It compares raw outputs before
+    BatchNorm, of all convolutions but the first: `dg.SCORERS["dss"].using(site="conv_output")`. Missing for it:
     a network pretrained on ImageNet and trained with MIRO; leaving out the first convolution; a score for each single
     convolution (here, filters that a residual sum ties together share one score, the mean over its convolutions); and
     the paper's masks, which do not change BatchNorm, so that a masked channel still outputs a constant.
@@ -263,7 +263,7 @@ def dss_mnist_m(*, epochs: Count = 100, epochs_per_round: Count = 20, images: Co
     Args:
         epochs, epochs_per_round: epochs of training, and of fine-tuning after each round; fewer are quicker, but differ
             from the paper. The schedule still divides by 100.
-        images: use only the first so many images of each split, which differs from the paper too; None for all.
+        images: use only the first `images` images of each split, which differs from the paper too; None for all.
 
     Source: Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS, arXiv:2306.13237, and its code.
 

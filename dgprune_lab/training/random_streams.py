@@ -78,7 +78,7 @@ def dropouts(model: nn.Module) -> list[_DropoutNd]:
 
 
 @contextmanager
-def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iterator[None]:
+def draw_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iterator[None]:
     """Within the block, let these dropout layers draw from this generator instead of the global one.
 
     A layer in training mode is set to eval mode, where it is the identity, and a hook before it applies the dropout.
@@ -96,7 +96,7 @@ def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iter
 
 
 def _dropped(generator: torch.Generator, layer: _DropoutNd, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Set single values (Dropout) or whole maps (1d to 3d) to 0 and rescale the others, as a hook before a layer."""
+    """Set single values (Dropout) or whole maps (1d to 3d) to 0 and rescale the others; a hook before a layer."""
     x = inputs[0]
     shape = x.shape if isinstance(layer, nn.Dropout) else (*x.shape[:2], *(1 for _ in x.shape[2:]))
     kept = torch.rand(shape, generator=generator, device=generator.device) >= layer.p
@@ -118,6 +118,6 @@ def draws_by_itself(model: nn.Module, images: Tensor, *, training: bool) -> bool
         logits = []
         for seed in (1, 2):
             torch.manual_seed(seed)
-            with drawn_from(torch.Generator(device=images.device).manual_seed(0), dropouts(model)):
+            with draw_from(torch.Generator(device=images.device).manual_seed(0), dropouts(model)):
                 logits.append(model(images))
     return not torch.equal(*logits)

@@ -120,9 +120,9 @@ class Plan:
         return replace(self.options, epochs=self.epochs, seed=seeded("tuning", self.seed, self.options.seed, number))
 
     def recalibrated(self, network: nn.Module) -> nn.Module:
-        """Return the network, with its BatchNorm statistics re-estimated if the plan says so and it has any."""
-        wanted = self.batchnorm == "recalibrate" and self.study.has_batchnorm
-        return recalibrate(network, self.study.sources) if wanted else network
+        """Return the network, with its BatchNorm statistics re-estimated if the plan asks for it and it has any."""
+        recalibrates = self.batchnorm == "recalibrate" and self.study.has_batchnorm
+        return recalibrate(network, self.study.sources) if recalibrates else network
 
     def measures(self, stage: Moment, number: int) -> bool:
         return self.measure != "end" or (number == self.rounds and stage == ("tuned" if self.epochs else "cut"))

@@ -1,4 +1,4 @@
-"""What the studies share: parts of data sets, the dense network of a training seed, the rows of a tuned network."""
+"""Code shared by the studies: parts of data sets, the dense network of a training seed, the rows of a tuned network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def part(
     skip: int = 0,
     shift: str | None = None,
 ) -> Domain:
-    """Return the first images of each split of a data set as a domain of its own, kept within the process.
+    """Return the first images of each split of a data set as a domain of its own, cached within the process.
 
     Args:
         data_set: name of the data set for `data.load`.
@@ -41,21 +41,21 @@ def part(
         shift: name of a distribution shift in `data.SHIFTS` of the default strength; None for none.
 
     Raises:
-        DgpruneError: a data set that is not there, or one with too few images.
+        DgpruneError: a data set that is missing or has too few images.
     """
-    whole = load(data_set)
-    places = {"train": "train", "score": "score", "report": "test" if "test" in whole.splits else "report"}
+    full = load(data_set)
+    names = {"train": "train", "score": "score", "report": "test" if "test" in full.splits else "report"}
     rows: dict[str, Tensor] = {}
     for split, count in {"train": train, "score": score, "report": report}.items():
         if count:
-            taken = whole.rows(places[split])[skip : skip + count]
+            taken = full.rows(names[split])[skip : skip + count]
             if len(taken) < count:
                 raise DgpruneError(
-                    f"data set {data_set!r} has {len(taken)} of the {count} images of its split {places[split]!r} that "
+                    f"data set {data_set!r} has {len(taken)} of the {count} images of its split {names[split]!r} that "
                     f"the study needs after the first {skip}; ask for fewer."
                 )
             rows[split] = taken
-    domain = of_rows(whole, rows, name=name)
+    domain = of_rows(full, rows, name=name)
     return domain if shift is None else replace(SHIFTS[shift](domain), name=name)
 
 
@@ -63,15 +63,15 @@ def of_rows(domain: Domain, rows: Mapping[str, Tensor], *, name: str) -> Domain:
     """Return a domain of these images alone, in this order.
 
     Args:
-        domain: where they are taken from.
+        domain: the domain that they are taken from.
         rows: split -> row numbers of its images in `domain`.
         name: name of the new domain.
     """
-    kept, ends = torch.cat([*rows.values()]), [0, *accumulate(map(len, rows.values()))]
+    indices, ends = torch.cat([*rows.values()]), [0, *accumulate(map(len, rows.values()))]
     return Domain.from_arrays(
         name,
-        images=domain.images[kept],
-        labels=None if domain.labels is None else domain.labels[kept],
+        images=domain.images[indices],
+        labels=None if domain.labels is None else domain.labels[indices],
         splits={split: range(*pair) for split, pair in zip(rows, pairwise(ends), strict=True)},
         classes=domain.class_names or domain.classes,
         origin=domain.origin,
@@ -79,7 +79,7 @@ def of_rows(domain: Domain, rows: Mapping[str, Tensor], *, name: str) -> Domain:
 
 
 def data_sets(*names: str) -> Callable[[], None]:
-    """Return a function that reads these data sets once, and so refuses one that is not there."""
+    """Return a function that loads these data sets, so that a missing one is refused."""
 
     def ready() -> None:
         for name in names:
@@ -91,7 +91,7 @@ def data_sets(*names: str) -> Callable[[], None]:
 def fitting(*sources: Domain) -> dict[str, Any]:
     """Return the options of a network's builder that follow from its sources: classes, mean and std.
 
-    mean and std, by which the network normalises, are those of each channel over the train images of all sources.
+    mean and std, with which the network normalises, are per channel, over the train images of all sources.
     """
     pixels = torch.cat([source.take(source.rows("train")).images for source in sources])
     mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
@@ -119,7 +119,7 @@ def completed(result: Tuned) -> Tuned:
     """Return the result of a run that reached its end.
 
     Raises:
-        DgpruneError: it did not, because its training diverged.
+        DgpruneError: the run ended early, because its training diverged.
     """
     if not result.finished:
         raise DgpruneError(f"pruning {result.mask.scorer!r} ended early, after {result.reached}: training diverged.")
@@ -144,9 +144,9 @@ def filled(row: Mapping[Any, Any], *extra: str) -> dict[str, Any]:
 
 
 def gap_row(row: Mapping[str, Any], *, trained: float) -> dict[str, Any]:
-    """Return the row of the accuracy on training images minus that of a row, which loses its interval."""
-    about = {name: cell for name, cell in row.items() if name not in ("low", "high", "interval")}
-    return {**about, "metric": "generalization_gap", "value": trained - row["value"]}
+    """Return the row of the gap, accuracy on training images minus that of a row, without an interval."""
+    cells = {name: cell for name, cell in row.items() if name not in ("low", "high", "interval")}
+    return {**cells, "metric": "generalization_gap", "value": trained - row["value"]}
 
 
 def data_hashes(study: Study) -> dict[str, str]:

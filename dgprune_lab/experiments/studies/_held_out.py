@@ -24,7 +24,7 @@ def held_out_measures(frame: Tidy, *, dense: tuple[str, str]) -> pd.DataFrame:
         held-out domain of each network, role "source" the mean over the domains that it was trained on, and both are
         averaged over the targets: `accuracy`; `accuracy_kept`, divided by the reference's; `accuracy_lost`, subtracted
         from the reference's. For the targets also `worst_domain_accuracy`, the lowest of them, and `mean_rank` among
-        the scorers without the dense networks, 1 for the most accurate. A mean of which a run is missing is left out.
+        the scorers without the dense networks, 1 for the most accurate. A mean that lacks a run is left out.
     """
     rows: Any = frame[frame["metric"] == "accuracy"]
     aware = rows.groupby("scorer")["target_aware"].any()
@@ -33,11 +33,11 @@ def held_out_measures(frame: Tidy, *, dense: tuple[str, str]) -> pd.DataFrame:
         each = of_role.groupby([*_SETTINGS, "target"])["value"].mean().unstack("target")
         reference = each[each.index.isin(dense, level="scorer")].droplevel("scorer")
         reference = reference.reindex(each.index.droplevel("scorer")).set_axis(each.index)
-        found = {"accuracy": each, "accuracy_kept": each / reference, "accuracy_lost": reference - each}
-        means = {metric: values.mean(axis=1, skipna=False) for metric, values in found.items()}
+        tables = {"accuracy": each, "accuracy_kept": each / reference, "accuracy_lost": reference - each}
+        means = {metric: values.mean(axis=1, skipna=False) for metric, values in tables.items()}
         if role == "target":
             means["worst_domain_accuracy"] = each.min(axis=1, skipna=False)
-            means["mean_rank"] = _ranks(each[~each.index.isin(dense, level="scorer")]).mean(axis=1, skipna=False)
+            means["mean_rank"] = _rank_scorers(each[~each.index.isin(dense, level="scorer")]).mean(axis=1, skipna=False)
         for metric, mean in means.items():
             unit = "rank" if metric == "mean_rank" else "share"
             parts.append(mean.dropna().rename("value").reset_index().assign(metric=metric, role=role, unit=unit))
@@ -46,8 +46,8 @@ def held_out_measures(frame: Tidy, *, dense: tuple[str, str]) -> pd.DataFrame:
     return tidy(table.to_dict("records"), extra=["finetuned"])
 
 
-def _ranks(each: Any) -> Any:
-    """The rank of each scorer on every target, 1 for the highest value; NaN where a scorer is missing."""
+def _rank_scorers(each: Any) -> Any:
+    """Return the rank of each scorer on every target, 1 for the highest value; NaN where a scorer is missing."""
     groups = each.groupby(level=_SETTINGS[:-1])
-    whole = groups.transform("count") == each.index.get_level_values("scorer").nunique()
-    return groups.rank(ascending=False).where(whole)
+    complete = groups.transform("count") == each.index.get_level_values("scorer").nunique()
+    return groups.rank(ascending=False).where(complete)

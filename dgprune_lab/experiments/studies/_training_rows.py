@@ -19,7 +19,7 @@ from ._common import filled, gap_row
 TEST = "selected on test"
 
 
-def followed(steps: Any, source: Domain) -> tuple[PruningRun, nn.Module]:
+def follow_run(steps: Any, source: Domain) -> tuple[PruningRun, nn.Module]:
     """Run all epochs; return the result, and the network that was best on the reported images of the source."""
     best: tuple[float, nn.Module] | None = None
     while True:
@@ -35,9 +35,9 @@ def followed(steps: Any, source: Domain) -> tuple[PruningRun, nn.Module]:
 
 
 def run_rows(run: PruningRun, best: nn.Module, *, domains: Sequence[Domain]) -> list[dict[str, Any]]:
-    """Return the rows of a finished run; `events` is the number of events that a mean stability or drop rests on.
+    """Return the rows of a finished run; `events` is the number of events behind a mean stability or drop.
 
-    In rows about the end of the run, and over all sources, it is that of the source.
+    In rows about the end of the run, and in those over all sources, it is the number for the source.
 
     Args:
         run: the run.
@@ -60,10 +60,8 @@ def flatness_rows(run: PruningRun, source: Domain, *, images: int) -> list[dict[
 def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
     """Yield accuracy, loss and gap at the last epoch, and accuracy and gap at the one that was best on `score`."""
     for row in run.end.to_dict("records"):
-        kept = (
-            ("accuracy", "loss", "generalization_gap") if row["stage"] == "last" else ("accuracy", "generalization_gap")
-        )
-        if row["split"] == "report" and row["metric"] in kept:
+        metrics = ("accuracy", "generalization_gap", *(("loss",) if row["stage"] == "last" else ()))
+        if row["split"] == "report" and row["metric"] in metrics:
             yield filled(row, "stage")
 
 
@@ -87,16 +85,16 @@ def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str
         cells: dict[str, Any] = {"stage": "last", "split": "score"}
         drops = [] if name is None else counted_drops(run, name)
         if name is not None:
-            about = {"domain": name, "role": roles[name], "events": len(drops)}
-            cells |= {**about, **provenance.columns(name, "score", roles=roles)}
+            labels = {"domain": name, "role": roles[name], "events": len(drops)}
+            cells |= {**labels, **provenance.columns(name, "score", roles=roles)}
         yield {**cells, "metric": "mean_stability", "value": run.stability(name), "unit": "%"}
-        for place, metric in enumerate(("mean_relative_drop", "mean_absolute_drop") if drops else ()):
-            value = sum(drop[place] for drop in drops) / len(drops)
+        for k, metric in enumerate(("mean_relative_drop", "mean_absolute_drop") if drops else ()):
+            value = sum(drop[k] for drop in drops) / len(drops)
             yield {**cells, "metric": metric, "value": value, "unit": "share"}
 
 
 def counted_drops(run: PruningRun, domain: str) -> list[tuple[float, float]]:
-    """Return relative and absolute drop of the events that count: while training, from an accuracy above chance."""
+    """Return relative and absolute drops of the events that count: during training, from an accuracy above chance."""
     events: Any = run.events[(run.events["domain"] == domain) & (run.events["epoch"] > 0)]
     if events.empty:
         return []

@@ -2,8 +2,8 @@
 
 With some labels wrong, the test loss of ever wider networks first falls, then rises to a peak where the network is just
 wide enough to fit every label (Belkin et al. 2019, arXiv:1812.11118: about as many parameters as images times classes),
-then falls again (Nakkiran et al. 2020, arXiv:1912.02292). Kuhn et al. 2021 (arXiv:2103.06002) say that prunability
-correlates with the test loss there too. Only their abstract is at hand: it gives no figure.
+then falls again (Nakkiran et al. 2020, arXiv:1912.02292). Kuhn et al. 2021 (arXiv:2103.06002) state that prunability
+correlates with the test loss there too. Only their abstract was available; it gives no figure.
 
 Protocol: one hidden layer of 2 to 256 units, trained for a fixed number of epochs, without decay of weights or learning
 rate, on a few images of which a fifth have the label of another class, drawn per training seed; the reported images
@@ -11,10 +11,10 @@ keep their labels. Prunability is that of the loss on the training images with t
 peak end at a higher training loss than those above it, so their prunabilities are compared at unequal losses: the table
 and the chart show the training loss too.
 
-Stated before the runs: the width at the peak is images x classes / (784 + classes), the width at which the parameters
-are as many as the equations (the three channels of an image are equal), where a pilot of one seed in plain PyTorch had
-its largest test loss too; correlations are Kendall's tau-b over widths within a training seed, and all intervals are
-over training seeds, those of correlations on the scale of Fisher's z.
+Stated before the runs: the width at the peak is images x classes / (784 + classes), the width with as many parameters
+as equations (the three channels of an image are equal), where a pilot of one seed in plain PyTorch had its largest test
+loss too; correlations are Kendall's tau-b over widths within a training seed, and all intervals are over training
+seeds, those of correlations on the scale of Fisher's z.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ._common import data_hashes, data_sets, filled, fitting, part
 PAPER = "Kuhn et al. 2021, arXiv:2103.06002"
 _CURVE = "Belkin et al. 2019, arXiv:1812.11118"
 _tau = CORRELATIONS["kendall"]
-_PIXELS, _CLASSES = 28 * 28, 10  # of an image, whose three channels are equal
+_PIXELS, _CLASSES = 28 * 28, 10  # of an image; its three channels are equal
 _NEAR_ONE = 0.99  # a tau of 1 has no finite z
 EXTRA = ("training_loss", "weights")
 
@@ -94,7 +94,7 @@ def run_double_descent(settings: Settings, scratch: Scratch) -> Finding:
     """Train one network on noisy labels and measure its losses and its prunability.
 
     Raises:
-        DgpruneError: a data set that is not there; a training that diverges, or that ends at a loss of 0.
+        DgpruneError: a missing data set; a training that diverges, or that ends at a loss of 0.
     """
     plan: Any = settings
     seed, source = plan["training_seed"], noisy(settings)
@@ -133,11 +133,11 @@ def _rows(study: Study, plan: Any, loss: float) -> Iterator[dict[str, Any]]:
     table: Any = measure(study.model, study.domains, latency=False)
     for row in table[table["metric"].isin(("loss", "accuracy", "parameters"))].to_dict("records"):
         yield filled(row)
-    about = {"domain": study.sources[0].name, "role": "source", "split": "train", "images": plan["train"]}
-    yield {**about, "metric": "training_loss", "value": loss, "unit": "nats"}
-    found: Any = prunability(study, search="fast", tolerance=plan["tolerance"], step=plan["step"], intervals=False)
-    value = float(found.loc[found["metric"] == "prunability", "value"].iloc[0])
-    yield {**about, "metric": "prunability", "value": value, "unit": "share"}
+    columns = {"domain": study.sources[0].name, "role": "source", "split": "train", "images": plan["train"]}
+    yield {**columns, "metric": "training_loss", "value": loss, "unit": "nats"}
+    result: Any = prunability(study, search="fast", tolerance=plan["tolerance"], step=plan["step"], intervals=False)
+    value = float(result.loc[result["metric"] == "prunability", "value"].iloc[0])
+    yield {**columns, "metric": "prunability", "value": value, "unit": "share"}
 
 
 def double_descent_claims(frame: Tidy) -> list[Claim]:
@@ -159,7 +159,7 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
     peak = min(loss.columns, key=lambda width: abs(width - images * _CLASSES / (_PIXELS + _CLASSES)))
     taus = {seed: _tau(share.loc[seed].to_numpy(), loss.loc[seed].to_numpy()) for seed in loss.index}
     widths = loss.columns.to_numpy(dtype=float)
-    words = f"tau-b over {len(loss.columns)} widths within a seed; the training losses differ between widths."
+    scope = f"tau-b over {len(loss.columns)} widths within a seed; the training losses differ between widths."
     return [
         _claim(
             f"The test loss falls again: from {peak:g} to {max(loss.columns):g} hidden units",
@@ -168,25 +168,25 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
             unit="nats",
             note=f"{peak:g} units have about as many parameters as images times classes, the channels being equal.",
         ),
-        _claim("Prunability rises and falls with the test loss", taus, unit="correlation", note=words, most=1.0),
+        _claim("Prunability rises and falls with the test loss", taus, unit="correlation", note=scope, most=1.0),
         _claim(
             "Prunability follows the test loss better than the number of parameters",
             {seed: tau - _tau(widths, loss.loc[seed].to_numpy()) for seed, tau in taus.items()},
             unit="correlation",
-            note=f"Difference of {words}",
+            note=f"Difference of {scope}",
             most=2.0,
         ),
     ]
 
 
 def _claim(
-    words: str, values: Mapping[Any, float], *, unit: str, note: str, paper: str = PAPER, most: float = math.inf
+    sentence: str, values: Mapping[Any, float], *, unit: str, note: str, paper: str = PAPER, most: float = math.inf
 ) -> Claim:
-    """The claim that a number per training seed is above 0 on average; `most`: the largest that it can be."""
+    """Return the claim that a number per training seed is above 0 on average; `most` is its largest possible value."""
     if most < math.inf:  # a correlation, or a difference of two, on the scale of Fisher's z
         z = np.arctanh(np.clip(np.array([*values.values()]) / most, -_NEAR_ONE, _NEAR_ONE)).tolist()
         row = over_seeds(dict(zip(values, z, strict=True)), unit=unit)
         row |= {name: most * math.tanh(row[name]) for name in ("value", "low", "high", "minimum_detectable_effect")}
     else:
         row = over_seeds(values, unit=unit)
-    return Claim.from_row(row, claim=words, paper=paper, published="no figure in the abstract", note=note)
+    return Claim.from_row(row, claim=sentence, paper=paper, published="no figure in the abstract", note=note)

@@ -7,13 +7,13 @@ pruning early layers by magnitude and later layers by correlation is best.
 Protocol. A narrow VGG-11 with BatchNorm is trained on Fashion-MNIST (padded to 32 x 32) or CIFAR-10, once per training
 seed. Its connections (whole kernels, `dg.gc_net`) or its filters are removed, the same share of every layer, by L1
 norm, GC-Net, the hybrids of both by depth (each layer l0 from which GC-Net decides) and by score, at random, by GC-Net
-reversed, and filters by Taylor too; l0 is never chosen: all are reported, their mean and the middle one count. Each
+reversed, and filters by Taylor too; l0 is never chosen: all are reported, and their mean and the middle one count. Each
 network is measured with BatchNorm re-estimated, at once and after a short fine-tuning with the removed weights held at
-zero, on clean test images and under every shift of `dgprune_lab.data` at its default strength, so that none was chosen
-here. Beside them: the dense network, and the dense network with the same extra epoch, which is the same for all ratios.
+zero, on clean test images and under every shift of `dgprune_lab.data` at its default strength: no strength was chosen
+here. Controls: the dense network, and the dense network with the same extra epoch, which is the same for all ratios.
 The outcome declared beforehand is the mean accuracy over all shifts and ratios; accuracy on clean images and under the
-worst shift stand beside it. The spread of rho against that of randomly paired images is in the table (level
-"connectivity"): where they are alike, pruning by rho is close to random.
+worst shift are reported beside it. The spread of rho against that of randomly paired images is in the table (level
+"connectivity"): where they are similar, pruning by rho is close to random.
 
 What differs from the paper is listed in `Experiment.differences`; first of all, only its abstract was available, so
 the formulas are our reconstruction.
@@ -86,8 +86,8 @@ def gc_net(*, quick: bool = False, seeds: int | None = None) -> Experiment:
         quick: bundled data, a tiny network, one ratio and two shifts; connections of garments, filters of digits.
         seeds: number of training seeds; None for 5, or 2 if `quick`.
     """
-    every = tuple(_RATIOS)
-    levels = {"fashion": every[:2], "mnist": every[::2]} if quick else {"fashion_mnist": every, "cifar10": every}
+    names = tuple(_RATIOS)
+    levels = {"fashion": names[:2], "mnist": names[::2]} if quick else {"fashion_mnist": names, "cifar10": names}
     return Experiment(
         name="gc_net_quick" if quick else "gc_net",
         question="Does GC-Net guidance keep more accuracy under shift than magnitude, and is the hybrid by depth best?",
@@ -111,7 +111,7 @@ def gc_net(*, quick: bool = False, seeds: int | None = None) -> Experiment:
 
 
 def _differences(protocol: Mapping[str, Any]) -> tuple[str, ...]:
-    """What differs from the paper, a sentence each."""
+    """Return what differs from the paper, a sentence each."""
     images, few = f"{protocol['train']:,} images", f"{protocol['finetuning_images']:,}"
     return (
         "Only the abstract of the paper was available: the formulas of rho, of the masks and of the hybrids are our "
@@ -129,7 +129,7 @@ def run_gc_net(settings: Settings, scratch: Scratch) -> Finding:
     Settings: those of `gc_net`. The level "connectivity" reports rho and its null level for each pair of layers.
 
     Raises:
-        DgpruneError: a data set that is not there; training that diverges.
+        DgpruneError: a missing data set; training that diverges.
     """
     values = cast("dict[str, Any]", dict(settings))
     source, shifted = _domains(*(values[name] for name in _DATA))
@@ -160,7 +160,7 @@ _DATA = ("data_set", "pixels", "train", "score", "report", "shifted", "shifts")
 def _domains(
     data_set: str, pixels: int, train: int, score: int, report: int, shifted: int, shifts: Sequence[str]
 ) -> tuple[Domain, tuple[Domain, ...]]:
-    """The source, and its first `shifted` reported images under every shift."""
+    """Return the source, and its first `shifted` reported images under every shift."""
     source = part(data_set, name=data_set, train=train, score=score, report=report).padded(pixels)
     few = part(data_set, name=data_set, report=shifted).padded(pixels)
     return source, tuple(SHIFTS[shift](few) for shift in shifts)
@@ -175,13 +175,13 @@ class Arm:
     start: int | None = None
 
     def network(self, dense: nn.Module) -> nn.Module:
-        """The network after removal, with the removed kernels held at zero or the removed filters gone."""
+        """Return the network with the kernels held at zero, or the filters removed."""
         if self.mask is None:
             return dense
         return prune(dense, self.mask) if isinstance(self.mask, Mask) else masked(dense, self.mask)
 
     def rows(self, network: nn.Module, study: Study, *, ratio: float, finetuned: bool) -> list[Any]:
-        """The rows of accuracy on each domain, with BatchNorm re-estimated."""
+        """Return the rows of accuracy on each domain, with BatchNorm re-estimated."""
         network = recalibrate(network, study.sources)
         provenance, roles = provenance_of(network), roles_of(study.domains)
         cells = {
@@ -201,17 +201,17 @@ class Arm:
         rows = []
         for domain in study.domains:
             outcomes = drain(evaluating(network, domain, "report", size=_BATCH))
-            about = {"domain": domain.name, "role": domain.role, "images": len(outcomes), "value": outcomes.accuracy}
-            rows.append({**cells, **about, **provenance.columns(domain.name, "report", roles=roles)})
+            measured = {"domain": domain.name, "role": domain.role, "images": len(outcomes), "value": outcomes.accuracy}
+            rows.append({**cells, **measured, **provenance.columns(domain.name, "report", roles=roles)})
         return rows
 
 
 def connection_arms(study: Study, *, ratio: float, seed: int) -> Iterator[Arm]:
-    """Masks of whole kernels; layer number l0 counts the layers into which connections lead."""
-    network, drawn = measure_gc_net(study), generator("gc_net connections", seed)
+    """Yield masks of whole kernels; l0 numbers the layers that have incoming connections."""
+    network, stream = measure_gc_net(study), generator("gc_net connections", seed)
     rho = network.scores()
     layers = list(dict.fromkeys(pair.layer for pair in network.pairs))
-    noise = {name: torch.rand(value.shape, generator=drawn) for name, value in rho.values.items()}
+    noise = {name: torch.rand(value.shape, generator=stream) for name, value in rho.values.items()}
     scores: dict[str, tuple[WeightScores, int | None]] = {
         "l1": (WeightScores("l1", network.magnitude, reads={}), None),
         "random": (WeightScores("random", noise, reads={}), None),
@@ -226,16 +226,16 @@ def connection_arms(study: Study, *, ratio: float, seed: int) -> Iterator[Arm]:
 
 
 def filter_arms(study: Study, *, ratio: float, seed: int) -> Iterator[Arm]:
-    """Masks of filters; layer number l0 counts the convolutions."""
+    """Yield masks of filters; l0 numbers the convolutions."""
     starts: list[int | None] = list(range(1, len(study.graph.groups)))
     scorers = ["l1", "random", "gc_net", reverse("gc_net"), "taylor", hybrid("l1", "gc_net", by="rank")]
     by_depth = [hybrid("l1", "gc_net", by="depth", start=start) for start in starts]
-    every = study.score_all([*scorers, *by_depth], seed=seed)
-    for scores, start in zip(every, [None] * len(scorers) + starts, strict=True):
+    scored = study.score_all([*scorers, *by_depth], seed=seed)
+    for scores, start in zip(scored, [None] * len(scorers) + starts, strict=True):
         yield Arm(scores.scorer, allocate(scores, ratio=ratio), start)
 
 
 def _connectivity_rows(study: Study) -> list[Any]:
-    """Mean and spread of rho for each pair of layers, beside those of randomly paired images."""
+    """Return mean and spread of rho for each pair of layers, beside those of randomly paired images."""
     table: Any = connectivity(study).drop(columns=["filter", "output"])
     return table[table["metric"].isin(["rho_mean", "rho_spread", "rho_null", "rho_null_spread"])].to_dict("records")

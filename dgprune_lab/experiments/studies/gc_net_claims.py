@@ -1,4 +1,4 @@
-"""What the study of GC-Net says about the paper's claims."""
+"""The paper's claims, judged by the study of GC-Net."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPREADS = ("rho_spread", "rho_null_spread")
 
 
 class _Cell(NamedTuple):
-    """What two ways to prune must share to be compared."""
+    """The settings that two ways to prune must share to be compared."""
 
     training_seed: int
     data_set: str
@@ -34,7 +34,7 @@ Outcomes = Mapping[_Cell, Mapping[str, Outcome]]
 
 
 def gc_net_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return what each run says of each way to prune: accuracy on clean images, under shifts, under the worst shift.
+    """Return the accuracy of each way to prune in each run: on clean images, under shifts, under the worst shift.
 
     Args:
         frame: table of the study, with a row per domain.
@@ -68,14 +68,14 @@ def _outcomes(frame: pd.DataFrame) -> Outcomes:
         for name in [*names, MIDDLE] if start == (last[cell.level] + 1) // 2 else names:
             arms[cell][name].append(outcome)
     return {
-        cell: {name: {key: _mean(one[key] for one in each) for key in _OUTCOMES} for name, each in by_name.items()}
+        cell: {name: {key: _mean(run[key] for run in each) for key in _OUTCOMES} for name, each in by_name.items()}
         for cell, by_name in arms.items()
     }
 
 
 def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
 
 
 _CLAIMS = (
@@ -91,11 +91,11 @@ def gc_net_claims(frame: pd.DataFrame) -> list[Claim]:
 
     An estimate is the mean difference of the accuracy under shift, over data sets, shifts and ratios, paired by
     training seed; seeds that lack a run are left out, and claims with fewer than two seeds. The note holds the data
-    sets one by one, the other outcomes, the hybrid with the middle l0, and how much more rho differs than by chance.
+    sets separately, the other outcomes, the hybrid with the middle l0, and how much more rho differs than by chance.
     """
-    every, claims, spread = _outcomes(frame), [], _spread_words(frame)
+    cells, claims, spread = _outcomes(frame), [], _describe_spread(frame)
     for level, finetuned in (("connection", False), ("connection", True), ("filter", True)):
-        part = {cell: arms for cell, arms in every.items() if (cell.level, bool(cell.finetuned)) == (level, finetuned)}
+        part = {cell: arms for cell, arms in cells.items() if (cell.level, bool(cell.finetuned)) == (level, finetuned)}
         when = "fine-tuned" if finetuned else "not fine-tuned"
         published = "on connections only; the filter score is ours" if level == "filter" else PUBLISHED
         for text, scorer, baseline in _CLAIMS:
@@ -105,44 +105,44 @@ def gc_net_claims(frame: pd.DataFrame) -> list[Claim]:
 
 
 def _claim(part: Outcomes, scorer: str, *, baseline: str, claim: str, published: str, spread: str) -> list[Claim]:
-    """The claim that `scorer` keeps more than `baseline`; none without two seeds that have all runs."""
+    """Return the claim that `scorer` keeps more than `baseline`; none without two seeds that have all runs."""
     gaps = _differences(part, scorer, baseline=baseline)
     if len(gaps) < 2:
         return []
     notes = {}
     for data_set in sorted({cell.data_set for cell in part}):
-        of_one = {cell: arms for cell, arms in part.items() if cell.data_set == data_set}
-        notes[data_set] = _differences(of_one, scorer, baseline=baseline)
+        of_data_set = {cell: arms for cell, arms in part.items() if cell.data_set == data_set}
+        notes[data_set] = _differences(of_data_set, scorer, baseline=baseline)
     for outcome, name in (("clean", "clean images"), ("worst", "worst shift")):
         notes[name] = _differences(part, scorer, baseline=baseline, outcome=outcome)
     if scorer == DEPTH:
         notes["middle l0"] = _differences(part, MIDDLE, baseline=baseline)
     each = [(name, *intervals.over_seeds(list(values.values()))) for name, values in notes.items()]
-    said = "; ".join(f"{name} {value:+.3f} [{start:+.3f}, {end:+.3f}]" for name, value, start, end in each)
+    details = "; ".join(f"{name} {value:+.3f} [{start:+.3f}, {end:+.3f}]" for name, value, start, end in each)
     return [
         Claim.from_row(
             over_seeds(gaps),
             claim=claim,
             paper=PAPER,
             published=published,
-            note=said + spread,
+            note=details + spread,
             ours=published != PUBLISHED or baseline == "random",
         )
     ]
 
 
 def _differences(part: Outcomes, scorer: str, *, baseline: str, outcome: str = "shifted") -> dict[int, float]:
-    """Training seed -> mean over data sets and ratios of scorer - baseline, where a seed has all of them."""
+    """Return training seed -> mean over data sets and ratios of scorer - baseline, for seeds that have all of them."""
     gaps: dict[int, list[float]] = defaultdict(list)
     for cell, arms in part.items():
         if scorer in arms and baseline in arms:
             gaps[cell.training_seed].append(arms[scorer][outcome] - arms[baseline][outcome])
-    wanted = len({(cell.data_set, cell.ratio_requested) for cell in part})
-    return {seed: _mean(each) for seed, each in sorted(gaps.items()) if len(each) == wanted}
+    complete = len({(cell.data_set, cell.ratio_requested) for cell in part})
+    return {seed: _mean(each) for seed, each in sorted(gaps.items()) if len(each) == complete}
 
 
-def _spread_words(frame: pd.DataFrame) -> str:
-    """The standard deviation of rho within a pair of layers and that of randomly paired images, to end a note."""
+def _describe_spread(frame: pd.DataFrame) -> str:
+    """Return the end of a note: the spread of rho within a pair of layers, and with randomly paired images."""
     values = {name: frame.loc[frame["metric"] == name, "value"].to_numpy() for name in _SPREADS}
     if not all(len(each) for each in values.values()):
         return ""

@@ -1,12 +1,12 @@
-"""Do networks that pruning hurts more while they train end better, and does that hold under a shift?
+"""Do networks that pruning hurts more during training end better, and does that hold under a shift?
 
 Bartoldson et al. 2020 (arXiv:1906.03728) report that runs with a lower mean stability end more accurate and with a
 smaller gap, that pruned networks end more accurate than unpruned ones, and that noise gives part of the gain where no
 filter is removed for good. This study repeats it over training seeds and adds a shifted test set.
 
 Every arm trains for equally many epochs from the same initial weights, with images in the same order; only
-`unpruned_longer` goes on for more: its extra epochs are as many as lie between the first and the last event, and its
-learning rate falls at the same shares of its epochs. Arms:
+`unpruned_longer` trains longer: by as many epochs as lie between the first and the last event, and its learning rate
+falls at the same shares of its epochs. Arms:
 
 - `unpruned`, `unpruned_longer`; `before`, which loses the same shares of random filters before the first epoch;
 - `smallest_low`, `largest_low` (filters of smallest or largest L2 norm, few at each of many events), `smallest_high`,
@@ -20,8 +20,8 @@ batch. (As shares of the whole training the first two would both be one batch.)
 Reviewers' settings, each once, on the first data set: SGD with weight decay, augmentation, dropout; each for
 `unpruned`, `smallest_high` and `largest_high`.
 
-Data: CIFAR-10, and its reported images with less contrast; MNIST, and the published MNIST-M. Against the paper's share
-of the epochs the last events come earlier, so that the few batches behind them can repair what they cost; this was set
+Data: CIFAR-10, and its reported images with less contrast; MNIST, and the published MNIST-M. The last events come
+earlier than at the paper's share of the epochs, so that the few batches after them can repair their cost; this was set
 with training seed 100, which is not in the study. Flatness is that of the training loss at the last epoch, on a few
 images, for the runs with the training settings of the protocol.
 
@@ -47,7 +47,7 @@ from ...training import How, PruneSchedule, Remove, TrainingOptions, train_with_
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
 from ._common import data_sets, fitting, part
-from ._training_rows import flatness_rows, followed, run_rows
+from ._training_rows import flatness_rows, follow_run, run_rows
 from .instability_claims import PAPER, instability_claims
 
 _PAPER_RATES = (
@@ -60,13 +60,13 @@ _BATCHES = 391
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What happens to filters in a run.
+    """The treatment of filters in a run.
 
     Attributes:
         events: at the events of the low or the high rate, before training, or never.
         remove: which filters are removed first.
         how: removed for good, or treated for a while.
-        batches: for how many of the paper's batches.
+        batches: duration of the treatment, in batches of the paper.
         longer: whether the epochs between first and last event are added.
     """
 
@@ -77,17 +77,17 @@ class Arm:
     longer: bool = False
 
 
-_passing = partial(Arm, events="high", remove="largest")
+_temporary = partial(Arm, events="high", remove="largest")
 ARMS: Mapping[str, Arm] = {
     "unpruned": Arm(),
     "unpruned_longer": Arm(longer=True),
     "before": Arm(events="before", remove="random"),
     **{f"{which}_low": Arm(events="low", remove=which) for which in ("smallest", "largest")},
     **{f"{which}_high": Arm(events="high", remove=which) for which in ("smallest", "random", "largest")},
-    "zero_short": _passing(how="zero", batches=1),
-    "zero_middle": _passing(how="zero", batches=50),
-    "zero_long": _passing(how="zero", batches=1105),
-    "noise": _passing(how="noise", batches=1105),
+    "zero_short": _temporary(how="zero", batches=1),
+    "zero_middle": _temporary(how="zero", batches=50),
+    "zero_long": _temporary(how="zero", batches=1105),
+    "noise": _temporary(how="noise", batches=1105),
 }
 KNOBS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
@@ -95,7 +95,7 @@ KNOBS: Mapping[str, Mapping[str, Any]] = {
     "augmentation": {"augmentation": "crop_flip"},
     "dropout": {"dropout": 0.3},
 }
-"""Reviewers' settings: what replaces the training options of the protocol."""
+"""Reviewers' settings, which replace training options of the protocol."""
 KNOB_ARMS = ("unpruned", "smallest_high", "largest_high")
 
 _SMALL: Settings = {
@@ -161,24 +161,24 @@ def instability(
         protocol: "paper" for its VGG-11 and 325 epochs, which need a GPU; "small" for one to three hours on two cores.
     """
     name = "quick" if quick else protocol
-    chosen: Any = PROTOCOLS[name]
-    places = [place[0] for place in chosen["data_sets"]]
+    values: Any = PROTOCOLS[name]
+    names = [entry[0] for entry in values["data_sets"]]
     runs: list[Settings] = []
     for seed in range(seeds or (2 if quick else 5)):
-        runs += grid(training_seed=[seed], data_set=places, knob=["none"], arm=chosen["arms"])
-        if chosen["knobs"]:
-            runs += grid(training_seed=[seed], data_set=places[:1], knob=chosen["knobs"], arm=KNOB_ARMS)
+        runs += grid(training_seed=[seed], data_set=names, knob=["none"], arm=values["arms"])
+        if values["knobs"]:
+            runs += grid(training_seed=[seed], data_set=names[:1], knob=values["knobs"], arm=KNOB_ARMS)
     return Experiment(
         name="instability" if name == "small" else f"instability_{name}",
         question="Do networks that pruning hurts more while they train end better, also under a shift?",
         run=run_instability,
         grid=runs,
-        protocol=chosen,
+        protocol=values,
         extra=("stage", "rate", "events", "epochs_trained"),
-        ready=data_sets(*dict.fromkeys(name for place in chosen["data_sets"] for name in place[1:3])),
+        ready=data_sets(*dict.fromkeys(name for entry in values["data_sets"] for name in entry[1:3])),
         claims=instability_claims,
         cite=PAPER,
-        differences=_differences(chosen) + (_PAPER_RATES if name == "paper" else ()),
+        differences=_differences(values) + (_PAPER_RATES if name == "paper" else ()),
         tolerance=0.1,
     )
 
@@ -187,13 +187,13 @@ def run_instability(settings: Settings, scratch: Scratch) -> Finding:
     """Train one network, and report its events, its last epoch and its best ones on source and shifted images.
 
     Raises:
-        DgpruneError: training diverged, so that the run has no end.
+        DgpruneError: training diverged, so that the run has no result.
     """
     plan: Any = settings
     arm, seed = ARMS[plan["arm"]], plan["training_seed"]
     source, target = domains(plan)
     untrained = networks.build(plan["builder"], widths=tuple(plan["widths"]), **fitting(source), seed=seed)
-    # A third faster on a CPU, but for few filters.
+    # A third faster on a CPU, except with few filters.
     order = torch.channels_last if max(plan["widths"]) >= 64 else torch.contiguous_format
     batches = {"images": len(source.rows("train")), "size": plan["batch_size"]}
     steps = train_with_pruning.steps(
@@ -207,7 +207,7 @@ def run_instability(settings: Settings, scratch: Scratch) -> Finding:
         batches=None if arm.batches is None else scaled(arm.batches, **batches),
         seed=seed,
     )
-    run, best = followed(steps, source)
+    run, best = follow_run(steps, source)
     if not run.finished:
         raise DgpruneError(
             f"arm {plan['arm']!r} of training seed {seed} has no result, because its training diverged in epoch "
@@ -226,12 +226,12 @@ def run_instability(settings: Settings, scratch: Scratch) -> Finding:
 
 def domains(plan: Mapping[str, Any]) -> tuple[Domain, Domain]:
     """Return the source of a run, and the shifted domain, which has no images to train on."""
-    (place,) = (place for place in plan["data_sets"] if place[0] == plan["data_set"])
-    name, data_set, shifted, shift, train, score, report = place
+    (entry,) = (entry for entry in plan["data_sets"] if entry[0] == plan["data_set"])
+    name, data_set, shifted, shift, train, score, report = entry
     images: dict[str, int] = {"score": score, "report": report}
-    other = f"{name} {shift}" if shift else shifted.removesuffix("_published")
+    target_name = f"{name} {shift}" if shift else shifted.removesuffix("_published")
     source = part(data_set, name=name, train=train, **images)
-    return source.as_role("source"), part(shifted, name=other, shift=shift, **images).as_role("target")
+    return source.as_role("source"), part(shifted, name=target_name, shift=shift, **images).as_role("target")
 
 
 def schedule_of(plan: Mapping[str, Any], arm: Arm) -> PruneSchedule | None:
@@ -248,7 +248,7 @@ def options_of(plan: Mapping[str, Any], arm: Arm) -> TrainingOptions:
     epochs, milestones = plan["epochs"], plan["milestones"]
     if arm.longer:
         first, last = (choose(epochs_of(plan)) for choose in (min, max))
-        milestones = tuple(round(at * (epochs + last - first) / epochs) for at in milestones)
+        milestones = tuple(round(epoch * (epochs + last - first) / epochs) for epoch in milestones)
         epochs += last - first
     return TrainingOptions(
         epochs=epochs,
@@ -276,14 +276,14 @@ def scaled(batches: int, *, images: int, size: int) -> int:
 
 
 def _differences(protocol: Mapping[str, Any]) -> tuple[str, ...]:
-    """What differs from the paper, a sentence each."""
+    """Return what differs from the paper, a sentence each."""
     layers = "; ".join(
         f"{name} {100 * share:g} % from epoch {start} to {end}" for name, start, end, share in protocol["schedule"]
     )
-    sets = [f"{place[0]}: {place[4]:,} to train on, {place[6]:,} to report" for place in protocol["data_sets"]]
+    sets = [f"{entry[0]}: {entry[4]:,} to train on, {entry[6]:,} to report" for entry in protocol["data_sets"]]
     batches = [
-        f"{place[0]} " + ", ".join(str(scaled(n, images=place[4], size=protocol["batch_size"])) for n in (1, 50, 1105))
-        for place in protocol["data_sets"]
+        f"{entry[0]} " + ", ".join(str(scaled(n, images=entry[4], size=protocol["batch_size"])) for n in (1, 50, 1105))
+        for entry in protocol["data_sets"]
     ]
     return (
         f"Network: {protocol['builder']} of widths {', '.join(map(str, protocol['widths']))} (VGG-11 and ResNet-18).",

@@ -1,4 +1,4 @@
-"""What the study of pruning while training says about the claims of Bartoldson et al. 2020."""
+"""The claims of Bartoldson et al. 2020, judged by the study of pruning while training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OURS = "not in the paper"
 class _Gain(NamedTuple):
     """A claim that one arm ends better than another: better accuracy, or a smaller gap."""
 
-    words: str
+    sentence: str
     arm: str
     baseline: str
     metric: Literal["accuracy", "generalization_gap"] = "accuracy"
@@ -32,7 +32,7 @@ class _Gain(NamedTuple):
 class _Link(NamedTuple):
     """A claim that two numbers of a run go together: below 0, or above 0 if `positive`."""
 
-    words: str
+    sentence: str
     metric: str
     role: Literal["source", "target"] | None = "source"
     measure: str = STABILITY
@@ -89,9 +89,9 @@ _GAINS = (
 
 
 def instability_claims(frame: pd.DataFrame) -> list[Claim]:
-    """Return what the table says: correlations within the highest rate and pooled, and gains over controls.
+    """Return the claims: correlations within the highest rate and pooled over rates, and gains over controls.
 
-    All at the last epoch. A claim whose arms are not in the table, or that has no interval, is left out.
+    All are about the last epoch. A claim whose arms are not in the table, or that has no interval, is left out.
 
     Raises:
         DgpruneError: no run with an event while training.
@@ -109,34 +109,34 @@ def _correlations(table: Any) -> Iterator[Claim]:
     """Yield the claims about correlations, Pearson's; Kendall's is in the note."""
     for link in _LINKS:
         role = table["role"].isna() if link.role is None else table["role"] == link.role
-        about = (table["measure"] == link.measure) & (table["of_metric"] == link.metric) & (table["stage"] == "last")
-        rows = table[about & role]
+        selected = (table["measure"] == link.measure) & (table["of_metric"] == link.metric) & (table["stage"] == "last")
+        rows = table[selected & role]
         highest = rows.groupby("data_set")["within"].last()  # rates stand in ascending order behind the pooled runs
         for (data_set, within), pair in rows.groupby(["data_set", "within"], sort=False):
-            found = pair.set_index("metric").to_dict("index")
-            if "pearson" in found and (within == highest[data_set] or (within == POOLED and link.pooled)):
+            by_metric = pair.set_index("metric").to_dict("index")
+            if "pearson" in by_metric and (within == highest[data_set] or (within == POOLED and link.pooled)):
                 where = f"{data_set}, {'pooled over rates' if within == POOLED else f'within {within}'}"
-                yield from _linked(link, found["pearson"], kendall=found.get("kendall"), where=where)
+                yield from _link_claims(link, by_metric["pearson"], kendall=by_metric.get("kendall"), where=where)
 
 
-def _linked(link: _Link, row: dict[str, Any], *, kendall: dict[str, Any] | None, where: str) -> Iterator[Claim]:
+def _link_claims(link: _Link, row: dict[str, Any], *, kendall: dict[str, Any] | None, where: str) -> Iterator[Claim]:
     """Yield the claim about one correlation, if it has an interval."""
     if is_missing(row["low"]):
         return
-    tau = "Kendall's tau-b is undefined" if kendall is None else f"Kendall's tau-b {_text(kendall)}"
+    tau = "Kendall's tau-b is undefined" if kendall is None else f"Kendall's tau-b {_format_value(kendall)}"
     mixed = "" if is_missing(row["note"]) else f" It {row['note']}."
-    found = Claim.from_row(
+    claim = Claim.from_row(
         row,
-        claim=f"{link.words}, {where}",
+        claim=f"{link.sentence}, {where}",
         paper=PAPER,
         published=OURS if link.role == "target" else PUBLISHED,
         ours=link.role == "target",
         note=f"Pearson's, over {row['runs']:.0f} runs; {tau}.{mixed}",
     )
-    yield found if link.positive else replace(found, verdict=verdict(-found.high, -found.low))
+    yield claim if link.positive else replace(claim, verdict=verdict(-claim.high, -claim.low))
 
 
-def _text(row: dict[str, Any]) -> str:
+def _format_value(row: dict[str, Any]) -> str:
     interval = "" if is_missing(row["low"]) else f" ({row['low']:+.2f} to {row['high']:+.2f})"
     return f"{row['value']:+.2f}{interval}"
 
@@ -156,7 +156,7 @@ def _gains(rows: Any, gain: _Gain, *, ending: str) -> Iterator[Claim]:
         flipped = {"value": -row["value"], "low": -row["high"], "high": -row["low"]} if smaller else {}
         yield Claim.from_row(
             {**row, **flipped},
-            claim=f"{gain.words}, {row['data_set']}{ending}",
+            claim=f"{gain.sentence}, {row['data_set']}{ending}",
             paper=PAPER,
             published=OURS if gain.role == "target" else PUBLISHED,
             ours=gain.role == "target",

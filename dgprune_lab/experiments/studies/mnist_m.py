@@ -1,4 +1,4 @@
-"""Does pruning by domain similarity (DSS) improve a network of MNIST digits on MNIST-M, and what of it is DSS?
+"""Does pruning by domain similarity (DSS) improve a network of MNIST digits on MNIST-M, and is the gain due to DSS?
 
 Sun 2023 (arXiv:2306.13237) reports that removing 60 % of the filters by DSS, in two rounds with 20 epochs of
 fine-tuning after each, raises the accuracy on MNIST-M by 5 points over the network as trained. This study repeats it
@@ -10,12 +10,12 @@ over training seeds, beside controls that separate the score from the extra epoc
 - `dss` as published, on the images that are reported (`score_split` "report"), and on other images ("score");
 - `dss_sources`, which compares MNIST with a noisy copy of itself and never sees MNIST-M.
 
-Kept of the paper: network, batch size, momentum, the softmax before the cross-entropy in training and fine-tuning, the
+As in the paper: network, batch size, momentum, the softmax before the cross-entropy in training and fine-tuning, the
 rule of the learning rate (restarted in each round, divided by the epochs of training), rounds, filters per layer. What
 differs is listed in `differences`. The small protocol trains at a higher rate, because it takes 75 times fewer steps.
-It was set by accuracy on MNIST images alone: of the rates 0.03 and 0.05 in training the better one, with training seed
-0; fine-tuning at 0.01, because 0.05 cost up to 12 points; 40 epochs, because after 20 some of the networks did not know
-one of the digits, which the softmax before the cross-entropy makes slow to learn. No step reads a label of MNIST-M, and
+It was set by accuracy on MNIST images alone: the better one of the rates 0.03 and 0.05 in training, with training seed
+0; fine-tuning at 0.01, because 0.05 cost up to 12 points; 40 epochs, because after 20 some networks did not recognise
+one of the digits, as the softmax before the cross-entropy slows down learning. No step reads a label of MNIST-M, and
 every number is that of the last epoch.
 """
 
@@ -61,7 +61,7 @@ ARMS: tuple[tuple[str, str | None], ...] = (
 )
 """Scorer or control, and the split of each domain that a scorer reads."""
 Case = tuple[str, str, str, float, str, float | None]
-"""A claim, the choice it is about, the baseline, the ratio, what was published, and the size claimed."""
+"""Sentence of a claim, choice, baseline, ratio, published result, claimed gain."""
 
 _FULL = {"source": "mnist_full", "target": "mnist_m_published", "widths": (32, 48)}
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -177,27 +177,27 @@ def run_mnist_m(settings: Settings, scratch: Scratch) -> Finding:
 
 
 def mnist_m_claims(frame: pd.DataFrame) -> list[Claim]:
-    """Return what the table says about the paper's claims, all on MNIST-M; DSS is the score as published."""
-    at = RATIOS.index(0.6)
-    gain, over_l1 = (PUBLISHED["dss"][at] - other for other in (PUBLISHED["dense"], PUBLISHED["l1"][at]))
+    """Return the paper's claims with our estimates, all on MNIST-M; DSS is the score as published."""
+    index = RATIOS.index(0.6)
+    gain, over_l1 = (PUBLISHED["dss"][index] - reference for reference in (PUBLISHED["dense"], PUBLISHED["l1"][index]))
     one_run = "{:+.2f} points (one run, another build of MNIST-M)"
     extra = "the same extra epochs without removal"
-    own = "ends higher than DSS scored on other images of the target"
+    higher = "ends higher than DSS scored on other images of the target"
     cases: list[Case] = [
         ("DSS gains 5 points over the network as trained", "dss", "dense", 0.6, one_run.format(100 * gain), 0.05),
         *((f"DSS gains more than {extra}", "dss", "dense_tuned", ratio, "", None) for ratio in MORE_SEEDS),
         ("DSS ends higher than L1", "dss", "l1", 0.6, one_run.format(100 * over_l1), None),
         ("DSS ends higher than random removal", "dss", "random", 0.6, "", None),
         ("DSS ends higher than its reverse", "dss", "reverse(dss)", 0.6, "", None),
-        (f"DSS scored on the reported images {own}", "report", "score", 0.6, "", None),
+        (f"DSS scored on the reported images {higher}", "report", "score", 0.6, "", None),
         (f"DSS between sources gains more than {extra}", "dss_sources", "dense_tuned", 0.6, "", None),
     ]
     return [claim for case in cases for claim in _claims(frame[frame["domain"] == "mnist_m"], case)]
 
 
 def _claims(frame: Any, case: Case) -> list[Claim]:
-    """Return the claim of a case; none where the table holds no such ratio."""
-    words, choice, baseline, ratio, published, size = case
+    """Return the claim of a case; none if the table lacks its ratio."""
+    sentence, choice, baseline, ratio, published, size = case
     dss = frame["scorer"] == "dss"
     if baseline == "score":
         table = compare(frame[dss], baseline=baseline, of="score_split")
@@ -208,7 +208,7 @@ def _claims(frame: Any, case: Case) -> list[Claim]:
     return [
         Claim.from_row(
             row,
-            claim=f"{words}, at {100 * ratio:.0f} %",
+            claim=f"{sentence}, at {100 * ratio:.0f} %",
             paper=PAPER,
             published=published,
             claimed=size,
@@ -220,7 +220,7 @@ def _claims(frame: Any, case: Case) -> list[Claim]:
 
 
 def _differences(protocol: Settings) -> tuple[str, ...]:
-    """What differs from the paper, a sentence each."""
+    """Return what differs from the paper, a sentence each."""
     numbers: dict[str, Any] = {name: protocol[name] for name in protocol}
     return (
         "Target: the published MNIST-M, its centre cropped to 28 x 28; the paper's is another build of 10,000 images.",

@@ -2,12 +2,12 @@
 
 Sun 2023 (arXiv:2306.13237) reports for PACS that a ResNet-50 trained by MIRO, 85.4 +- 0.4 % on average over the domain
 that is left out, reaches 86.45 % when 10 % of its filters are removed by DSS. This study asks the same of
-EfficientNet-Lite0 at 112 px: another network, so its numbers stand beside the published ones and do not repeat them.
+EfficientNet-Lite0 at 112 px: another network, so its numbers are shown beside the published and do not repeat them.
 
 Protocol: a domain is left out as the target. Per target, objective (ERM, MIRO) and training seed, the network with
 ImageNet weights is trained on the other three domains; every arm scores its filters, removes 5 or 10 % of each layer in
 one round, and is fine-tuned by the same objective. `dense` is the network as trained, `dense_tuned` has the same extra
-epochs without removal. A training seed draws the last layer, the order of the images, and which images are used.
+epochs without removal. A training seed determines the last layer, the order of the images, and which images are used.
 
 - The held-out domain is reported whole or on a random part, and has no other split. `dss` and `reverse(dss)` therefore
   read the images that are reported, as in the paper (`score_split` "report"): they are target-aware, and a gain by them
@@ -16,8 +16,8 @@ epochs without removal. A training seed draws the last layer, the order of the i
   would follow too slowly (momentum .01), and `l1` would not see its scales.
 - MIRO's oracle in training is the network with ImageNet weights; in fine-tuning it is the network after the removal.
 - Every number is that of the last epoch, and no step reads a label of the target. MIRO's weight was set beforehand on
-  held-out images of `photo` and `cartoon`, which are no targets of the small protocol. Of the learning rate, 1e-4 and
-  3e-4 were compared on these and on `art_painting`, which is a target; they were alike, and 2e-4 lies between them.
+  held-out images of `photo` and `cartoon`, which are not targets of the small protocol. Of the learning rate, 1e-4 and
+  3e-4 were compared on these and on `art_painting`, which is a target; they were similar, and 2e-4 lies between them.
 
 Accuracies are averaged over the targets of each training seed; intervals are over training seeds.
 """
@@ -119,7 +119,7 @@ def run_pacs(settings: Settings, scratch: Scratch) -> Finding:
     domains = _domains(plan["target"], seed=seed, counts=tuple((name, plan[name]) for name in names))
     target, sources = domains[plan["target"]], [domains[name] for name in domains if name != plan["target"]]
     study = Study(_dense(plan, sources, scratch=scratch), sources=sources, targets=[target], device=scratch.device)
-    about = {"scorer": scorer, "finetuned": scorer != DENSE, "score_split": READS[scorer], "training_seed": seed}
+    cells = {"scorer": scorer, "finetuned": scorer != DENSE, "score_split": READS[scorer], "training_seed": seed}
     rows = []
     for ratio in plan["ratios"][:1] if scorer in CONTROLS else plan["ratios"]:
         result = prune_and_tune(
@@ -133,13 +133,13 @@ def run_pacs(settings: Settings, scratch: Scratch) -> Finding:
             score_split=READS[scorer] or "score",
             measure="end",
         )
-        for at in plan["ratios"] if scorer in CONTROLS else [ratio]:  # a control is the same network at every ratio
-            rows += [{**row, **about, "ratio_requested": at} for row in end_rows(result)]
+        for share in plan["ratios"] if scorer in CONTROLS else [ratio]:  # a control serves every ratio
+            rows += [{**row, **cells, "ratio_requested": share} for row in end_rows(result)]
     return Finding(rows=rows, data=data_hashes(study), weights=network_key(result.network))
 
 
 def _options(plan: Any, *, epochs: int) -> TrainingOptions:
-    """The options of training and fine-tuning; both objectives get equally many images of each source in a step."""
+    """Return the options of training and fine-tuning; for both objectives a step has equally many images per source."""
     objective = plan["objective"]
     return TrainingOptions(
         epochs=epochs,
@@ -154,7 +154,7 @@ def _options(plan: Any, *, epochs: int) -> TrainingOptions:
 
 
 def _dense(plan: Any, sources: list[Domain], *, scratch: Scratch) -> nn.Module:
-    """The network with ImageNet weights, trained on the sources; made once per folder."""
+    """Return the network with ImageNet weights, trained on the sources; made once per folder."""
 
     def fresh() -> nn.Module:
         if plan["network"] == "efficientnet_lite0":
@@ -176,26 +176,26 @@ def _dense(plan: Any, sources: list[Domain], *, scratch: Scratch) -> nn.Module:
 
 @lru_cache(maxsize=4)
 def _domains(target: str, *, seed: int, counts: tuple[tuple[str, Any], ...]) -> dict[str, Domain]:
-    """The images of a training seed, drawn from each domain; the target has the split `report` alone."""
-    many = dict(counts)
-    if many["network"] == "fashion":
-        whole = {name: BUILTIN[name]() for name in _GARMENTS}
+    """Return the images of a training seed, drawn from each domain; the target has the split `report` alone."""
+    plan = dict(counts)
+    if plan["network"] == "fashion":
+        full = {name: BUILTIN[name]() for name in _GARMENTS}
     else:
-        whole = from_folder(_folder(), size=many["size"], hold_out=target, splits=_SHARES, seed=seed)
-    of_target = {"report": many["report_target"]}
-    of_source = {split: many[split] for split in ("train", "score", "report")}
+        full = from_folder(_folder(), size=plan["size"], hold_out=target, splits=_SHARES, seed=seed)
+    of_target = {"report": plan["report_target"]}
+    of_source = {split: plan[split] for split in ("train", "score", "report")}
     return {
-        name: _drawn(domain, of_target if name == target else of_source, seed=seed) for name, domain in whole.items()
+        name: _sample(domain, of_target if name == target else of_source, seed=seed) for name, domain in full.items()
     }
 
 
-def _drawn(domain: Domain, counts: Mapping[str, int | None], *, seed: int) -> Domain:
-    """A domain of so many images of each split, drawn at random; None for all."""
+def _sample(domain: Domain, counts: Mapping[str, int | None], *, seed: int) -> Domain:
+    """Return a domain with this number of images in each split, drawn at random; None for all."""
     generator = torch.Generator().manual_seed(seeded("images", domain.name, seed))
     rows = {}
     for split, count in counts.items():
-        every = domain.rows(split)
-        taken = every[torch.randperm(len(every), generator=generator)[:count].sort().values]
+        rows_of_split = domain.rows(split)
+        taken = rows_of_split[torch.randperm(len(rows_of_split), generator=generator)[:count].sort().values]
         if count is not None and len(taken) < count:
             raise DgpruneError(
                 f"domain {domain.name!r} has {len(taken)} of the {count} images that pacs needs ({split})."
@@ -215,13 +215,13 @@ def _folder() -> Path:
     if not root:
         raise DgpruneError(
             "the study pacs needs PACS at 112 x 112 px as PACS112/domain/class/image in the folder that the "
-            "environment variable DGPRUNE_DATA names, and it is not set; set it, or run the quick twin (quick=True)."
+            "environment variable DGPRUNE_DATA names, and it is not set; set it, or run the quick form (quick=True)."
         )
     return at_home(root) / "PACS112"
 
 
 def _differences(name: str) -> tuple[str, ...]:
-    """What differs from the published experiment, a sentence each."""
+    """Return what differs from the published experiment, a sentence each."""
     plan: Any = PROTOCOLS[name]
     return (
         f"Network: {plan['network']}, images of {plan['size']} px; the paper's: ResNet-50, 224 px.",

@@ -1,4 +1,4 @@
-"""What the table of the study `pacs` says about the published gain, beside every control."""
+"""The published gain, judged by the table of the study `pacs`, beside every control."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ BASELINES = {
     "dss_sources": "removal by DSS between the sources",
     "reverse(dss)": "removal in the reversed order",
 }
-"""Arm -> what the claim calls it."""
+"""Arm -> its name in a claim."""
 
 
 def pacs_claims(frame: pd.DataFrame) -> list[Claim]:
-    """Return what the table says: DSS on top of MIRO against each baseline, at each ratio; and MIRO against ERM."""
+    """Return the claims: DSS on top of MIRO against each baseline, at each ratio; and MIRO against ERM."""
     accuracy: Any = pd.concat(_measures(frame))
     accuracy = accuracy[(accuracy["metric"] == "accuracy") & (accuracy["role"] == "target")]
     return [*_gains(accuracy[accuracy["objective"] == "miro"]), *_miro(accuracy[accuracy["scorer"] == DENSE])]
@@ -46,22 +46,22 @@ def _gains(miro: Any) -> Iterator[Claim]:
         weak = _below_random(miro, baseline)
         for row in rows.sort_values("ratio_requested", ascending=False).to_dict("records"):
             ratio = float(row["ratio_requested"])
-            theirs = baseline == DENSE and ratio == 0.1
+            is_published = baseline == DENSE and ratio == 0.1
             removed = f"removing {100 * ratio:g} % by DSS"
             yield Claim.from_row(
                 row,
                 claim=f"After MIRO, {removed} ends more accurate on the unseen domain than {against}",
                 paper=PAPER,
-                published=PUBLISHED if theirs else "",
-                claimed=GAIN if theirs else None,
-                ours=not theirs,
+                published=PUBLISHED if is_published else "",
+                claimed=GAIN if is_published else None,
+                ours=not is_published,
                 note="EfficientNet-Lite0 at 112 px, mean over the held-out targets; DSS reads the reported images."
                 + weak.get(ratio, ""),
             )
 
 
 def _below_random(miro: Any, baseline: str) -> dict[float, str]:
-    """Ratio -> a sentence, where a baseline is itself worse than random removal, so that to beat it says little."""
+    """Return ratio -> a sentence, where a baseline is worse than random removal, so that beating it means little."""
     if baseline not in ("l1", "taylor", "dss_sources"):
         return {}
     rows = compare(miro[miro["scorer"].isin([baseline, "random"])], baseline="random", by=())

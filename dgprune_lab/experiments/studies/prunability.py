@@ -1,23 +1,23 @@
 """Does prunability predict generalisation, better than norms, margins and flatness, and does it still under shift?
 
 Kuhn et al. 2021 (arXiv:2103.06002) claim that the smallest share of weights that keeps the training loss predicts how
-well networks generalise, better than other measures, and beyond what these tell. Only the abstract is at hand: it names
-no figure that a few small networks could be held against, and the settings are ours. Whether a measure also predicts
+well networks generalise, better than other measures, and beyond what these predict. Only the abstract was available: it
+gives no figure to compare a few small networks with, and the settings are ours. Whether a measure also predicts
 the loss on shifted images has not been published.
 
 Protocol: networks in network (`models.networks.nin`, without BatchNorm) on images of Fashion-MNIST, on a grid of two
 levels each of width (filters of the first block, half of those of the others), depth (blocks), dropout, weight decay,
 batch size and learning rate, for two training seeds. A training ends with the first epoch after which the cross-entropy
-on its images, in eval mode, is at most `until`; one that does not get there within `epochs` did not converge: it stays
+on its images, in eval mode, is at most `until`; one that does not reach it within `epochs` did not converge: it stays
 in the table with its outcomes, and is left out of every comparison, which is a selection (`experiments.convergence`
-tables it by level). All measures read the training images alone, and the reported images only report. The shifted copy
-of these is a target domain: nothing reads it before.
+tables it by level). All measures read the training images alone, and the reported images serve to report only. Their
+shifted copy is a target domain: nothing reads it before.
 
 Stated before the runs: the outcome is the loss on reported images; a claim holds if its interval, over resampled cells
 of the grid, lies above 0. A pilot set `until`, `epochs` and the levels by training losses and computing time. Its
-slowest corner, all of the small width, batches of 64, the low learning rate, dropout and weight decay, met .35 after 23
-epochs (3 blocks) and 18 (4 blocks); two corners of batches of 32 and the high learning rate, one of each width, after
-12. So all four corners that were tried did. With 2 blocks it was at .70 after 15 epochs, so 2 blocks were left out.
+slowest corner, all of the small width, batches of 64, the low learning rate, dropout and weight decay, reached .35
+after 23 epochs (3 blocks) and 18 (4 blocks); two corners of batches of 32 and the high learning rate, one of each
+width, after 12. So all four corners tried did. With 2 blocks it was at .70 after 15 epochs, so 2 blocks were left out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from ._common import data_hashes, data_sets, filled, fitting, gap_row, part
 
 PAPER = "Kuhn et al. 2021, arXiv:2103.06002"
 HYPERPARAMETERS = ("width", "depth", "dropout", "weight_decay", "batch_size", "lr")
-"""The settings in which the networks differ, beside the training seed."""
+"""The settings in which the networks differ, besides the training seed."""
 MEASURE = "prunability"
 RIVALS = {
     "sharpness": "sharpness",
@@ -140,13 +140,13 @@ def run_prunability(settings: Settings, scratch: Scratch) -> Finding:
     """Train one network and measure how it generalises and what predicts it.
 
     Raises:
-        DgpruneError: a data set that is not there; a training that diverges, or that reaches a loss of 0.
+        DgpruneError: a missing data set; a training that diverges, or that reaches a loss of 0.
     """
     plan: Any = settings
     source, shifted = zoo_domains(settings)
-    made, losses = _trained(plan, source, device=scratch.device)
+    trained, losses = _trained(plan, source, device=scratch.device)
     key = {"study": "prunability", **settings, "source": source.key}
-    network = scratch.network(key, lambda: made)
+    network = scratch.network(key, lambda: trained)
     study = Study(network, sources=[source], targets=[shifted], name="prunability", device=scratch.device)
     outcomes = evaluate(network, source, "train")
     reached = float(outcomes.loss.mean())
@@ -174,7 +174,7 @@ def _domains(data_set: str, train_images: int, report: int, shift: str) -> tuple
 
 
 def _trained(plan: Any, source: Domain, *, device: torch.device) -> tuple[nn.Module, list[float]]:
-    """The network after the first epoch whose loss is low enough, or after the last; training losses of its epochs."""
+    """Return the network after the first epoch with a low enough loss, or the last, and the losses of its epochs."""
     network = networks.nin(
         **fitting(source),
         widths=[plan["width"], *[2 * plan["width"]] * (plan["depth"] - 1)],
@@ -217,21 +217,21 @@ def _outcome_rows(study: Study, trained: Outcomes) -> Iterator[dict[str, Any]]:
 def _measure_rows(study: Study, plan: Any, losses: list[float], reached: float) -> Iterator[dict[str, Any]]:
     """Yield every measure if the network converged, otherwise only its training losses."""
     source = study.sources[0]
-    about = {"domain": source.name, "role": "source", "split": "train", "images": plan["train"]}
-    lower = {**about, "better_direction": "lower"}
+    shared = {"domain": source.name, "role": "source", "split": "train", "images": plan["train"]}
+    lower = {**shared, "better_direction": "lower"}
     log = " ".join(f"{loss:.4g}" for loss in losses)
     total = {"metric": "sum_of_training_losses", "value": sum(losses), "unit": "nats", "training_log": log}
     yield {**lower, **total}
     yield {**lower, "metric": "training_loss", "value": reached, "unit": "nats"}
     if reached > plan["until"]:
         return
-    limit, every = {"tolerance": plan["tolerance"]}, {"step": plan["step"]}
-    table: Any = prunability_of(study, search="fast", intervals=False, **limit, **every)
+    tolerance, step = {"tolerance": plan["tolerance"]}, {"step": plan["step"]}
+    table: Any = prunability_of(study, search="fast", intervals=False, **tolerance, **step)
     value = float(table.loc[table["metric"] == "prunability", "value"].iloc[0])
     yield {**lower, "metric": "prunability", "value": value, "unit": "share"}
     weights = sum(weight.numel() for weight in prunable(study.model).values())
-    kept = weights - math.floor((1 - value) * weights + 1e-9)
-    yield {**lower, "metric": "weights_kept", "value": kept, "unit": "count"}
+    weights_kept = weights - math.floor((1 - value) * weights + 1e-9)
+    yield {**lower, "metric": "weights_kept", "value": weights_kept, "unit": "count"}
     mask = allocate(study.score("l1", split="train"), ratio=0.5)
     accuracies = [
         study.outcomes(m, domain=source.name, split="train", batchnorm="as_is").accuracy for m in (None, mask)
@@ -240,19 +240,19 @@ def _measure_rows(study: Study, plan: Any, losses: list[float], reached: float) 
     tables: tuple[Any, ...] = (
         *(of_weights(study) for of_weights in (parameter_count, l2_norm, distance_from_initialisation)),
         margin(study),
-        sharpness(study, **limit),
-        random_perturbation(study, **limit, **every),
+        sharpness(study, **tolerance),
+        random_perturbation(study, **tolerance, **step),
         sam_sharpness(study),
         hessian_trace(study, images=plan["few"]),
     )
-    for found in tables:
-        for row in found[found["value"].notna()].to_dict("records"):
-            kept_cells = {name: cell for name, cell in filled(row).items() if name != "training_seed"}
-            yield {**about, **kept_cells, "better_direction": row["better_direction"]}
+    for table in tables:
+        for row in table[table["value"].notna()].to_dict("records"):
+            cells = {name: cell for name, cell in filled(row).items() if name != "training_seed"}
+            yield {**shared, **cells, "better_direction": row["better_direction"]}
 
 
 def prunability_claims(frame: Tidy) -> list[Claim]:
-    """Return what a table of trained networks says about prunability as a predictor of the loss on reported images.
+    """Return the claims about prunability as a predictor of the loss on reported images, from a table of networks.
 
     All intervals are over cells of the grid of hyperparameters. A comparison without an interval is left out.
 
@@ -278,7 +278,7 @@ def _claims(rows: list[Any], role: str, seeds: str) -> Iterator[Claim]:
         }.get(row["metric"])
         if row["role"] != role or sentence is None or (role == "target" and row["metric"] != "kendall_tau_a"):
             continue
-        about = {
+        statistic = {
             "kendall_tau_a": "Kendall's tau-a",
             "tau_difference": "difference of Kendall's tau-a",
             "partial_correlation": "Spearman's partial correlation",
@@ -289,5 +289,5 @@ def _claims(rows: list[Any], role: str, seeds: str) -> Iterator[Claim]:
             paper=PAPER,
             published="no figure in the abstract" if role == "source" else "not published; our question",
             ours=role == "target",
-            note=f"{about} over {row['networks']:g} networks; interval over {row['cells']:g} cells of the grid.",
+            note=f"{statistic} over {row['networks']:g} networks; interval over {row['cells']:g} cells of the grid.",
         )

@@ -2,7 +2,7 @@
 
 Cai, Li and Kot 2022 (arXiv:2210.13810) claim (1) that pruning keeps the accuracy on the domains of training while the
 accuracy on other domains decays, and (2) that a score with the variance of the domains' risks keeps more of the latter
-at the same ratio. Only the abstract is at hand: it gives no figure, and the formulas of `risk_variance` are our
+at the same ratio. Only the abstract was available: it gives no figure, and the formulas of `risk_variance` are our
 reconstruction.
 
 Protocol: four domains of digits (MNIST; other MNIST digits in random colours; USPS; UCI), each left out in turn as the
@@ -12,10 +12,10 @@ and is reported without fine-tuning and after a few epochs of it. BatchNorm stat
 in every row, also where nothing is removed. No step reads a target: it holds only the images that are reported.
 
 Stated before the runs: in-domain accuracy counts as kept if it falls by at most one point (`MARGIN`) below the dense
-network with the same extra epochs; claim (1) also needs a larger fall on the target. Its two parts are judged one by
-one, on the mean of L1 and Taylor. Claim (2) compares the share of the dense network's accuracy on the target that is
-kept, averaged over targets and ratios. Every average over targets is taken within a training seed; the intervals are
-over training seeds.
+network with the same extra epochs; claim (1) also needs a larger fall on the target. Its two parts are judged
+separately, on the mean of L1 and Taylor. Claim (2) compares the share of the dense network's accuracy on the target
+that is kept, averaged over targets and ratios. Every average over targets is taken within a training seed; the
+intervals are over training seeds.
 """
 
 from __future__ import annotations
@@ -101,19 +101,17 @@ def several_sources(*, quick: bool = False, seeds: Count | None = None) -> Exper
         seeds: number of training seeds, counted from 0; None for 5, or for 2 where `quick`.
     """
     protocol: Any = _QUICK if quick else _FULL
-    listed = [place[0] for place in (*protocol["targets_only"], *protocol["domains"])]
+    names = [entry[0] for entry in (*protocol["targets_only"], *protocol["domains"])]
     return Experiment(
         name="several_sources_quick" if quick else "several_sources",
         question="Does pruning lose accuracy on an unseen domain first, and does risk variance keep more of it?",
         run=run_several_sources,
         grid=grid(
-            training_seed=range(seeds or (2 if quick else 5)),
-            target=listed[:1] if quick else listed,
-            scorer=tuple(ARMS),
+            training_seed=range(seeds or (2 if quick else 5)), target=names[:1] if quick else names, scorer=tuple(ARMS)
         ),
         protocol=protocol,
         extra=("finetuned",),
-        ready=data_sets(*(place[1] for place in (*protocol["targets_only"], *protocol["domains"]))),
+        ready=data_sets(*(entry[1] for entry in (*protocol["targets_only"], *protocol["domains"]))),
         claims=several_sources_claims,
         cite=PAPER,
         differences=(
@@ -171,30 +169,30 @@ def run_several_sources(settings: Settings, scratch: Scratch) -> Finding:
 
 
 def _domains(settings: Settings) -> tuple[list[Domain], Domain]:
-    """The sources of a run, and its target, which holds the reported images only."""
+    """Return the sources of a run, and its target, which holds the reported images only."""
     plan: Any = settings
     images = {"train": plan["train"], "score": plan["score"]}
-    places = (*plan["domains"], *plan["targets_only"])
-    sources = [_part(place, **images) for place in plan["domains"] if place[0] != plan["target"]]
-    return sources, next(_part(place) for place in places if place[0] == plan["target"])
+    entries = (*plan["domains"], *plan["targets_only"])
+    sources = [_part(entry, **images) for entry in plan["domains"] if entry[0] != plan["target"]]
+    return sources, next(_part(entry) for entry in entries if entry[0] == plan["target"])
 
 
-def _part(place: Any, *, train: int = 0, score: int = 0) -> Domain:
-    name, data_set, skip, shift, report = place
+def _part(entry: Any, *, train: int = 0, score: int = 0) -> Domain:
+    name, data_set, skip, shift, report = entry
     return part(data_set, name=name, skip=skip, shift=shift, train=train, score=score, report=report)
 
 
 def _variance_row(study: Study, seed: int) -> dict[str, Any]:
-    """The row with the weight of the variance term in the additive score."""
+    """Return the row with the weight of the variance term in the additive score."""
     both, first = study.score_all([_MAIN, _MAIN.using(beta=0.0)])
     second = {layer: values - first.values[layer] for layer, values in both.values.items()}
     value = share(first.values, {layer: values.clamp_min(0) for layer, values in second.items()})
-    about = pooled(study, "score", images=None, reads=both.reads)
-    return {**about, "scorer": _MAIN.name, "finetuned": False, "metric": VARIANCE, "value": value, "unit": "share"}
+    cells = pooled(study, "score", images=None, reads=both.reads)
+    return {**cells, "scorer": _MAIN.name, "finetuned": False, "metric": VARIANCE, "value": value, "unit": "share"}
 
 
 def several_sources_claims(frame: Tidy) -> list[Claim]:
-    """Return what the table says about the paper's two claims, without and with fine-tuning.
+    """Return the paper's two claims with our estimates, without and with fine-tuning.
 
     Raises:
         DgpruneError: fewer than two training seeds in which every run is done.
@@ -210,9 +208,9 @@ def _decay(measures: pd.DataFrame) -> Iterator[Claim]:
     )
     note = "Mean of L1 and Taylor."
     for (finetuned, ratio), lost in wide.groupby(level=["finetuned", "ratio_requested"]):
-        inside, where = lost["source"].mean(axis=1), f"{_words(finetuned)}, at {100 * ratio:g} %"
-        kept = f"Pruning keeps accuracy in-domain to {100 * MARGIN:g} point, {where}"
-        yield _claim(kept, -inside, note=note, margin=MARGIN)
+        inside, where = lost["source"].mean(axis=1), f"{_describe_tuning(finetuned)}, at {100 * ratio:g} %"
+        sentence = f"Pruning keeps accuracy in-domain to {100 * MARGIN:g} point, {where}"
+        yield _claim(sentence, -inside, note=note, margin=MARGIN)
         yield _claim(
             f"Pruning loses more on the target than in-domain, {where}", lost["target"].mean(axis=1) - inside, note=note
         )
@@ -223,11 +221,11 @@ def _keeps(measures: pd.DataFrame, baseline: str) -> Iterator[Claim]:
     of_target: Any = measures[measures["role"] == "target"]
     scorers = (_MAIN.name, baseline)
     wide: Any = _wide(of_target, "accuracy_kept", ["scorer", "ratio_requested"], scorers=scorers, index=["finetuned"])
-    for finetuned, kept in wide.groupby(level="finetuned"):
-        gain = kept[_MAIN.name] - kept[baseline]
+    for finetuned, shares in wide.groupby(level="finetuned"):
+        gain = shares[_MAIN.name] - shares[baseline]
         each = ", ".join(f"{100 * value:+.1f} at {100 * float(ratio):g} %" for ratio, value in gain.mean().items())
         yield _claim(
-            f"Risk variance keeps more accuracy on the target than {baseline}, {_words(finetuned)}",
+            f"Risk variance keeps more accuracy on the target than {baseline}, {_describe_tuning(finetuned)}",
             gain.mean(axis=1),
             note=f"Mean over ratios, in shares of the dense network's accuracy; points: {each}.",
             ours=baseline == "random",
@@ -237,26 +235,26 @@ def _keeps(measures: pd.DataFrame, baseline: str) -> Iterator[Claim]:
 def _wide(
     measures: pd.DataFrame, metric: str, columns: list[str], *, scorers: tuple[str, ...], index: list[str]
 ) -> pd.DataFrame:
-    """The values of a metric, a row per training seed; a seed of which one is missing is left out."""
+    """Return the values of a metric, a row per training seed; a seed with a missing value is left out."""
     rows: Any = measures[(measures["metric"] == metric) & measures["scorer"].isin(scorers)]
     wide = rows.pivot(index=[*index, "training_seed"], columns=columns, values="value").dropna()
-    whole = len(wide) and set(scorers) <= set(rows["scorer"])
-    if (count := wide.groupby(level=index).size().min() if whole else 0) < 2:
+    complete = len(wide) and set(scorers) <= set(rows["scorer"])
+    if (count := wide.groupby(level=index).size().min() if complete else 0) < 2:
         raise DgpruneError(
             f"frame holds too few training seeds in which every run is done ({count}): an interval over training seeds "
-            "needs two. Wait for the study to go on, or run it with more seeds."
+            "needs two. Wait until the study has more runs, or run it with more seeds."
         )
     return wide
 
 
-def _claim(words: str, by_seed: Any, *, note: str, margin: float = 0.0, ours: bool = False) -> Claim:
-    """The claim that a number per training seed is above 0 on average, or above -margin."""
+def _claim(sentence: str, by_seed: Any, *, note: str, margin: float = 0.0, ours: bool = False) -> Claim:
+    """Return the claim that a number per training seed is above 0 on average, or above -margin."""
     values = dict(zip(by_seed.index.get_level_values("training_seed"), by_seed.tolist(), strict=True))
     published = "" if ours else PUBLISHED
     return Claim.from_row(
-        over_seeds(values), claim=words, paper=PAPER, published=published, margin=margin, note=note, ours=ours
+        over_seeds(values), claim=sentence, paper=PAPER, published=published, margin=margin, note=note, ours=ours
     )
 
 
-def _words(finetuned: Any) -> str:
+def _describe_tuning(finetuned: Any) -> str:
     return "after fine-tuning" if finetuned else "without fine-tuning"

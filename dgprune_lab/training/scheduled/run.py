@@ -247,10 +247,10 @@ class PruningLoop:
         if state is None:
             return False
         tensors, values = state
-        settings, held = plain(self.plan.settings), values["settings"]
-        options = TrainingOptions.from_json(held.get("options", {}))  # an older run lacks newer options
-        held |= {"options": plain(options.to_json())}
-        if different := [name for name in settings if settings[name] != held.get(name)]:
+        settings, saved = plain(self.plan.settings), values["settings"]
+        options = TrainingOptions.from_json(saved.get("options", {}))  # an older run lacks newer options
+        saved |= {"options": plain(options.to_json())}
+        if different := [name for name in settings if settings[name] != saved.get(name)]:
             raise DgpruneError(
                 f"{self.plan.checkpoint} holds another run: {', '.join(different)} differ. Name another folder, or "
                 "give the same options to resume it."

@@ -1,4 +1,4 @@
-"""The same training several times: what is removed differs, beside controls, over initial weights."""
+"""The same training with different filters removed, beside controls, from several initial weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .schedules import PruneSchedule
 from .train_with_pruning import train_with_pruning
 
 Treatment = Literal["smallest", "largest", "random", "nothing", "before"]
-"""Which filters are removed; the control without removal; the control whose random filters go before training."""
+"""Filters to remove; the control without removal; the control that loses random filters before training."""
 
 Runs = dict[str, PruningRun]
 Step = tuple[int, int, str]
@@ -43,8 +43,8 @@ def train_treatments(
     Args:
         build: function from a seed to an untrained network.
         sources, targets, schedule, images: see `dg.train_with_pruning`.
-        treatments: "smallest", "largest", "random": the filters that leave at the events of the schedule. "nothing":
-            the control without removal. "before": random filters, as many, leave before the first epoch.
+        treatments: "smallest", "largest", "random": the filters removed at the events of the schedule. "nothing":
+            the control without removal. "before": as many random filters are removed before the first epoch.
         seeds: seeds of the initial weights, of the order of images and of random choices.
         options: options of training; their seed is replaced.
         progress: whether to draw a tqdm bar.
@@ -53,7 +53,7 @@ def train_treatments(
         The runs by name, such as "smallest, seed 0", for `diagnostics.instability` and `diagnostics.run_ends`.
 
     Raises:
-        DgpruneError: no treatment or no seed, one that stands twice, a function that builds no network, and what
+        DgpruneError: no treatment or no seed, a repeated one, a function that builds no network, and what
             `dg.train_with_pruning` refuses.
     """
     if isinstance(build, nn.Module):
@@ -65,7 +65,7 @@ def train_treatments(
             raise DgpruneError(f"{name} must hold one or more different values; got {list(values)}.")
     schedules = {"nothing": None, "before": schedule.before_training()}
 
-    def start(seed: int, treatment: Treatment) -> Generator[object, None, PruningRun]:
+    def start_run(seed: int, treatment: Treatment) -> Generator[object, None, PruningRun]:
         network = build(seed)
         if not isinstance(network, nn.Module):
             raise DgpruneError(f"build must return a network (nn.Module); got {type(network).__name__}.")
@@ -86,7 +86,7 @@ def train_treatments(
             name, total = f"{treatment}, seed {seed}", len(seeds) * len(treatments)
             step = (len(runs), total, name)
             yield step
-            runs[name] = yield from yielding(start(seed, treatment), step)
+            runs[name] = yield from yielding(start_run(seed, treatment), step)
             yield len(runs), total, name
         return runs
 

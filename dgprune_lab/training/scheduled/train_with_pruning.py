@@ -107,7 +107,7 @@ def train_with_pruning(
     resolved = resolve(scorer)
     if remove != "random" and resolved.name not in NORMS and (why := study.unavailable(resolved)):
         raise DgpruneError(f"scorer {resolved.name!r} cannot run on this network: {why.rstrip('.')}.")
-    schedule = _given(schedule)
+    schedule = _check_schedule(schedule)
     producers = find_producers(network, study.graph, example=example)
     plan = PruningPlan(
         study=study,
@@ -128,8 +128,8 @@ def train_with_pruning(
     return PruningLoop(plan).steps()
 
 
-def _given(schedule: PruneSchedule | None) -> PruneSchedule:
-    """The schedule, one without layers for the control; refuse one that names no layer."""
+def _check_schedule(schedule: PruneSchedule | None) -> PruneSchedule:
+    """Return the schedule, an empty one for the control; refuse one that names no layer."""
     if schedule is not None and not schedule.entries:
         raise DgpruneError("schedule names no layer; give one layer or more, or schedule=None for the control.")
     return schedule or PruneSchedule({})
@@ -179,8 +179,8 @@ def _check_randomness(network: nn.Module, example: Tensor) -> None:
     if draws_by_itself(twin, example, training=False):
         raise DgpruneError(
             "this network draws random numbers in eval mode too (functional dropout that is always on?), so no "
-            "measurement repeats and the effects of its filters cannot be distinguished; use nn.Dropout layers, or "
-            "pass training=self.training."
+            "measurement is repeatable and the effects of its filters cannot be distinguished; use nn.Dropout layers, "
+            "or pass training=self.training."
         )
     if draws_by_itself(twin, example, training=True):
         note(
