@@ -514,6 +514,16 @@ def test_what_is_done_to_a_network_after_its_groups_were_read_is_noticed_by_prun
     assert fingerprint(net) == before
 
 
+def test_a_hook_is_noticed_whose_effect_a_black_image_would_not_show() -> None:
+    net = Base()
+    torch.nn.init.constant_(net.conv.bias, -0.01)  # on a black image every activation is 0, with the hook and without
+    graph = dg.read_groups(net, IMAGES)
+    net.conv.register_forward_hook(lambda _module, _inputs, output: 2 * output)  # type: ignore[operator]
+    for function in (dg.prune, dg.masked):
+        with pytest.raises(dg.DgpruneError, match="hooks on this network"):
+            function(net, dg.Mask.by_hand(graph, removed={"conv": [0, 3]}))
+
+
 def test_a_copy_in_eval_mode_shares_weights_and_no_buffer() -> None:
     class Counting(Base):
         def prepare(self) -> None:

@@ -36,11 +36,16 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """
     if isinstance(mask, WeightMask):
         raise DgpruneError("a mask of single weights leaves no filter to remove; use masked(model, mask).")
-    prove_copies_if_suspect(model, torch.zeros(1, *mask.graph.input_shape))
+    prove_copies_if_suspect(model, _random_image(mask))
     small = pruned_view(model, mask, share=False)
     set_provenance(small, provenance_of(model).adding("scorer", mask.reads).adding("selection", mask.selection))
     small.dgprune_masks = (*getattr(model, "dgprune_masks", ()), mask.to_json())  # type: ignore[assignment]
     return small
+
+
+def _random_image(mask: Mask) -> Tensor:
+    """Return an image of random pixels: on a black one, ReLUs may hide what a hook changes."""
+    return torch.rand(1, *mask.graph.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Module:
@@ -97,7 +102,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
     Raises:
         DgpruneError: a mask made for a network of other shapes.
     """
-    prove_copies_if_suspect(model, torch.zeros(1, *mask.graph.input_shape) if isinstance(mask, Mask) else None)
+    prove_copies_if_suspect(model, _random_image(mask) if isinstance(mask, Mask) else None)
     twin = deep_copy(model)
     parameters, buffers = dict(twin.named_parameters()), dict(twin.named_buffers())
     if isinstance(mask, Mask):
