@@ -516,6 +516,7 @@ def test_what_is_done_to_a_network_after_its_groups_were_read_is_noticed_by_prun
 
 def test_a_hook_is_noticed_whose_effect_a_black_image_would_not_show() -> None:
     net = Base()
+    assert net.conv.bias is not None
     torch.nn.init.constant_(net.conv.bias, -0.01)  # on a black image every activation is 0, with the hook and without
     graph = dg.read_groups(net, IMAGES)
     net.conv.register_forward_hook(lambda _module, _inputs, output: 2 * output)  # type: ignore[operator]
