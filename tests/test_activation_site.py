@@ -1,4 +1,4 @@
-"""The map right behind the activation, before the pooling: found in any network, equal to what its layers give."""
+"""The map right after the activation, before the pooling: found in any network, equal to what its layers give."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class PoolBeforeActivation(Written):
 
 
 class SqueezeExcite(Written):
-    """A gate per channel behind the activation: the map is before it."""
+    """A gate per channel after the activation: the map is before it."""
 
     def __init__(self) -> None:
         super().__init__()

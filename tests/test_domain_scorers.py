@@ -193,7 +193,7 @@ class TestSources:
 
 
 class TestFlatMaps:
-    """The second layer's maps are 6 x 6 behind the activation, and 1 x 1 where its consumer reads them, pooled."""
+    """The second layer's maps are 6 x 6 after the activation, and 1 x 1 where its consumer reads them, pooled."""
 
     def flat(self) -> dg.Study:
         net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)

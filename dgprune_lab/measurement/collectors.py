@@ -131,7 +131,7 @@ class Means(Collector):
 
     Args:
         field: the field of `Statistics` to fill.
-        site: where the maps are taken: behind the activation, at the last consumer, or at every convolution that
+        site: where the maps are taken: after the activation, at the last consumer, or at every convolution that
             produces the group.
         reduce: function from maps (N, C, ...) to sums, each with its number of images or values.
         finish: function from a group's means, one per layer, to its value in the field.

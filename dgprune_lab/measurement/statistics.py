@@ -141,7 +141,7 @@ class MapShapes(NamedTuple):
 
     Attributes:
         sites: site -> shapes of its maps: at "conv_output" one per convolution, and none for a linear layer.
-        activation_found: whether the map behind the activation was found; otherwise the consumer input replaces it.
+        activation_found: whether the map after the activation was found; otherwise the consumer input replaces it.
     """
 
     sites: Mapping[Site, tuple[tuple[int, ...], ...]]

@@ -64,7 +64,7 @@ class Calls(TorchFunctionMode):
 
 
 def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[ActivationMap, ...]]:
-    """Return group -> the locations of its maps right behind the activation, before pooling; () where unknown.
+    """Return group -> the locations of its maps right after the activation, before pooling; () where unknown.
 
     Two blank images run through a private copy. From the input of the group's last consumer, PyTorch's autograd graph
     is followed back through pooling, reshaping, padding, concatenation and multiplicative gates (squeeze-excite) to the
@@ -128,8 +128,8 @@ class Taps:
     def listen(self, site: Site, receive: Receive) -> None:
         """Call `receive((group, layer), maps)` with every group's maps at a site.
 
-        The layer is where the maps are taken: the last consumer, a convolution, or "" behind the activation. If the map
-        behind the activation was not found, the input of the last consumer is sent instead.
+        The layer is where the maps are taken: the last consumer, a convolution, or "" after the activation. If the map
+        after the activation was not found, the input of the last consumer is sent instead.
         """
         if site in self._receivers:
             self._receivers[site].append(receive)
@@ -177,7 +177,7 @@ class Taps:
             size = " x ".join(map(str, self.graph.input_shape))
             raise DgpruneError(
                 f"the network runs other operations on these images than on the {size} "
-                "images it was traced with, so the maps behind its activations cannot be identified; take "
+                "images it was traced with, so the maps after its activations cannot be identified; take "
                 "site='consumer_input'."
             )
         return logits

@@ -60,7 +60,7 @@ def dss(
 
     <M_S, M_T> / (|M_S| |M_T|), M = the mean map over images (H x W, not pooled); 0 where a map is zero. Without names,
     the mean over all pairs of a source and a target. It reads target images, so it is target-aware. `site` "activation"
-    is the map right behind the ReLU or other activation (of a residual stream, behind the sum), before any pooling;
+    is the map right after the ReLU or other activation (of a residual stream, after the sum), before any pooling;
     "consumer_input" the map that the next layer gets, after pooling; "conv_output" the raw convolution output (mean
     over the convolutions that produce the filter). If the activation cannot be found, the consumer input is compared,
     with a note. `pairing` "means" compares mean maps; "all_pairs" compares means of unit maps, which is the mean cosine
@@ -68,7 +68,7 @@ def dss(
     1 x 1, a cosine is meaningless: the vector of mean outputs per predicted class replaces the map, with a note, or
     `flat="refuse"` raises an error.
     Returns (C,) in [-1, 1], in [0, 1] after a ReLU. Source: Sun 2023, Pruning for Better Domain Generalizability,
-    ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which on digits compares the maps behind the
+    ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which on digits compares the maps after the
     ReLU and on ResNet-50 the raw convolution outputs, and scores on the images of the test split on which accuracy is
     then reported (`split="test"` or "report"); here the split `score` is read.
     """

@@ -88,7 +88,7 @@ class GroupView:
 
     @property
     def activation_found(self) -> bool:
-        """Whether the map behind the activation was found; otherwise the consumer input replaces it."""
+        """Whether the map after the activation was found; otherwise the consumer input replaces it."""
         return self._inputs.shapes[self.name].activation_found
 
     def class_counts(self, domain: str) -> Tensor:
@@ -105,7 +105,7 @@ class GroupView:
 
         Args:
             domain: name of the domain.
-            site: "activation", right behind the activation and before any pooling; "consumer_input", the input of the
+            site: "activation", right after the activation and before any pooling; "consumer_input", the input of the
                 last layer that reads the group; or "conv_output", raw convolution outputs.
             unit: whether to divide each image's map by its Euclidean norm before the mean.
             shift: an entry of `data.SHIFTS`, for the maps on a copy of the domain shifted with the default strength.

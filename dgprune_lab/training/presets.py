@@ -246,7 +246,7 @@ def dss_mnist_m(*, epochs: Count = 100, epochs_per_round: Count = 20, images: Co
 
     LeNet with convolutions of 32 and 48 filters; a softmax before the cross-entropy, in training and fine-tuning;
     learning rate .01 / (1 + 10 p)^.75 over 100 epochs, restarted after each round with p still divided by 100; batches
-    of 32, SGD with momentum .9. In each round, DSS of the maps right behind the ReLU is computed on the images that are
+    of 32, SGD with momentum .9. In each round, DSS of the maps right after the ReLU is computed on the images that are
     reported; two rounds up to 60 % and three from 70 %, the same ratio in each layer, 20 epochs after each round. Each
     domain is normalised by its own constants. What the paper calls L2 is the L1 norm of a filter, here `l1`.
     `preset.differences` lists what still differs.

@@ -60,9 +60,9 @@ def find_producers(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> 
         graph: the filter groups of the network.
         example: (N, C, H, W) images.
     """
-    order, behind = _trace(shared_copy(model), example)
+    order, preceding = _trace(shared_copy(model), example)
     producers = {
-        name: _producer(name, together, group=group, behind=behind)
+        name: _producer(name, together, group=group, preceding=preceding)
         for group in graph.groups
         for together in _pruned_together(model, group)
         for name in together
@@ -83,7 +83,7 @@ def _pruned_together(model: nn.Module, group: FilterGroup) -> list[tuple[str, ..
     return [tuple(names) for names in by_consumers.values()]
 
 
-def _producer(name: str, together: tuple[str, ...], *, group: FilterGroup, behind: Mapping[str, str]) -> Producer:
+def _producer(name: str, together: tuple[str, ...], *, group: FilterGroup, preceding: Mapping[str, str]) -> Producer:
     """Return a Producer with the tensor entries of one convolution and of those that are pruned with it."""
     feeds = {consumer: producers for consumer, producers in group.feeds.items() if producers}
     last = {consumer: max(producers, key=group.producers.index) for consumer, producers in feeds.items()}
@@ -98,7 +98,7 @@ def _producer(name: str, together: tuple[str, ...], *, group: FilterGroup, behin
         elif owner in together and member.side == "out":
             weights.append(member)
             own = member if owner == name and leaf == "weight" else own
-        elif leaf in ("weight", "bias") and (behind.get(owner) in together or (alone and owner in group.producers)):
+        elif leaf in ("weight", "bias") and (preceding.get(owner) in together or (alone and owner in group.producers)):
             norms.append(member)
     assert own is not None
     return Producer(
@@ -116,7 +116,7 @@ def _producer(name: str, together: tuple[str, ...], *, group: FilterGroup, behin
 def _trace(twin: nn.Module, example: Tensor) -> tuple[list[str], dict[str, str]]:
     """Run the network once; return its convolutions in order, and the convolution directly before each BatchNorm."""
     outputs: list[tuple[str, Tensor]] = []
-    behind: dict[str, str] = {}
+    preceding: dict[str, str] = {}
 
     def after(name: str, _m: nn.Module, _i: Any, output: Tensor) -> None:
         outputs.append((name, output))  # keep a reference, so that its memory is not reused
@@ -124,7 +124,7 @@ def _trace(twin: nn.Module, example: Tensor) -> tuple[list[str], dict[str, str]]
     def before(name: str, _m: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         for layer, output in outputs:
             if inputs[0] is output:
-                behind[name] = layer
+                preceding[name] = layer
 
     for name, module in twin.named_modules():
         if isinstance(module, CONV):
@@ -133,4 +133,4 @@ def _trace(twin: nn.Module, example: Tensor) -> tuple[list[str], dict[str, str]]
             module.register_forward_pre_hook(partial(before, name))
     with torch.no_grad():
         twin(example)
-    return [name for name, _ in outputs], behind
+    return [name for name, _ in outputs], preceding
