@@ -57,7 +57,7 @@ POINTS = "Accuracy change (points)"
 
 @public
 def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side = 110) -> alt.LayerChart:
-    """Draw the change of accuracy of each domain as a dot with its interval, in points, on an axis around 0.
+    """Draw the accuracy change of each domain, in percentage points, as a dot with its interval on an axis around 0.
 
     Args:
         frame: a tidy table whose rows with this `metric` are changes against the full network (negative: lost);

@@ -220,7 +220,7 @@ def point_marks(
 def curve_layers(
     curves: alt.Chart, gaps: alt.Chart, *, x: alt.X, value: alt.Y, tips: Sequence[alt.Tooltip]
 ) -> list[alt.Chart]:
-    """Draw bands, lines and points, a line per domain and measured range; dots cross ranges that were not measured."""
+    """Draw bands, points and a line per domain and measured range; dotted lines bridge unmeasured ranges."""
     stretch = [alt.Detail("domain:N"), alt.Detail("stretch:N")]
     band = {"x": x, "y": for_field(value, "low"), "y2": alt.Y2("high:Q"), "color": alt.Color("colour:N", scale=None)}
     return [

@@ -66,7 +66,7 @@ def wheels(
         str | None, typer.Option(metavar="INDEX", help="Take PyTorch's CPU builds, which are small, from this index.")
     ] = None,
 ) -> None:
-    """Fetch all wheels for machines of this system and Python without a network; install.sh, install.bat use them."""
+    """Download all wheels for offline machines with this system and Python; install.sh and install.bat use them."""
     from .wheels import fetch_wheels
 
     fetched = fetch_wheels(folder, cpu=cpu)

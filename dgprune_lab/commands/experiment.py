@@ -104,7 +104,7 @@ def cost_text(experiment: Experiment, folder: Path, *, workers: int) -> str:
 
 
 def claim_lines(claims: Sequence[Claim]) -> Iterator[str]:
-    """Yield claims with our estimates and verdicts as lines of text; shares are given in points."""
+    """Yield claims with our estimates and verdicts as lines of text, shares in percentage points."""
     for claim in claims:
         scale, unit, digits = (100, "points", 1) if claim.unit == "share" else (1, claim.unit, 2)
         estimate, low, high = (f"{scale * number:+.{digits}f}" for number in (claim.estimate, claim.low, claim.high))

@@ -63,7 +63,7 @@ class DatasetImages:
         return self._pixels(position, self.item(position)[0])
 
     def label(self, position: int) -> Any:
-        """Return the label of an item, or `_MISSING`, and keep its image, which reading the item has decoded."""
+        """Return the label of an item, or `_MISSING`; also keep its image, which was decoded by reading the item."""
         image, label = self.item(position)
         with self._lock:
             self._keep(position, self._pixels(position, image))

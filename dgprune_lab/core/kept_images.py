@@ -225,7 +225,7 @@ def _release(size: int) -> None:
 
 
 def _open_file(folder: Path, size: int, *, name: str | None) -> BinaryIO:
-    """Open a file of `size` bytes, zeros where nothing was written: shared under a hash of `name`, or without a name.
+    """Open a file of `size` bytes, zero where unwritten; it is shared under a hash of `name`, or unnamed if None.
 
     Raises:
         DgpruneError, OSError: no room, or the folder cannot be written.

@@ -236,7 +236,7 @@ class LossCurve:
         return {share: (float(low[k]), float(high[k])) for k, share in enumerate(known)}
 
     def resampled(self, tolerances: Sequence[float], *, smallest: bool) -> list[tuple[float, float]]:
-        """Return for each tolerance the 95 % bootstrap interval, over images, of the share that is read off.
+        """Return for each tolerance the 95 % bootstrap interval, over images, of the share read off the curve.
 
         Images are resampled 1,000 times; each time the loss of the full network, the limit and the share (`smallest`,
         or else `contiguous_end`) are computed again from `shares_of` the tolerance.

@@ -61,7 +61,7 @@ class Scratch:
 
 @contextmanager
 def _hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file within the block, waiting for other processes; without a lock where files have none."""
+    """Lock a file within the block, waiting for other processes; do nothing where files cannot be locked."""
     with closing(exclusive(path)) as attempts:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ class Scorer:
         return "control" if self.draws or self.control else "source" if self.reads else "weights"
 
     def gathered(self, options: Mapping[str, Any]) -> set[Need]:
-        """Return the needs to measure in the one pass over a domain for these options."""
+        """Return what these options need measured in the one pass over a domain."""
         needs = self.needs if self.gathers is None else self.gathers(**options)
         return {need for need in needs if need not in APART}
 

@@ -47,7 +47,7 @@ def serve() -> None:
 
 
 def _end_with_parent() -> None:
-    """End the child when its input ends; read below Python's buffer, whose lock would hang at a regular end."""
+    """End the child when stdin closes; read it unbuffered, as the buffer's lock would hang a normal exit."""
     while os.read(0, 1):
         pass
     os._exit(1)

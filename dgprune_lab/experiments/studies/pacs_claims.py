@@ -61,7 +61,7 @@ def _gains(miro: Any) -> Iterator[Claim]:
 
 
 def _below_random(miro: Any, baseline: str) -> dict[float, str]:
-    """Return ratio -> a sentence, where a baseline is worse than random removal, so that beating it means little."""
+    """Return ratio -> a caveat, for ratios where a baseline is worse than random removal and beating it means little."""
     if baseline not in ("l1", "taylor", "dss_sources"):
         return {}
     rows = compare(miro[miro["scorer"].isin([baseline, "random"])], baseline="random", by=())

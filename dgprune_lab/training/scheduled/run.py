@@ -127,7 +127,7 @@ class PruningLoop:
         return f"epoch {self.loop.done} of {self.plan.options.epochs}"
 
     def _treat(self, due: Mapping[str, int]) -> dict[str, list[int]]:
-        """Choose the filters of every layer that has an event now, and treat them."""
+        """Choose filters in each layer that is due now, and apply the treatment to them."""
         self.event += 1
         chosen = {}
         for layer, kept in due.items():

@@ -108,7 +108,7 @@ class Treatment:
         return WeightMask(keep=keep, ratio_requested=ratio_requested, scope="layer", reads=reads)
 
     def filter_mask(self, graph: FilterGraph, *, reads: Any) -> Mask:
-        """Return a mask of the filters that all their producers have lost, which can be removed physically."""
+        """Return a mask of the filters that every layer producing them has lost; these can be removed physically."""
         chosen = self.chosen if self.how == "remove" else {}
         keep = {}
         for group in graph.groups:

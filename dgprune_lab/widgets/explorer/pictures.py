@@ -57,7 +57,7 @@ def panel_charts(panels: Row, choice: Mapping[str, Any]) -> list[Row]:
 
 
 def _filled(spec: Row, data: Mapping[str, Any], choice: Mapping[str, Any], picked: Any) -> Row:
-    """Return a specification over these data, its parameters set as the page sets them."""
+    """Return a chart specification with these data, and with parameters set as on the page."""
     wishes = spec.get("usermeta", {})
     values = {name: choice[followed] for followed, name in wishes.get("follows", {}).items() if followed in choice}
     values |= {"picked": picked or {}} if "picks" in wishes else {}

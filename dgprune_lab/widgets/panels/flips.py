@@ -67,7 +67,7 @@ class FlipsPanel(Panel):
 
 
 def _flip_flags(case: Case) -> dict[str, Tensor]:
-    """Return metric -> (N,) bool for both directions of flips, or without labels for changed predictions."""
+    """Return metric -> (N,) bool for both directions of flips or, without labels, for changed predictions."""
     kinds = flipped(case.before, case.predicted)
     return {kind: flags for kind, flags in kinds.items() if kind != "changed"} or kinds
 
