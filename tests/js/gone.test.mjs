@@ -50,6 +50,7 @@ test("a kernel that another program has restarted is another process with the sa
   const page = { model: { widget_manager: { kernel }, on() {}, off() {} }, fixed: {}, gone: false, schedule() {} };
   const end = watchKernel(page);
   const hear = (session, msg_type, execution_state) => signals.iopubMessage.forEach((act) => act(kernel, { header: { session, msg_type }, content: { execution_state } }));
+  hear("first", "comm_msg"); // the cell may have ended before the page listens
   for (const state of ["busy", "idle", "busy"]) hear("first", "status", state);
   hear("server", "status", "restarting"); // of the server, which has a session too
   hear("other", "comm_msg");

@@ -67,12 +67,13 @@ export function watchKernel(page) {
   };
   // A kernel that another program restarts keeps its connection and its comm here, but each process has a session of its own.
   const heard = (_, { header, content }) => {
-    if (header.msg_type !== "status" || !["busy", "idle"].includes(content.execution_state)) return;
-    page.session ??= header.session;
-    if (header.session !== page.session) lost();
+    const works = header.msg_type === "status" && ["busy", "idle"].includes(content.execution_state);
+    if (works || header.msg_type === "comm_msg") page.session ??= header.session;
+    if (works && header.session !== page.session) lost();
   };
+  const restarts = (_, status) => ["restarting", "autorestarting"].includes(status) && lost();
   const { statusChanged, connectionStatusChanged, disposed, iopubMessage } = kernelOf(page) ?? {};
-  const signals = [[statusChanged, check], [connectionStatusChanged, check], [disposed, check], [iopubMessage, heard]];
+  const signals = [[statusChanged, check], [statusChanged, restarts], [connectionStatusChanged, check], [disposed, check], [iopubMessage, heard]];
   for (const [signal, act] of signals) signal?.connect(act);
   const silence = listenTo(page.model, { comm_live_update: lost, destroy: lost });
   return () => {
