@@ -1,6 +1,6 @@
 """Accuracy of each scorer minus that of the baseline, after pruning and fine-tuning: a panel per domain.
 
-Named data, per panel k: `gaps_k` (label, scorer, change, low, high in points of accuracy; text, smallest, p, seeds,
+Named data, per panel k: `gaps_k` (label, scorer, change, low, high in percentage points; text, smallest, p, seeds,
 colour, fill, shape, looked).
 """
 
@@ -33,10 +33,10 @@ DIFFERENCE = "difference"
 
 @public
 def after_finetuning(frame: Tidy, *, width: Side = 210) -> alt.HConcatChart:
-    """Draw accuracy minus the baseline's as dots with intervals over training seeds, in points, a panel per domain.
+    """Draw each scorer's accuracy minus the baseline's, as dots with intervals over training seeds, a panel per domain.
 
-    Scorers to the right of 0 are better than the baseline. Under each panel stands the minimum detectable effect. A
-    scorer that looked at a target is a hollow diamond, and is marked after its name.
+    Differences are in percentage points; scorers right of 0 beat the baseline. The minimum detectable effect is below
+    each panel. A scorer that looked at a target is a hollow diamond, and is marked after its name.
 
     Args:
         frame: a table of `diagnostics.after_finetuning`.

@@ -1,11 +1,11 @@
 """Scorer agreement: every pair of scorers as heat maps, or one scorer against the others as dots.
 
-Named data, all of which a page may swap; shares in percent:
+Named data, all of which a live page may replace; shares in percent:
 
 | name | one row is | fields |
 |---|---|---|
 | ranks, overlaps | a cell of a heat map | row, column, text, fill, ink, scorer, other, interval, chance |
-| the same | a dot of one scorer | place, label, scorer, value, low, high, chance_low, chance_high, text, mark |
+| ranks, overlaps | a dot of one scorer | place, label, scorer, value, low, high, chance_low, chance_high, text, mark |
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def agreement(frame: Tidy, *, scorer: str | None = None, cell: Count = 44) -> al
 
 
 def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, str] | None = None) -> Rows:
-    """Return the rows of a dot chart: one per scorer with which `scorer` is compared, in the order of the table.
+    """Return the rows of a dot chart: one per scorer that `scorer` is compared with, in the order of the table.
 
     The metric is "rank_correlation" or "overlap" (in percent); `labels` maps a scorer to its name on screen.
     """
@@ -79,7 +79,7 @@ def waiting(label: str, *, text: str) -> dict[str, Any]:
 
 
 def dot_mark(target_aware: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
-    """Return how a scorer is drawn: "diamond" (hollow) if it looked at a target, otherwise "ring" or "dot"."""
+    """Return a scorer's mark: "diamond" (hollow) if it looked at a target, otherwise "ring" if `hollow`, or "dot"."""
     if scorer_exposure([{"target_aware": target_aware}]) == "target-aware":
         return "diamond"
     return "ring" if hollow else "dot"
@@ -136,7 +136,7 @@ def dot_plot(
 
 
 def _draw_map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
-    """Draw one heat map; only the first map has names at the left."""
+    """Draw one heat map; only the first has row names at the left."""
     rows = _cell_rows(frame, METRICS[name])
     side = max(cell * len({row["column"] for row in rows}), 1)
     scale = alt.Scale(paddingInner=0.04, paddingOuter=0.0)
@@ -191,7 +191,7 @@ def _cell_rows(frame: pd.DataFrame, metric: str) -> Rows:
 
 
 def _all_rows(frame: pd.DataFrame, metric: str) -> Rows:
-    """Return the rows of a metric for the whole network."""
+    """Return the table rows of this metric that are about the whole network."""
     return [row for row in records(frame, metric=metric) if row.get("group") == "all"]
 
 
@@ -205,7 +205,7 @@ def _read_awareness(rows: Any) -> dict[str, Any]:
 
 
 def _read_interval(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """Return value, low and high of a row; shares in percent, None if the value is missing."""
+    """Return value, low and high of a row; shares in percent, all three None if the value is missing."""
     if is_missing(row["value"]):
         return None, None, None
     scale = 0.01 if row["unit"] == "correlation" else 1.0

@@ -1,6 +1,6 @@
-"""Claims beside our results: per claim an estimate with its interval, and the verdict as text.
+"""Claims beside our results: for each claim, an estimate with its interval, and the verdict as text.
 
-Named data `claims_k` of the k-th unit, one row per claim: place, lines, estimate, low, high, least and most (minus and
+Named data `claims_k` for the k-th unit, one row per claim: place, lines, estimate, low, high, least and most (minus and
 plus the minimum detectable effect), bound (of the tick), verdict, paper, published, seeds, note.
 """
 
@@ -52,7 +52,7 @@ def claims(table: pd.DataFrame, *, width: Side = 300) -> alt.HConcatChart:
 
 
 def claim_rows(table: pd.DataFrame) -> Rows:
-    """Return the chart's rows: shares in points, other units as they are."""
+    """Return the chart's rows: shares as percentage points, other units unchanged."""
     rows: Rows = []
     for place, row in enumerate(table.to_dict("records")):
         sizes = {key: _number(row, key) for key in ("estimate", "low", "high", "minimum_detectable_effect", "claimed")}

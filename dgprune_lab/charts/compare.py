@@ -1,13 +1,13 @@
 """Two networks of one study: paired differences per domain and per class, flips, and the filters that differ.
 
-Named data, all of which a page may swap; changes in points, shares in percent:
+Named data, all of which a live page may replace; changes in percentage points, shares in percent:
 
 | name | one row is | fields |
 |---|---|---|
 | words | a line above the plots | text, y in pixels |
 | differences, calibration | a domain | place, domain, label, lines, change, low, high, text, colour, ... |
-| turned_wrong, turned_right | a domain | the same with value for change |
-| classes_k | a class on the k-th labelled domain | class, name, images, label, and as differences |
+| turned_wrong, turned_right | a domain | as above, with value instead of change |
+| classes_k | a class on the k-th labelled domain | class, name, images, label, and those of differences |
 | class_head_k | the name of that domain | text, ink |
 | layers | a layer | place, label, lines, value, text |
 | differences_span, calibration_span, classes_k_span | an end of the axis | change |
@@ -57,7 +57,7 @@ def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Side = 
     """Draw how network a differs from network b: accuracy and calibration, flips, classes and filters.
 
     Differences stand around 0 with intervals paired by image. Accuracy above 0: a is better; calibration error above 0:
-    b is better. Of more than 30 classes and 16 layers those that differ most are drawn.
+    b is better. At most 30 classes and 16 layers are drawn: those that differ most.
 
     Args:
         frame: a table of `diagnostics.compare`.
@@ -103,7 +103,7 @@ def _draw_lines(rows: Rows, *, width: int, labels: int) -> alt.Chart:
 
 
 def _draw_dots(name: str, data: Mapping[str, Rows], *, first: bool, width: int) -> alt.LayerChart:
-    """Draw a difference, or the share of the images that flip, per domain with its interval and its number."""
+    """Draw one metric, a difference or the share of images that flip, as a dot with interval and number per domain."""
     base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
     if name in FLIPS:
         span, zero = "flips_span", []

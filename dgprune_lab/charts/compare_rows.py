@@ -87,7 +87,7 @@ def _describe_network(rows: Rows, name: str) -> str:
 
 
 def _difference_rows(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
-    """Return a difference per domain, in points."""
+    """Return the rows of one metric's difference on each domain, in percentage points."""
     used = [row for row in both if row["metric"] == metric]
     for alike in grouped(used, lambda row: row["domain"]).values():
         check_alike(alike)
@@ -98,7 +98,7 @@ def _difference_rows(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
 
 
 def _point_fields(row: Mapping[str, Any], styles: Mapping[str, DomainStyle]) -> dict[str, Any]:
-    """Return the point of a domain, its name with its exposure mark, and `lines`, the same text in two lines."""
+    """Return a domain's point style, `label` (name with exposure mark), and `lines`, the same text in two lines."""
     domain, exposure = str(row["domain"]), exposure_of(row)
     name, mark = shortened(domain, most=_LETTERS), exposure_label(exposure)
     labels = {"label": f"{domain}{mark}", "lines": f"{name}\n{mark.strip()}" if mark else name}
@@ -117,7 +117,7 @@ def _flip_rows(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
 
 
 def _class_rows(frame: pd.DataFrame, both: Rows) -> dict[str, Rows]:
-    """Return domain -> the difference per class, in points; of many classes those that differ most."""
+    """Return domain -> the difference per class, in percentage points; if many, for those that differ most."""
     styles = domain_styles_of(frame)
     used = [row for row in both if row["metric"] == "class_difference"]
     largest = _largest_classes(used)
@@ -138,7 +138,7 @@ def _largest_classes(rows: Sequence[dict[str, Any]]) -> set[int]:
 
 
 def _layer_rows(both: Rows) -> Rows:
-    """Return the number of filters that differ per layer; of many layers those with the most."""
+    """Return the number of filters that differ per layer; if there are many layers, for those with the most."""
     layers = [row for row in both if row["metric"] == "filters_differ" and not is_missing(row["group"])]
     largest = sorted(layers, key=lambda row: -row["value"])[:_MOST_LAYERS]
     names = [(str(row["group"]), row["value"], row["value"]) for row in layers if row in largest]

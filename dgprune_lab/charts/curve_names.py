@@ -17,9 +17,9 @@ LETTER, BEFORE = 6.3, 22
 CLEAR = 0.7
 """Minimum distance of a name from a line, in heights of a name."""
 FAR = 5
-"""Maximum distance, in heights of a name, by which a name leaves its `value` to cover fewer points."""
+"""Maximum distance, in heights of a name, that a name moves from its `value` to cover fewer points."""
 APART = 6.0
-"""Minimum distance between two letters of a pin, in percent."""
+"""Minimum vertical distance between two letters of the same pin, in percent."""
 RIGHT_OF_NAMES = 55.0
 Points = Sequence[tuple[float, float]]
 
@@ -27,11 +27,11 @@ Points = Sequence[tuple[float, float]]
 def place_names(
     rows: Rows, *, gap: float, width: float, lines: Sequence[float], texts: Sequence[float], points: Points
 ) -> Rows:
-    """Give each name, the highest first, the free height that is nearest to its `value`, in percent.
+    """Place each name, from the highest down, at the free height nearest to its `value`, in percent.
 
-    Heights are at least `gap` from other names and from `texts`, clear of `lines`, and of the `points` (share removed,
-    value) that a name reaches in a plot of `width` pixels. Where no height nearby is free, as where steep curves
-    cross the names, they cover the fewest points.
+    A free height is at least `gap` from other names and `texts`, and clear of `lines` and of the `points` (share
+    removed, value) that the name reaches in a plot of `width` pixels. If no height nearby is free, as when steep curves
+    cross the names, a name goes where it covers the fewest points.
 
     >>> place = {"gap": 4, "width": 400, "lines": [98.0], "texts": [], "points": [(10.0, 95.0)]}
     >>> [row["value"] for row in place_names([{"value": 98.0, "label": "mnist"}], **place)]
@@ -54,7 +54,7 @@ def place_names(
 
 
 def names_inside(base: alt.Chart, *, y: alt.Y) -> list[alt.Chart]:
-    """Write `label` at the left inside the plot, legible over lines, after the mark of its domain."""
+    """Write `label` inside the plot at the left, after its domain's mark, with a halo so that lines do not hide it."""
     text: dict[str, Any] = {"align": "left", "dx": 18, "fontSize": 10.7, "fontWeight": 600}
     place = {"x": LEFT, "y": y}
     return [
@@ -93,9 +93,9 @@ def pinned_rows(points: Sequence[Mapping[str, Any]], *, letter: str) -> Rows:
 
 
 def letter_rows(rows: Sequence[Mapping[str, Any]], *, letter: str) -> Rows:
-    """Return the places of a pin's letter: on each domain's curve, right of the names, each pin at a ratio of its own.
+    """Return the places of a pin's letter: on each domain's curve, right of the names, at a ratio that differs by pin.
 
-    Where curves of a pin meet, only one of them gets the letter.
+    Where curves of the same pin meet, only one of them gets the letter.
     """
     place, letters = 74 + 12 * (list(PIN_DASHES).index(letter) - 1), {}
     for row in rows:

@@ -1,6 +1,6 @@
 """Differences in accuracy, paired by image: a panel per domain, a row per scorer and ratio, or per network.
 
-Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text and ends as text;
+Named data, per panel k: `gaps_k` (label, change, low, high in percentage points; text and ends as text;
 colour, fill, shape, looked).
 """
 
@@ -59,9 +59,9 @@ _SPANS = (1, 2, 5, *range(10, 101, 10))
 
 @public
 def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
-    """Draw how much more accurate each scorer or network is than the reference, in points, a panel per domain.
+    """Draw how much more accurate each scorer or network is than the reference, a panel per domain.
 
-    Right of 0 it is more accurate than the reference, which the axis names. Intervals are those of the table (95 %).
+    In percentage points; right of 0 is better than the reference, which the axis names. Intervals: the table's, 95 %.
     A scorer or network that looked at a target is a hollow diamond, marked after its name. All panels share one axis.
 
     Args:
@@ -69,7 +69,7 @@ def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
         width: width of one panel, in pixels.
 
     Raises:
-        DgpruneError: a table without differences, or of several references; rows that would be drawn as one; a
+        DgpruneError: a table without differences, or with several references; rows that would be drawn as one; a
             difference that is not finite, or not a share.
     """
     maker = "diagnostics.compare_scorers(study, ...) or compare_networks(studies)"
@@ -98,7 +98,7 @@ def differences(frame: Tidy, *, width: Side = 170) -> alt.HConcatChart:
 
 
 def _panel_mark(rows: Rows) -> str:
-    """Return the exposure mark of a whole panel; "" where only some scorers looked, and their rows are marked."""
+    """Return the exposure mark of a whole panel; "" if only some scorers looked, whose rows are then marked instead."""
     seen: list[Exposure] = [exposure_of(row) for row in rows]
     of_rows = not all(seen) and not any(is_missing(row["scorer"]) for row in rows)
     return "" if of_rows else exposure_label(strongest_exposure(seen))
@@ -115,7 +115,7 @@ def _check_numbers(rows: Rows) -> None:
 
 
 def _axis_ends(rows: Rows) -> tuple[float, float]:
-    """Return both ends of the axis, in points: around all rows and 0, with a little of the other side of 0."""
+    """Return both ends of the axis, in percentage points: around all rows, and a little past 0 on each side."""
     low, high = (end(0.0, *(row[key] for row in rows for key in ("change", "low", "high"))) for end in (min, max))
     below, above = (step_above(end, _SPANS) if end else 0.0 for end in (-low, high))
     least = max(below, above, _SPANS[0]) / 10

@@ -1,4 +1,4 @@
-"""Test loss, prunability and training loss over the width of a network, in stacked panels with one axis of widths.
+"""Test loss, prunability and training loss over the width of a network, in stacked panels with a shared axis of widths.
 
 Named data: `loss`, `prunability` and `training_loss`, one row per width: width, value, low, high, seeds.
 """
@@ -55,7 +55,7 @@ def double_descent(frame: Tidy, *, width: Side = 460, height: Side = 130) -> alt
 
 
 def _mean_rows(frame: Any, metric: str, *, split: str) -> Rows:
-    """Return a row per width: the mean over training seeds with its interval; on a log axis, of the logarithm."""
+    """Return a row per width: the mean over training seeds with its interval; on a log axis, those of the logarithm."""
     logarithmic = metric == "training_loss"
     used = [row for row in records(frame, metric=metric) if row["split"] == split]
     rows: Rows = []

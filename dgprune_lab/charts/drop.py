@@ -1,9 +1,9 @@
 """Chart D: the accuracy change of each domain against the full network.
 
-A hollow diamond, at the dot and with text after the name, marks a domain that was looked at. Named data: `drops`
-(domain, label, change, low, high in points of accuracy; text, range, colour, fill, shape, ring, opacity, looked);
-`ghosts`, a pinned view on a domain (pin, label, change, colour, opacity); and `span` (change): the ends of the axis, in
-steps. A page keeps the widest ends of all ratios, so that its axis does not move with the slider.
+A hollow diamond around the dot, and text after the name, mark a domain that was looked at. Named data: `drops`
+(domain, label, change, low, high in percentage points; text, range, colour, fill, shape, ring, opacity, looked);
+`ghosts`, a pinned view on a domain (pin, label, change, colour, opacity); and `span` (change): the ends of the axis,
+rounded to steps. A page keeps the widest ends of all ratios, so that its axis does not move with the slider.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from .theme import (
 NOT_OVERALL = "they are of single layers, which dg.charts.layers draws, or of single classes."
 CAPTION = "Measured right after removal, before any fine-tuning."
 ROW = 28
-"""Minimum height of a row, in pixels, at which the interval stands below the number."""
+"""Minimum height of a row, in pixels, for the interval to be written below the number."""
 _LETTERS = 28  # of a domain's name; its mark stands after it
 PADDING = {"left": 78, "right": 82, "top": 6, "bottom": 40}
 CHANGE = "accuracy_change"
@@ -61,7 +61,7 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Side = 200, height: Side =
 
     Args:
         frame: a tidy table whose rows with this `metric` are changes against the full network (negative: lost);
-            of several ratios the largest is drawn; rows of classes and of single layers are not drawn (see `layers`).
+            if there are several ratios, the largest is drawn; rows of classes or single layers (see `layers`) are not.
         metric: name of the metric to draw.
         width, height: size of the plot, in pixels.
     """
@@ -113,7 +113,7 @@ def _draw_ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
 
 
 def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
-    """Return the chart's rows in points, one per domain, from a tidy table."""
+    """Return the chart's rows in percentage points, one per domain, from a tidy table."""
     used = at_largest_ratio([row for row in records(frame, metric=metric) if is_overall(row)])
     styles = domain_styles_of(frame)
     several, networks = (len({row.get(name) for row in used}) > 1 for name in ("scorer", "network"))
@@ -135,14 +135,14 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
 
 
 def change_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields change, low, high (points) and text of a row."""
+    """Return a row's change, low, high (percentage points) and text."""
     ends = interval_of(row)
     change = ends.pop("value")
     return {"change": change, **ends, "text": points_text(change)}
 
 
 def ends_text(change: Mapping[str, Any]) -> str:
-    """Return the interval of a change in points as text, such as "−2.0 to 0.5"."""
+    """Return the interval of a change in percentage points, as text, such as "−2.0 to 0.5"."""
     return f"{points_text(change['low'])} to {points_text(change['high'])}"
 
 

@@ -1,6 +1,6 @@
 """The drop of accuracy against the share removed: a line per domain, a plot per scorer.
 
-Named data per plot k: `curves_k`, `gaps_k`, `names_k`, as in `sweep`, in points of accuracy or in percent of it.
+Named data of plot k: `curves_k`, `gaps_k`, `names_k`, as in `sweep`; in percentage points, or % of the accuracy before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy los
 def drop_curve(
     frame: Tidy, *, metric: Metric = "accuracy_change", step: Positive = 0.05, width: Side = 360, height: Side = 260
 ) -> alt.HConcatChart:
-    """Draw the drop of accuracy right after removal against the share removed, a line per domain with its interval.
+    """Draw the accuracy drop right after removal against the share removed, a line per domain with its interval.
 
     Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
     faint dots. A domain without a relative drop, because its accuracy was at chance before, is listed below the title.
@@ -33,8 +33,8 @@ def drop_curve(
     Args:
         frame: a table of `diagnostics.drop`; only rows about the whole network and all classes are drawn, several
             scorers or networks side by side on one scale.
-        metric: "accuracy_change", in points (negative: lost), or "relative_drop", in percent of the accuracy before
-            (positive: lost).
+        metric: "accuracy_change", in percentage points (negative: lost), or "relative_drop", in percent of the
+            accuracy before (positive: lost).
         step: largest distance between neighbouring ratios that are joined by a solid line.
         width, height: size of one plot, in pixels.
 
@@ -70,7 +70,7 @@ def _plot_key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _axis_span(rows: Rows) -> tuple[float, float]:
-    """Return the ends of the axis on each side of 0, rounded outwards to a step; at least 5."""
+    """Return both ends of the axis, each rounded away from 0 to the next step, and at least 5 from 0."""
     ends = [100 * row[name] for row in rows for name in ("value", "low", "high") if not is_missing(row[name])]
     return -float(step_above(-min([0.0, *ends]))), float(step_above(max([0.0, *ends])))
 

@@ -51,7 +51,7 @@ LINES = "split(datum.label, '\\n')"
 _SETUP = ("scope", "budget", "batchnorm", "split")
 _BAR, _SIZE, _LETTERS = 15, 24, 22
 _LETTER = 6.4
-"""Pixels of a letter in a heading."""
+"""Width of a letter in a heading, in pixels."""
 
 
 @public
@@ -66,8 +66,8 @@ def experiment(
     0.05. A scorer that looked at a target is marked ◇.
 
     Args:
-        frame: the table. Settings in which rows of one scorer, domain and ratio differ make further columns, or
-            further rows if they are empty for some scorers.
+        frame: the table. Settings that differ between rows of one scorer, domain and ratio add columns to the chart,
+            or rows if some scorers lack the setting.
         of: column of what is compared.
         over: column along the horizontal axis.
         width, height: size of one panel, in pixels.
@@ -200,26 +200,26 @@ def _find_baseline(frame: pd.DataFrame) -> str:
 
 
 def _read_awareness(rows: Rows, *, of: str, name: object) -> object:
-    """Return whether any row of this value looked at a target; None if no row holds it."""
+    """Return whether any row with this value of `of` is target-aware; None if no such row records it."""
     known = [row["target_aware"] for row in rows if row[of] == name and not is_missing(row["target_aware"])]
     return any(known) if known else None
 
 
 def _find_differing(rows: Rows, *, of: str, over: str) -> list[str]:
-    """Return the settings that tell apart rows otherwise drawn as one, in the order of the columns."""
+    """Return the settings that distinguish rows that would otherwise be drawn as one, in the order of the columns."""
     names = [name for name in (rows[0] if rows else {}) if name in _SETUP or name not in (*COLUMNS, *RESULTS, of, over)]
     groups = grouped(rows, lambda row: (row[of], row["domain"], row[over])).values()
     return [name for name in names if any(len({_setting_text(row, name) for row in alike}) > 1 for alike in groups)]
 
 
 def _heading_lines(name: str, role: str) -> list[str]:
-    """Return the name of a domain with its role, in one line or, where that is longer than a panel, in two."""
+    """Return a domain's name with its role, in one line, or in two if one would be wider than a panel."""
     short = shortened(name, most=_LETTERS)
     return [short + role] if len(short + role) <= _LETTERS else [short, role.strip()]
 
 
 def _setting_lines(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Return a setting per line, as "target mnist"."""
+    """Return each setting as a line of text, such as "target mnist"."""
     return [f"{plain(name)} {_setting_text(row, name)}" for name in names if not is_missing(row[name])]
 
 

@@ -1,6 +1,6 @@
-"""Networks that `dg.find` tried: accuracy against the ratio with the goal, and each limited size below.
+"""Networks that `dg.find` tried: accuracy and the goal against the ratio, and below, each size that has a limit.
 
-Named data, shares in percent; plot 0 holds the accuracies, plot k the k-th limited size:
+Named data, shares in percent; plot 0 holds the accuracies, plot k the k-th size with a limit:
 
 | name | one row is | fields |
 |---|---|---|
@@ -47,8 +47,8 @@ _NAMES = {**QUANTITIES, "latency": "Latency (ms)"}
 def find(frame: Tidy, *, width: Side = 560, height: Side = 200) -> alt.HConcatChart:
     """Draw the networks that a search tried: their accuracy against the ratio, the goal, and the one that was chosen.
 
-    Networks that meet the goal are filled, the others hollow. A plot for each limited size stands below. Nothing
-    was measured between two ratios.
+    Networks that meet the goal are filled, the others hollow. Below is a plot for each size that has a limit. Nothing
+    was measured between the ratios drawn.
 
     Args:
         frame: the table of `dg.find`, `found.table`.
@@ -110,7 +110,7 @@ def _format_amount(value: float, metric: str) -> str:
 
 
 def _describe_data(frame: pd.DataFrame) -> list[str]:
-    """Return the lines below the title: the images that were read, and what that means for a report."""
+    """Return the lines below the title: which images were read, and what that means for a report."""
     used = records(frame, metric="accuracy")
     splits = sorted({str(row["split"]) for row in used})
     names = list(dict.fromkeys(str(row["domain"]) for row in used))
@@ -133,7 +133,7 @@ def _draw_accuracies(data: Data) -> alt.LayerChart:
 
 
 def _draw_size(data: Data, k: int, metric: str) -> alt.LayerChart:
-    """Draw a limited size of the networks, and the limit."""
+    """Draw one of the sizes that have a limit, for each network, and the limit."""
     name = _NAMES[metric.removesuffix(LIMIT)]
     y = alt.Y("value:Q", scale=alt.Scale(zero=True, nice=False), title=name, axis=alt.Axis(tickCount=3, format="~s"))
     return layered(*_draw_marks(data, k, y=y, fields={"text": name}))

@@ -1,6 +1,6 @@
 """Flatness: the loss along the first two eigenvectors of the Hessian, with the pruned network marked.
 
-Named data, all of which a page may swap with `view.data(name, rows)`:
+Named data, all of which a live page may replace with `view.data(name, rows)`:
 
 | name | one row is | fields |
 |---|---|---|
@@ -32,7 +32,7 @@ _EIGENVECTORS = 2
 def flatness(frame: Tidy, *, width: Side = 560, height: Side = 300) -> alt.LayerChart:
     """Draw the training loss of one network along the first two eigenvectors of its Hessian, on a log scale.
 
-    Lines: L(w + step |w| v), band: the interval over images. Hollow marks: the pruned network, at its loss and at the
+    Lines: L(w + step |w| v); bands: the interval over images. Hollow marks: the pruned network, at its loss and at the
     step along each eigenvector that comes closest to it. It lies off the plane of the two eigenvectors, by the distance
     given above the plot, and so need not lie on the lines.
 
@@ -85,7 +85,7 @@ def flatness_data(frame: pd.DataFrame) -> Data:
 
 
 def pruned_words(frame: pd.DataFrame) -> list[str]:
-    """Return two sentences on where the pruned network lies; none for a table without one."""
+    """Return two sentences on where the pruned network lies, or none if the table has no pruned network."""
     pruned = {row["metric"]: row for row in records(frame) if str(row["metric"]).startswith("pruned_")}
     if "pruned_loss" not in pruned:
         return []

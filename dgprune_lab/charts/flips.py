@@ -27,7 +27,7 @@ def flips(frame: Tidy, *, width: Side = 260) -> alt.HConcatChart:
     """Draw the shares of images that turned wrong and that turned right, for each domain a dot with its interval.
 
     Args:
-        frame: a table of `diagnostics.flips`; of several ratios the largest is drawn.
+        frame: a table of `diagnostics.flips`; if it has several ratios, the largest is drawn.
         width: width of one plot, in pixels.
     """
     check_table(frame, "diagnostics.flips(study)", metrics=METRICS)

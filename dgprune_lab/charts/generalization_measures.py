@@ -1,7 +1,7 @@
 """Several measures of the same networks: a row per measure, a dot with its interval per network.
 
-Named data: `measures` (measure, meaning, network, line in pixels, share, low, high: relative to the largest number of
-the row, text, colour, shape) and `names` (line, label, verdict).
+Named data: `measures` (measure, meaning, network, line in pixels; share, low, high, relative to the largest number of
+the row; text, colour, shape) and `names` (line, label, verdict).
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def generalization_measures(frame: Tidy, *, measured: str | None = None, width: 
     """Draw every measure of two or more networks, and which network each predicts to generalise best.
 
     A row per measure. Values are divided by the largest number of their row, the ends of intervals included, so that
-    measures of any unit share an axis; the tooltip has the value itself and the meaning of the measure. Rules are the
+    measures of all units share one axis; the tooltip has the value itself and the meaning of the measure. Rules are the
     intervals that the table holds: over images, 95 %. One correct prediction tells little about a measure: guessing
     finds the better of two networks half of the time.
 
     Args:
         frame: a table of `diagnostics.generalization_measures`.
-        measured: name of the network that was measured to generalise best, which adds "right" or "wrong"; None if that
-            is not known or not significant.
+        measured: name of the network that was measured to generalise best, which adds "right" or "wrong" to
+            predictions; None if that is not known or not significant.
         width: width of the plot, in pixels.
 
     Raises:
-        DgpruneError: a table of another kind or without measures; a `measured` that names no network; two rows of one
-            network and measure.
+        DgpruneError: a table of another kind or without measures; a `measured` that names no network; two rows with the
+            same network and measure.
     """
     check_table(frame, "diagnostics.generalization_measures(studies)", columns=("network", "better_direction"))
     used = [row for row in records(frame) if not is_missing(row["better_direction"]) and not is_missing(row["value"])]

@@ -1,8 +1,8 @@
-"""Mean stability of each run against its final accuracy: a panel per domain, a dot per run, by treatment.
+"""Each run's final accuracy against its mean stability: a panel per domain, a dot per run, by treatment.
 
 Named data: `runs_k` of the k-th panel, one row per run: run, domain, arm, treatment, control, stable (percent), at
-(percent, its position), value, low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends of the
-horizontal axis: stable; `legend`.
+(percent, the position of its dot), value, low, high (percent), settings, colour, shape, fill, looked; `ends`, the ends
+of the horizontal axis: stable; `legend`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ARMS = {
     "noise": "noise",
     "restored": "zero_short",
 }
-"""Treatment -> the arm of the study `instability` whose colour and mark it has."""
+"""Treatment -> the arm of the study `instability` whose colour and mark it takes."""
 
 
 @public
@@ -92,7 +92,7 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> Rows:
 
 
 def _place_controls(rows: Rows, *, margin: float) -> None:
-    """Add the position of each run: its mean stability, with controls side by side around theirs."""
+    """Add each run's position: its mean stability, but with controls spread side by side around it."""
     controls = sorted({row["run"] for row in rows if row["control"]})
     step = margin * min(0.6, 1.5 / max(1, len(controls)))
     shift = {run: step * (place - (len(controls) - 1) / 2) for place, run in enumerate(controls)}
@@ -101,7 +101,7 @@ def _place_controls(rows: Rows, *, margin: float) -> None:
 
 
 def _draw_heading(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> list[alt.Chart]:
-    """Write a panel's domain in its colour, at a fixed height that labels of the axes do not change."""
+    """Write a panel's domain in its colour, at a fixed height, whatever the labels of the axes."""
     if not rows:
         return []
     about = role_label(styles[name].role) + exposure_label(strongest_exposure(row["exposure"] for row in rows))

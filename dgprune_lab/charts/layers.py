@@ -1,7 +1,7 @@
 """Layer sensitivity: the accuracy change of each domain when one layer alone is pruned.
 
-Named data: `layers` (place, layer, domain, label, change, low, high in points of accuracy; text, opacity, name, at,
-first, colour, fill, shape, looked) and `span` (change): the ends of the axis, in steps.
+Named data: `layers` (place, layer, domain, label, change, low, high in percentage points; text, opacity, name, at,
+first, colour, fill, shape, looked) and `span` (change): the ends of the axis, rounded to steps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MEASURING = {"change": None, "low": None, "high": None, "text": "…", "opacity
 
 @public
 def layers(frame: Tidy, *, width: Side = 320) -> alt.HConcatChart:
-    """Draw the change of each domain's accuracy when one layer alone is pruned, in points, for every layer.
+    """Draw each domain's accuracy change, in percentage points, when one layer alone is pruned, for every layer.
 
     Layers stand in the order of execution, from the top. If the table holds several ratios, the largest is drawn.
 
@@ -67,9 +67,9 @@ def layers(frame: Tidy, *, width: Side = 320) -> alt.HConcatChart:
 def layer_rows(
     frame: pd.DataFrame, *, estimates: Collection[tuple[str, str]] = (), styles: Mapping[str, DomainStyle] | None = None
 ) -> Rows:
-    """Return the chart's rows, one per layer and domain, in points; `styles` default to those of the frame.
+    """Return the chart's rows, one per layer and domain, in percentage points; `styles` default to those of the frame.
 
-    `estimates` are the pairs (layer, domain) measured on few images: pale, with a "~" before the number.
+    `estimates` are the pairs (layer, domain) measured on few images, drawn pale with a "~" before the number.
     """
     styles = styles or domain_styles_of(frame)
     rows: Rows = []
@@ -89,7 +89,7 @@ def waiting(layer: str, *, domain: str, style: DomainStyle) -> dict[str, Any]:
 
 
 def placed(rows: Rows) -> Rows:
-    """Return the rows with their positions, shortened names, and the position where the layers' names end."""
+    """Return the rows, adding their positions, shortened names, and the position where the layers' names end."""
     end = -24 - 6.4 * min(max((len(row["label"]) for row in rows), default=0), LETTERS)
     before = [None, *(row["layer"] for row in rows)]
     positioned: Rows = []

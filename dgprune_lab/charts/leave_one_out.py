@@ -47,7 +47,7 @@ def leave_one_out(frame: Tidy, *, width: Side = 320) -> alt.LayerChart:
 
 
 def held_out_rows(frame: pd.DataFrame) -> Rows:
-    """Return the chart's rows: the held-out domains in the order of the table, their mean, the worst domain."""
+    """Return the chart's rows: the held-out domains in the order of the table, their mean and the worst domain."""
     styles, rows = domain_styles_of(frame), list[dict[str, Any]]()
     for metric in ("accuracy", _MEAN, _WORST):
         for row in records(frame, metric=metric):

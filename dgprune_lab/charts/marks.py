@@ -1,6 +1,6 @@
 """Parts that charts share: encodings, tooltips, labels, intervals with points, lines with bands.
 
-Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for others, Altair hashes its whole schema.
+Channels are typed objects (`alt.Text("text:N")`, `alt.XValue(0)`): for any other kind, Altair hashes its whole schema.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ZERO_LINE: dict[str, Any] = {
     "gridColor": QUIET,
     "gridOpacity": alt.condition("datum.value === 0", alt.value(1), alt.value(0.22)),
 }
-"""Options of an axis whose grid stands out at 0, on a light and on a dark page."""
+"""Options of an axis whose grid line at 0 stands out, on a light and on a dark page."""
 LABEL_HEIGHT = 14
 """Pixels between two labels at the ends of lines."""
 STEPS = (5, 10, 25, 50, 100)
@@ -75,7 +75,7 @@ def check_table(
 
 
 def check_alike(rows: Rows) -> None:
-    """Refuse rows that would be drawn as one number, unless they are draws or trainings of different seeds."""
+    """Refuse rows that would be drawn as one number, unless they are draws or training runs with different seeds."""
     domain = f"domain {rows[0]['domain']!r}" if rows else ""
     for name in ("network", "scope", "budget", "batchnorm", "split"):
         first, *others = dict.fromkeys(row[name] for row in rows if not is_missing(row.get(name))) or [""]
@@ -108,7 +108,7 @@ def layered(*charts: Any) -> alt.LayerChart:
 
 
 def _share_parts(chart: Any) -> None:
-    """Let all copies of a chart share its rows, mark and encoding, which Altair copies dozens of times when nesting."""
+    """Let copies of a chart share its rows, mark and encoding, as Altair copies these dozens of times when nesting."""
     for name in ("data", "mark", "encoding"):
         part = getattr(chart, name, None)
         if isinstance(part, alt.SchemaBase):
@@ -116,7 +116,7 @@ def _share_parts(chart: Any) -> None:
 
 
 def rows_of(name: str, rows: Rows) -> alt.Chart:
-    """Return an empty chart over rows under a name, so that a page can replace them: `view.data(name, rows)`."""
+    """Return a chart without marks whose rows have a name, so that a page can replace them: `view.data(name, rows)`."""
     return alt.Chart(alt.InlineData(values=rows, name=name))
 
 
@@ -136,21 +136,21 @@ def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", look
 
 
 def menu(name: str, options: Sequence[str], *, value: str, labels: Sequence[str] | None = None) -> Any:
-    """Return a chart parameter that a live page offers as a menu below the chart; `labels` replace the options."""
+    """Return a chart parameter that a live page offers as a menu below the chart; `labels`, if given, are its texts."""
     names: Any = alt.Undefined if labels is None else list(labels)
     bind = alt.binding_select(options=list(options), labels=names, name=f"{plain(name)} ")
     return alt.param(name=name, value=value, bind=bind).param
 
 
 def for_field(channel: Any, field: str) -> Any:
-    """Return the same channel for another numeric field."""
+    """Return a copy of the channel for another numeric field."""
     other = channel.copy()
     other.shorthand = f"{field}:Q"
     return other
 
 
 def signed_axis(**options: Any) -> alt.Axis:
-    """Return an axis that writes a plus before positive numbers, each number below its own tick."""
+    """Return an axis that writes a plus before positive numbers, and centres each number below its tick."""
     expr = "datum.value > 0 ? '+' + datum.label : datum.label"
     return alt.Axis(**{"labelExpr": expr, "labelFlush": False, **options})
 
@@ -167,9 +167,9 @@ def ticks_around_zero(low: float, high: float, *, width: float) -> list[float]:
 
 
 def span_ticks(name: str, *, width: int) -> Any:
-    """Return the ticks of an axis whose ends the two rows of the named data `name` set: the ends, and 0 between them.
+    """Return an axis's ticks: its ends, given by the two rows of the named data `name`, and 0 between them.
 
-    An end so near to 0 that labels would touch has none; the page computes this from the rows.
+    An end so near to 0 that the labels would touch has no tick; the page computes this from the rows.
     """
     low, high = (f"data('{name}')[{k}].change" for k in (0, 1))
     near = f"{_END} * ({high} - {low}) / {width}"
@@ -268,12 +268,12 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
 
 
 def fitted(name: str, suffix: str) -> str:
-    """Return a name and its suffix; only the name is shortened, to at most 34 characters with the suffix."""
+    """Return a name and its suffix in at most 34 characters; only the name is shortened."""
     return shortened(name, most=max(8, 34 - len(suffix))) + suffix
 
 
 def shortened_apart(names: Iterable[str], *, most: int) -> dict[str, str]:
-    """Return each name with its shortened form; names that would be cut to the same form lose their beginning.
+    """Return name -> its shortened form; names that would be cut to the same form lose their beginning instead.
 
     >>> list(shortened_apart(["photos_indoor", "photos_outdoor", "art_painting"], most=8).values())
     ['…s_indo…', '…s_outd…', 'art_pai…']

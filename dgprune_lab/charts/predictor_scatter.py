@@ -1,7 +1,7 @@
-"""A measure of many networks against how they generalise; Kendall's tau follows a selection by the pointer.
+"""A measure of many networks against how they generalise; Kendall's tau updates for networks selected by pointer.
 
-The page computes tau from the points alone: a brush selects networks, each is paired with every other one, and
-concordant pairs are counted. Named data:
+The page computes tau from the points alone: a brush selects networks, each is paired with every other, and
+concordant minus discordant pairs are counted. Named data:
 
 | name | one row is | fields |
 |---|---|---|
@@ -23,7 +23,7 @@ from .marks import COLOUR, LEFT, SHAPE, TEXT_COLOUR, layered, menu, rows_of, too
 from .theme import Rows, finish, plain, role_label, scorer_styles, shortened
 
 MOST = 400
-"""Maximum number of networks; more make too many pairs for a page that follows the pointer."""
+"""Maximum number of networks; more would make too many pairs for a page to follow the pointer."""
 _LEVELS, _LETTERS, _LINE, _LEGEND = 8, 22, 18, 150
 _NONE_SELECTED = "Drag over points to select some."
 _PADDING = {"left": 64, "right": _LEGEND, "top": 48, "bottom": 60}
@@ -39,7 +39,7 @@ def predictor_scatter(
     width: Side = 520,
     height: Side = 340,
 ) -> alt.LayerChart:
-    """Draw a measure against an outcome, a point per converged network, with tau-a of all and of the selected ones.
+    """Draw a measure against an outcome, a point per converged network, with tau-a over all and over the selected ones.
 
     Tau is signed as in `experiments.predictors`: above 0 the measure predicts correctly. In a live page
     (`dg.widgets.LiveChart(chart)`) measure, outcome and the hyperparameter that colours the points are chosen below the
@@ -47,7 +47,7 @@ def predictor_scatter(
 
     Args:
         frame: a table of many networks, as for `experiments.predictors`.
-        hyperparameters: columns in which the networks differ, without training_seed.
+        hyperparameters: columns in which the networks differ, other than training_seed.
         measure: measure that is shown first; None for the first of the table.
         outcome: outcome that is shown first, on the first domain of the table.
         width, height: size of the plot, in pixels.
@@ -94,7 +94,7 @@ def network_rows(table: NetworkTable, places: Mapping[Any, str], *, hyperparamet
 
 
 def level_rows(table: NetworkTable, *, hyperparameters: Sequence[str]) -> Rows:
-    """Return the legend: colour and mark of each level of each hyperparameter; those after the eighth repeat."""
+    """Return the legend: colour and mark of each level of each hyperparameter; after eight levels they repeat."""
     rows: Rows = []
     for name in hyperparameters:
         levels = table.settings[name].drop_duplicates().sort_values()
@@ -141,7 +141,7 @@ def _draw_layers(
 
 
 def _draw_titles(table: NetworkTable, *, height: int) -> list[alt.Chart]:
-    """Write the titles of the axes, which follow the menus, and the end of the measure predicted to be better."""
+    """Write the axis titles, which follow the menus, and whether low or high measures are predicted to be better."""
     better = _vega_object({name: f"{direction} is predicted to be better" for name, direction in table.better.items()})
     blank = alt.Chart(alt.InlineData(values=[{}]))
     below = {"expr": f"replace(measure, /_/g, ' ') + ': ' + {better}[measure]"}
@@ -152,9 +152,9 @@ def _draw_titles(table: NetworkTable, *, height: int) -> list[alt.Chart]:
 
 
 def _draw_tau(points: alt.Chart, table: NetworkTable, prefix: str, *, y: int, otherwise: str = "") -> alt.Chart:
-    """Write tau-a over these points: each is paired with every other, and equal signs of differences are counted.
+    """Write tau-a over these points: each is paired with every other, and signs of differences are compared.
 
-    While nothing is selected, `otherwise` replaces it, if given.
+    While nothing is selected, the text `otherwise`, if given, replaces it.
     """
     signs = _vega_object({name: -1 if direction == "lower" else 1 for name, direction in table.better.items()})
     outcomes = _vega_object(

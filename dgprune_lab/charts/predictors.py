@@ -123,7 +123,7 @@ def judged_rows(frame: pd.DataFrame) -> Rows:
 
 
 def _draw_layers(frame: pd.DataFrame, rows: Rows, *, height: float) -> alt.LayerChart:
-    """Draw names, intervals with dots, numbers at the right, what is shown and a legend above."""
+    """Draw names, intervals with dots, and numbers at the right; above, what is shown and a legend."""
     x = alt.X("value:Q", scale=alt.Scale(zero=True, nice=True), title=None, axis=signed_axis(tickCount=5, **ZERO_LINE))
     y = alt.Y("line:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
     used = rows_of("judged", rows).transform_filter("datum.statistic === statistic && datum.outcome === outcome")

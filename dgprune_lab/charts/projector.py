@@ -1,4 +1,4 @@
-"""The size of type and lines in charts and widgets: for a screen, or for a projector in a classroom."""
+"""The size of text and lines in charts and widgets: for a screen, or for a projector in a classroom."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _present: list[Theme] = ["screen"]
 def theme(name: Theme) -> None:
     """Choose how large charts and widgets are shown from now on; those already shown stay as they are.
 
-    On a projector, type and lines are 1.5 times as large, so that the smallest type has 16 pixels or more, and an
+    On a projector, text and lines are 1.5 times as large, so that the smallest text has 16 pixels or more, and an
     explorer begins with its slider, its sentence and chart A. A button in each explorer changes that explorer alone.
     No setting of Altair is changed.
 
@@ -36,7 +36,7 @@ def present_theme() -> Theme:
 
 
 def in_theme(picture: str) -> str:
-    """Return an SVG in the size of the present theme: its drawing is the same, its width and height differ.
+    """Return an SVG in the size of the present theme: only its width and height change, not the drawing.
 
     >>> in_theme('<svg width="20" height="10.5">')
     '<svg width="20" height="10.5">'

@@ -1,4 +1,4 @@
-"""Prunability: loss against the share kept, the loss that is allowed, and where the curve crosses it.
+"""Prunability: loss against the share kept, the allowed loss, and where the curve crosses the allowed loss.
 
 The page finds the smallest share from the points alone and follows the slider of the tolerance: a point is
 allowed if its loss is at most (1 + tolerance) times the loss of the full network. Named data, all of which a page may
@@ -7,7 +7,7 @@ swap with `view.data(name, rows)`:
 | name | one row is | fields |
 |---|---|---|
 | curve | a measured share of one network | network, kept (%), loss, base, times (loss / base), grid, searched, ... |
-| ends | an interval of the read-off | network, tolerance (%), low, high (%), base, place, colour, dash |
+| ends | the interval of a share read off the curve | network, tolerance (%), low, high (%), base, place, colour, dash |
 | words | a line above the plot | text, line (pixels) |
 """
 
@@ -39,10 +39,10 @@ def prunability(
 ) -> alt.LayerChart:
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 
-    Losses are relative to the full network's, so that all networks have one limit, 1 + tolerance, a grey line. Dot: the
-    smallest share within the limit (for a fast search, the lower end of the unbroken range from 1, and "at most" that
-    at a tolerance that the table does not hold, as shares between were not measured); ring: isolated shares, within the
-    limit although a larger share is not. Thick: the interval over images, at tolerances that the table holds. In a live
+    Losses are relative to the full network's, so that all networks share one limit, 1 + tolerance, a grey line. Dot:
+    the smallest share within the limit (for a fast search, the lower end of the unbroken range from 1, marked "at most"
+    at a tolerance not in the table, since shares between were not measured); ring: an isolated share, within the limit
+    although a larger share is not. Thick line: the interval over images, at tolerances that the table holds. In a live
     page (`dg.widgets.LiveChart(chart)`) the dot follows a slider for the tolerance, and a menu sets the end of the axis
     of losses: at first 3 times the full network's, where the crossing is large. A picture shows the initial view.
 
@@ -184,7 +184,7 @@ def _add_limit(chart: alt.Chart) -> alt.Chart:
 
 
 def _judge_points(curve: alt.Chart) -> alt.Chart:
-    """Compute for each point whether its loss is allowed, how many points above it are not, and the smallest share."""
+    """Compute whether each point's loss is allowed, how many larger shares are not allowed, and the smallest share."""
     sort: Any = [{"field": "kept", "order": "descending"}]
     return (
         curve.transform_calculate(allowed="datum.loss !== null && datum.loss <= datum.limit * (1 + 1e-9)")

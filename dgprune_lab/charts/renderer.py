@@ -39,7 +39,7 @@ def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
     """Render a Vega-Lite specification as SVG, on white unless it names a background, so that a dark page can show it.
 
     Raises:
-        DgpruneError: the memory limit of this process leaves no room for it.
+        DgpruneError: the memory limit of this process leaves no room for rendering.
     """
     return _convert("vegalite_to_svg", _add_background(spec))
 
@@ -92,8 +92,8 @@ def svg_to_png(svg: str, *, scale: float) -> bytes:
     """Render an SVG as PNG on white, with `scale` pixels per unit, without V8.
 
     The converter darkens half-transparent marks that have nothing behind them. Its own sans-serif font lacks the
-    diamond of target-aware numbers, and would give way to a serif font for the whole text; a lozenge, which the font
-    has, stands in.
+    diamond of target-aware numbers, so the whole text would fall back to a serif font; a lozenge, which the font has,
+    is used instead.
     """
     import vl_convert
 
@@ -105,8 +105,8 @@ def svg_to_png(svg: str, *, scale: float) -> bytes:
 def image(svg: str) -> str:
     """Return an image element that holds an SVG.
 
-    Inline, the ids of several SVGs in one page would collide, and JupyterLab leaves them out of a notebook that it does
-    not trust. An image element also shrinks with a narrow page.
+    If inline, the ids of several SVGs in one page would collide, and JupyterLab leaves inline SVGs out of a notebook
+    that it does not trust. An image element also shrinks with a narrow page.
     """
     return f'<img alt="{title_of(svg)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
 

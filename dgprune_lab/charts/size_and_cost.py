@@ -1,7 +1,7 @@
-"""Chart C, size and cost: the remaining share of the network; its title names a scorer that looked at a target.
+"""Chart C, size and cost: the share of the network that remains; the title names a scorer that looked at a target.
 
-Named data: `left`, one row per quantity: what, share (0 to 100), text, percent, opacity; in the order in which they are
-drawn.
+Named data: `left`, one row per quantity: what, share (0 to 100), text, percent, opacity; in the order in which the
+bars are drawn.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def size_and_cost(
     """Draw what remains of filters, parameters, MACs and file size as bars, with absolute numbers.
 
     Args:
-        frame: a tidy table with rows of the metrics filters, parameters, macs and bytes; of several ratios the
-            largest is drawn.
+        frame: a tidy table with rows of the metrics filters, parameters, macs and bytes; if it has several
+            ratios, the largest is drawn.
         full: metric -> the full network's number; None takes the rows at ratio 0.
         width, height: size of the plot, in pixels.
 
@@ -81,7 +81,7 @@ def size_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -
 
 
 def size_row(metric: str, value: float, *, full: float) -> dict[str, Any]:
-    """Return the row of one metric from the pruned and the full network's number."""
+    """Return the row of one metric, from its number for the pruned network and for the full network."""
     share = 100.0 * value / full if full else 0.0
     text = f"{amount(value, metric=metric)} of {amount(full, metric=metric)}"
     percent = f"{share:.{1 if 0 < share < 1 else 0}f} %"
@@ -93,7 +93,7 @@ def _rows_by_ratio(frame: pd.DataFrame, metric: str) -> Rows:
 
 
 def amount(value: float, *, metric: str) -> str:
-    """Return an absolute number in three digits, with its unit.
+    """Return an absolute number as text, in three digits with its unit.
 
     >>> amount(1_234_567, metric="macs"), amount(512_000, metric="bytes"), amount(96, metric="filters")
     ('1.23 M', '512 kB', '96')

@@ -1,6 +1,6 @@
 """Agreement of each scorer with itself: a dot per scorer with its range, and the chance level in grey.
 
-Named data, per kind `halves` and `training_seeds`: place, label, value, low, high, chance_low, chance_high, text, mark.
+Named data `halves`, `training_seeds`: place, label, value, low, high, chance_low, chance_high, text, mark.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ROW = 26
 def stability(frame: Tidy, *, width: Side = 300) -> alt.HConcatChart:
     """Draw the rank correlation of every scorer with itself, over halves of the images and over training seeds.
 
-    A dot is the mean over the pairs, its line their range; grey is the 95 % range of random matchings. A hollow dot is
-    a scorer that read no images and agrees by construction; a hollow diamond is a scorer that looked at a target.
+    A dot is the mean over the pairs, and its line their range; grey is the 95 % range of random matchings. A hollow dot
+    is a scorer that read no images and agrees by construction; a hollow diamond is a scorer that looked at a target.
 
     Args:
         frame: a table of `diagnostics.stability`, or two of them concatenated; the rows for the whole network are
@@ -54,7 +54,7 @@ def stability_rows(frame: pd.DataFrame, *, over: str) -> Rows:
 
 
 def _draw_plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
-    """Draw one kind: names, numbers, the chance level in grey, ranges and dots."""
+    """Draw the plot of one value of `over`: names, numbers, the chance level in grey, ranges and dots."""
     rows = stability_rows(frame, over=over)
     ends = [row[key] for row in rows for key in ("value", "low", "chance_low") if row[key] is not None]
     scale = alt.Scale(domain=[-0.5 if min(ends, default=0) >= -0.5 else -1, 1], nice=False)

@@ -1,6 +1,6 @@
 """Chart A: accuracy per domain against the share of the filters that is removed.
 
-Named data, all of which a page may swap with `view.data(name, rows)`; `removed`, `value`, `low`, `high` in percent:
+Named data, all of which a live page may replace: `view.data(name, rows)`; `removed`, `value`, `low`, `high` in percent:
 
 | name | one row is | fields |
 |---|---|---|
@@ -11,7 +11,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `removed`
 | names | a domain's name and the height at which it stands | domain, label, value, colour, shape, fill, ring |
 | pinned | a measured point of a pinned view | pin, domain, removed, value, colour, opacity |
 | letters | the letter of a pin on its curve | pin, domain, removed, value, colour, opacity |
-| full | the full network as given on a domain | domain, value |
+| full | the full network, as given, on a domain | domain, value |
 | chance | a chance level | value, label |
 
 `pin` is a letter, "a" to "c", which has its own dash.
@@ -98,12 +98,12 @@ def sweep(
 
     One scorer: a line per domain with its interval, named at the left. Several scorers: a panel per domain, a line per
     scorer, named at its end. A hollow diamond around the points, with text after the name, marks domains that
-    scorer, fine-tuning or selection looked at.
+    the scorer, fine-tuning or selection looked at.
     Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
     faint dots.
 
     Args:
-        frame: a tidy table; the rows whose metric is `metric` are drawn, several seeds become mean and range.
+        frame: a tidy table; the rows whose metric is `metric` are drawn, several seeds as mean and range.
         now: the current ratio (0 to 1), drawn as a rule with a dot per domain.
         pinned: at most three views to compare with, name -> tidy table; each has a letter (a, b, c) and a dash.
         chance: the chance level (0 to 1).
@@ -128,7 +128,7 @@ def sweep(
 
 
 def _describe_prunable(frame: pd.DataFrame) -> list[str]:
-    """Return a line on the filters that ratios are shares of, if not all filters can be pruned."""
+    """Return a line that says which filters the ratios are shares of, if not all filters can be pruned."""
     columns = ("prunable", "of_all")
     if frame.empty or not set(columns) <= set(frame.columns):
         return []
@@ -141,7 +141,7 @@ def _describe_prunable(frame: pd.DataFrame) -> list[str]:
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
     """Return the measured points in percent, one per domain and ratio, several seeds as mean and range.
 
-    In each row, `label` follows the name: the exposure mark of the domain, or else its role; `below` is a line
+    In each row, `label` is the text after the domain's name: its exposure mark, or else its role; `below` is a line
     for a mark that is too long for `label`; `exposure` is the mark itself; `given` is True for the full network as
     given.
     """
@@ -213,7 +213,7 @@ def line_label(name: str, suffix: str, *, letters: int = 27) -> str:
 
 
 def _end_name_rows(row: Mapping[str, Any], letters: int) -> Rows:
-    """Return a name for the end of a line, and the label below it; of two labels at one height the first is lower."""
+    """Return the label at a line's end, preceded by `below` if any: of two at one height, the first is drawn lower."""
     end = {key: row[key] for key in ("domain", "removed", "value", "colour")}
     label = line_label(row["domain"], row["label"], letters=letters)
     return [{**end, "label": line} for line in (row["below"], label) if line]
@@ -244,7 +244,7 @@ def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float) -> No
 def _draw_layers(data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: int | None = None) -> alt.LayerChart:
     """Draw all marks of one plot; `suffix` ends the names of the data.
 
-    Names are at the left inside the plot, or with `room`, their largest width in pixels, at the ends of the lines.
+    Names are at the left inside the plot, or, if `room` (their largest width in pixels) is given, at the ends of lines.
     """
     rows = {name: rows_of(f"{name}{suffix}", data[name]) for name in NAMES}
     scale = alt.Scale(domain=[0, 100], nice=False)

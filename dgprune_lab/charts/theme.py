@@ -68,8 +68,8 @@ class DomainStyle:
 def domain_styles(domains: Iterable[tuple[str, str]]) -> dict[str, DomainStyle]:
     """Return a style per domain from (name, role) pairs; role is "source" or "target".
 
-    The first source is blue and solid, the first target vermilion and long-dashed; the others get the further colours
-    in order, and every domain has its own mark.
+    The first source is blue and solid, the first target vermilion and long-dashed; the others get the remaining
+    colours in order, and every domain has its own mark.
 
     >>> domain_styles([("mnist", "source"), ("mnist_m", "target")])["mnist_m"].colour
     '#D55E00'
@@ -123,7 +123,7 @@ def check_present(frame: pd.DataFrame, column: Literal["metric", "scorer"], name
 
 
 def percent(value: float, unit: object) -> float:
-    """Convert a table's number to percent: shares are multiplied by 100, numbers in % or points stay."""
+    """Convert a table's number to percent: shares are multiplied by 100, numbers in % or percentage points stay."""
     return float(value) if unit in ("%", "points", "percent") else 100.0 * float(value)
 
 
@@ -195,7 +195,7 @@ def beside(
 ) -> alt.HConcatChart:
     """Put charts side by side in the house style; each is as large as its content, even with other data.
 
-    `padding` is the space left, right, above and below, in pixels; the font of a page may be wider than here.
+    `padding` is the space left, right, above and below, in pixels; a page's font may be wider than the one here.
     """
     chart = cast(alt.HConcatChart, alt.hconcat(*charts, spacing=spacing))
     chart.autosize = alt.AutoSizeParams(type="pad", resize=True)
@@ -252,7 +252,7 @@ def plain(name: object) -> str:
 
 
 def marked(name: str, target_aware: object) -> str:
-    """Return a scorer's name, shortened, with the mark for its value of `target_aware`."""
+    """Return a scorer's name, shortened, with the mark for this value of `target_aware`."""
     exposure = scorer_exposure([{"target_aware": target_aware}])
     mark = {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}")
     return shortened(name, most=LETTERS - len(mark)) + mark
@@ -267,7 +267,7 @@ def titled(title: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change
     """Return a title followed by the pruned networks' BatchNorm setting, as in "Accuracy, BatchNorm re-estimated".
 
     If the table has rows at ratio 0 with re-estimated statistics, a line below says that the re-estimation causes their
-    difference to the full network; `change` says whether the chart draws such differences. None if the table has no
+    difference from the full network; `change` says whether the chart draws such differences. None if the table has no
     setting and there are no lines `below`.
     """
     rows = frame.loc[frame["value"].notna()]
@@ -289,7 +289,7 @@ def with_minus(text: str) -> str:
 
 
 def points_text(change: float) -> str:
-    """Return a change in points with its sign.
+    """Return a change in percentage points as text, with its sign.
 
     >>> points_text(-2.04), points_text(0.01), points_text(-12.25)
     ('−2.0', '0.0', '−12.3')

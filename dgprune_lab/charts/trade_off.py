@@ -1,6 +1,6 @@
 """Size or cost of networks against their accuracy: a plot for the sources and one for the targets.
 
-Named data, all of which a page may swap; k is 0 for the first role that is drawn, 1 for the second; shares in percent:
+Named data, all of which a live page may replace; k is 0 for the first role drawn, 1 for the second; shares in percent:
 
 | name | one row is | fields |
 |---|---|---|
@@ -9,7 +9,7 @@ Named data, all of which a page may swap; k is 0 for the first role that is draw
 | front_k | a corner of the Pareto front of a domain | domain, cost, value, colour, dash |
 | numbers_k | a number beside a point | text, cost, value |
 | names_k | a line above the plot: the role, a domain | text, kind ("role", "domain"), colour, shape, fill, y in px |
-| span_k | the two ends of the axes | cost, value |
+| span_k | an end of both axes | cost, value |
 | axis_k | the name of the quantity below the plot | text |
 | key | a numbered network | number, text, x and y in pixels |
 
@@ -54,9 +54,9 @@ BELOW = (
 def trade_off(frame: Tidy, *, cost: Cost = "parameters", width: Side = 560, height: Side = 230) -> alt.HConcatChart:
     """Draw the accuracy of each network against its size or cost, sources and targets side by side.
 
-    Each network is a point per domain with its interval over images; the line of a domain is its Pareto front: no other
-    measured network is both cheaper and at least as accurate. Points that looked at a target are hollow
-    diamonds, and the front leaves them out. Networks are numbered; the key below names them.
+    Each network is a point per domain with its interval over images. A domain's line is its Pareto front, the
+    networks for which no other measured one is both cheaper and at least as accurate. Points that looked at a target
+    are hollow diamonds, and the front leaves them out. Networks are numbered; the key below names them.
 
     Args:
         frame: a table of `diagnostics.trade_off`, or of `dg.sweep`, whose ratios are then drawn as small points.

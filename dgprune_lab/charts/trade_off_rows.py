@@ -107,7 +107,7 @@ def _network_kind(row: Mapping[str, Any]) -> str:
 
 
 def _number_networks(table: Rows, present: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """Return network -> its number, in the order of the table; measured ratios have none."""
+    """Return network -> its number, in the order of the table; the measured ratios of a sweep have none."""
     named = dict.fromkeys(_identity(row) for row in table if _network_kind(row) != RATIO)
     return {key: str(k) for k, key in enumerate((key for key in named if key in present), start=1)}
 
@@ -119,7 +119,7 @@ def _format_amount(row: Mapping[str, Any], *, cost: Cost) -> str:
 
 
 def _corners(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
-    """Return the corners of a domain's front, drawn to the right end of the axis."""
+    """Return the corners of a domain's Pareto front, which is continued to the right end of the axis."""
     rows = [row for row in points if row["domain"] == domain and "target-aware" not in row["label"]]
     flags = pareto_front(*(np.array([row[name] for row in rows], dtype=np.float64) for name in ("cost", "value")))
     corners = sorted({(row["cost"], row["value"]) for row, flag in zip(rows, flags, strict=True) if flag})
@@ -129,7 +129,7 @@ def _corners(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Ro
 
 
 def _number_rows(points: Rows, *, scale: tuple[float, float], ends: tuple[float, float, float]) -> Rows:
-    """Return a number beside the most accurate point of each network, if there is room; `scale`: units per pixel."""
+    """Return each network's number beside its most accurate point, if there is room; `scale`: units per pixel."""
     best: dict[str, dict[str, Any]] = {}
     for row in points:
         if row["number"] and (row["number"] not in best or row["value"] > best[row["number"]]["value"]):
@@ -158,7 +158,7 @@ def name_rows(heading: str, styles: Mapping[str, DomainStyle], *, lines: int) ->
 
 
 def axis_ends(points: Rows) -> tuple[float, float]:
-    """Return the ends of an axis in percent: the tens around all intervals of these points."""
+    """Return the ends of an axis in percent: the multiples of ten that enclose all intervals of these points."""
     low, high = min([row["low"] for row in points] or [0.0]), max([row["high"] for row in points] or [100.0])
     return 10.0 * math.floor(low / 10), 10.0 * math.ceil(high / 10)
 

@@ -1,6 +1,6 @@
 """Accuracy per domain while a network is fine-tuned or trained, with a rule at every cut or event.
 
-Named data, all of which a page may swap with `view.data(name, rows)`; `value`, `low`, `high` in percent:
+Named data, all of which a live page may replace with `view.data(name, rows)`; `value`, `low`, `high` in percent:
 
 | name | one row is | fields |
 |---|---|---|
@@ -9,7 +9,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `value`, 
 | cuts | a cut | epoch, label, tip: text of the tooltip |
 | names | the name at a line's end | domain, label, epoch, value, colour |
 | ends | an end of the axis | epoch |
-| unit | the unit of the numbers at the rules of events | text |
+| unit | the unit of the numbers beside the rules of events | text |
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ MOST_LABELS = 18  # of events; more would overlap
 
 @public
 def training(frame: Tidy, *, epochs: Count | None = None, width: Side = 520, height: Side = 280) -> alt.LayerChart:
-    """Draw the accuracy of each domain against the epochs, with a rule at every cut; names stand at the ends of lines.
+    """Draw the accuracy of each domain against the epochs, a rule at every cut, and names at the ends of lines.
 
-    At a cut a line moves straight down or up, from the network before to the network after it, at the same epoch. For a
-    training run with pruning, the rule says how many points the first source lost, and a dotted line shows the accuracy
-    on training images.
+    At a cut a line moves straight down or up, from the network before the cut to the one after it, at the same epoch.
+    For a training run with pruning, the rule says how many percentage points the first source lost, and a dotted line
+    shows the accuracy on training images.
 
     Args:
         frame: the table of one run of `dg.prune_and_tune` or `dg.train_with_pruning`.
@@ -95,7 +95,7 @@ def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int
 
 
 def _add_cut(cuts: Rows, row: Mapping[str, Any], *, point: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-    """Add a cut, labelled with the share removed (for an event, the points that the first domain lost)."""
+    """Add a cut, labelled with the share removed (or, for an event, the first domain's change in percentage points)."""
     if "event" not in row or before is None:
         text = f"{100 * row['ratio_achieved']:.0f} % of {COUNTED[row['budget']]} removed"
         cut = {"epoch": point["epoch"], "label": text, "tip": text}

@@ -1,4 +1,4 @@
-"""Mean stability against the result of each run of the study `instability`: a dot per run, by treatment.
+"""The result of each run of the study `instability` against mean stability: a dot per run, by treatment.
 
 The page shows the rows of the images, the outcome and the pruning rate that are chosen below the chart; controls are
 always shown. Named data:
@@ -71,7 +71,7 @@ _SELECTED = "datum.outcome === outcome && datum.images === images"
 def treatments(
     frame: Tidy, correlations: Tidy, *, rate: str = POOLED, width: Side = 420, height: Side = 320
 ) -> alt.LayerChart:
-    """Draw mean stability against the result, a dot per run; colour and mark are those of its treatment.
+    """Draw each run's result against its mean stability, as a dot with the colour and mark of its treatment.
 
     Above the plot stand the correlations over the runs that are shown, without the hollow controls, from which nothing
     was removed while they trained. In a live page (`dg.widgets.LiveChart(chart)`) images, outcome and pruning rate are
@@ -143,7 +143,7 @@ def treated_rows(frame: pd.DataFrame) -> Rows:
 
 
 def correlated_rows(correlations: pd.DataFrame) -> Rows:
-    """Return the lines above the plot: both correlations of each choice, and what pooling means."""
+    """Return the lines above the plot: both correlations for each choice below the chart, and what pooling means."""
     rows: Rows = []
     for row in records(correlations):
         outcome = _OUTCOMES.get((row["of_metric"], row["stage"]))

@@ -36,13 +36,13 @@ def feature_shift(
     On the map, colour and mark show the domain; an image is pale in the full network and filled in the pruned one, with
     a thin line between. In a live page (`dg.widgets.LiveChart(chart)`) colour can show the class. Below, the distances:
     a line per pair of domains, or per domain, with 95 % intervals over images; several layers stand side by side. A
-    hollow diamond, with text after the name, marks domains that scorer, fine-tuning or selection looked at.
+    hollow diamond, with text after the name, marks domains that the scorer, fine-tuning or selection looked at.
 
     Args:
         frame: a table of `diagnostics.feature_shift`; or name -> table, of which only the maps are drawn, side by side.
         at: the ratio (0 to 1) that the map shows; None for the middle one of the table.
         layer: the layer of the map; None for the last layer of the table that has a map.
-        colour: what colour first shows on the map, "domain" or "class".
+        colour: what colour on the map shows at first, "domain" or "class".
         slider: give the map a slider over the ratio, for `dg.widgets.LiveChart(chart)`.
 
     Raises:
@@ -86,7 +86,7 @@ def feature_shift(
 
 @public
 def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Side = 480, height: Side = 240) -> alt.HConcatChart:
-    """Draw one number of `diagnostics.feature_shift` against the ratio, large, with what it means below its title.
+    """Draw one number of `diagnostics.feature_shift` against the ratio in a large plot, its meaning below the title.
 
     A line per pair of domains, per domain, or for all images; 95 % intervals over images.
 
@@ -123,7 +123,7 @@ def _select_map_rows(rows: Rows, layer: str | None) -> Rows:
 
 
 def _common_ratios(mapped: Sequence[Rows]) -> list[float]:
-    """Return the ratios of the maps; refuse maps whose ratios differ."""
+    """Return the ratios that all maps share; refuse maps whose ratios differ."""
     ratios = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
     if not ratios or any(knots != ratios[0] or not knots for knots in ratios):
         lists = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in ratios) or "no table"
@@ -132,7 +132,7 @@ def _common_ratios(mapped: Sequence[Rows]) -> list[float]:
 
 
 def _order_styles(rows: Rows) -> dict[str, DomainStyle]:
-    """Return the styles of the domains in the study's order, which is that of the pairs."""
+    """Return the styles of the domains in the study's order, taken from the pairs of domains."""
     names = (row[end] for row in rows for end in ("other", "domain"))
     order = dict.fromkeys(str(name) for name in names if not is_missing(name))
     roles = {str(row["domain"]): str(row["role"]) for row in rows if not is_missing(row["domain"])}

@@ -8,10 +8,10 @@ Everything has a fixed place in one picture, so nothing moves when the data are 
 | legend | an entry of the legend | text, colour, shape, x and line (pixels), beside, kind ("domain", "mark", ...) |
 | words | a line of text | text, line (pixels), below, kind ("title", "line", "live") |
 
-Places lie in the unit square. The parameter `at` is the share removed; places between two ratios are on the straight
-line that joins them. The parameter `by` is what colour shows: the domain, or the class; the mark is the domain's. The
-parameter `side` is the map's side in pixels: a live page sets it by the room it has. Rows `beside` or `below` the map
-count their x or line from its right or lower edge.
+Places lie in the unit square. The parameter `at` is the share removed; between two ratios, an image lies on the
+line that joins its two places. The parameter `by` is what colour shows, the domain or the class; the mark is always
+the domain's. The parameter `side` is the map's side in pixels: a live page sets it to fit. Rows `beside` the map
+count x from its right edge; rows `below` it count line from its lower edge.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Colour = Literal["domain", "class"]
 
 
 def map_chart(data: Mapping[str, Rows] | None = None, *, knots: Sequence[float], at: float) -> alt.LayerChart:
-    """Return the map of a live page, which follows its ratio and lets images be picked. Data may come later.
+    """Return a live page's map, which follows the page's ratio and lets images be picked. Data may come later.
 
     The knots are the ratios of the positions, ascending from 0; `at` is the initial ratio.
     """
@@ -57,10 +57,10 @@ def map_plot(
     suffix: str = "",
     legend: bool = True,
 ) -> alt.LayerChart:
-    """Return the map as part of a chart that has the `parameters`.
+    """Return the map as part of a chart to which the `parameters` are added.
 
-    With `brush` a rectangle picks images; `suffix` ends the names of the data; without a legend the map is narrower, to
-    stand beside another.
+    With `brush`, dragging a rectangle picks images; `suffix` ends the names of the data; without a legend the map is
+    narrower, to stand beside another.
     """
     ends: Any = {"x": 0, "x2": {"expr": "side"}, "y": HEAD, "y2": {"expr": _LOWER_EDGE}}
     frame = alt.Chart(alt.InlineData(values=[{}])).mark_rect(fillOpacity=0, stroke=OTHER, strokeOpacity=0.7, **ends)
@@ -75,7 +75,7 @@ def map_plot(
 def parameters(
     knots: Sequence[float], *, at: float, side: int = SIDE, slider: bool = False, by: Colour = "domain"
 ) -> list[Any]:
-    """Return the parameters: `by`, `side`, `at` with or without a slider, and its place between two knots."""
+    """Return the parameters: `by`, `side`, `at` (with or without a slider), and the place of `at` between two knots."""
     bind: Any = alt.Undefined
     if slider:
         bind = alt.binding_range(min=0, max=max(knots), step=0.01, name="Share of the filters removed ")

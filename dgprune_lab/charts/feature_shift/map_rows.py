@@ -26,7 +26,7 @@ Places = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Dot:
-    """An image on the map: domain, row number, class and the name of the class, without its positions."""
+    """An image on the map: its domain, row number, class and class name, but not its positions."""
 
     domain: str
     image: int
@@ -35,7 +35,7 @@ class Dot:
 
     @property
     def text(self) -> str:
-        """The name of its class, or its index where it has no name."""
+        """The image's class name; without one, the class index, or "not labelled" if it has no class."""
         return self.name or ("not labelled" if self.label is None else str(self.label))
 
 

@@ -1,6 +1,6 @@
 """The numbers of `feature_shift` against the ratio: small plots, a line per pair of domains, or per domain.
 
-Named data, all of which a page may swap: one set per metric and layer, named after the metric (`mmd_k` for the
+Named data, all of which a live page may replace: one set per metric and layer, named after the metric (`mmd_k` for the
 k-th of several layers), a row per measured point: removed (%), value, low, high, label, colour, dash, shape, fill,
 looked; and `lines`, the legend: text, colour, dash, shape, fill, looked, kind ("pair", "other"), line.
 """
@@ -83,7 +83,7 @@ def number_chart(
     columns: Literal[2, 3] = 3,
     title: alt.Title | None = None,
 ) -> alt.HConcatChart:
-    """Return the plots of the numbers from these data, which may come later; a rule marks the page's ratio `at`.
+    """Return the plots of these data, which may come later; a rule marks the current ratio `at` of the page.
 
     `narrow` in `usermeta` is the chart with two columns, for a page that is too narrow for three.
     """
@@ -99,7 +99,7 @@ def number_chart(
 
 
 def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Literal[2, 3] = 3) -> Any:
-    """Return a plot per metric: for one layer in `columns` columns, for several layers in a column per layer."""
+    """Return a plot per metric: in `columns` columns for one layer, in a column per layer for several."""
     single = len(layers) < 2
     width, height, across = (146, 84, columns) if single else (max(72, 460 // len(layers)), 62, len(layers))
     order = [(metric, 0) for metric in _ORDER[columns]]
@@ -128,7 +128,7 @@ def _draw_plot(
     ticks: Sequence[int] = (0, 50, 100),
     live: bool = True,
 ) -> alt.LayerChart:
-    """Draw a metric of a layer against the ratio: zero, a live page's current ratio, intervals, lines, dots."""
+    """Draw a layer's metric against the ratio: zero line, a live page's current ratio, intervals, lines and dots."""
     title, meaning = METRICS[metric]
     name = _data_names(k, max(len(layers), 1))[metric]
     scale = alt.Scale(domain=[0, 1], nice=False) if metric == "cka" else alt.Scale(nice=True, zero=True)
@@ -209,7 +209,7 @@ def _line_label(row: Mapping[str, Any]) -> str:
 
 
 def _line_styles(rows: Sequence[Mapping[str, Any]], domains: Mapping[str, DomainStyle]) -> dict[str, DomainStyle]:
-    """Return name of a line -> its style: a pair of domains has its own colour, a domain its usual style."""
+    """Return line name -> style: each pair of domains has a colour of its own, and a domain keeps its usual style."""
     spare, styles = scorer_styles(), {}
     for row in sorted(rows, key=lambda row: list(METRICS).index(row["metric"])):
         label = _line_label(row)

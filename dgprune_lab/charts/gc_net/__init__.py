@@ -56,7 +56,7 @@ def gc_net(
     Args:
         table: `diagnostics.gc_net(study, connections=True)`; for a network too large for that, `dg.gc_net(study)`.
         mask: a mask of the connections, such as `dg.allocate(dg.gc_net(study).scores(), ratio=0.5)`; None removes none.
-        layers: consumers whose pairs are drawn; None for the first 20 pairs.
+        layers: consuming layers whose pairs are drawn; None for the first 20 pairs.
         links: maximum number of lines per pair, taken evenly from the strongest to the weakest line; None for 64, and
             640 in total.
         width: width of the plot, in pixels.

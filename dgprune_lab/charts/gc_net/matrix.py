@@ -21,7 +21,7 @@ _LETTER = 6.4  # pixels of a letter, on average
 
 @dataclass(frozen=True)
 class Panel:
-    """A pair of layers: its connections rho, and whether each is kept; both (outputs, filters)."""
+    """A pair of layers, with its connections rho and whether each is kept, both of shape (outputs, filters)."""
 
     pair: Pair
     rho: Floats
@@ -87,7 +87,7 @@ def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, flo
 
 
 def _find_connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
-    """Return layer -> (filters,) bool: whether a filter keeps a connection on each side that has any."""
+    """Return layer -> (filters,) bool: whether each filter keeps a connection on each side that has connections."""
     connected = {name: np.ones(size, dtype=bool) for name, size in plan.sizes.items()}
     for name, flags in connected.items():
         entering = [panel.kept.any(1) for panel in panels if panel.pair.layer == name]
@@ -98,7 +98,7 @@ def _find_connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
 
 
 def _strongest_links(rho: Floats, most: int) -> list[tuple[int, int]]:
-    """Return (output, filter) of the strongest connection of each filter and into each output; 0 is no connection."""
+    """Return (output, filter) of each filter's and each output's strongest connection; 0 counts as no connection."""
     size = np.abs(rho)
     places = {(int(j), i) for i, j in enumerate(size.argmax(0))} | {(j, int(i)) for j, i in enumerate(size.argmax(1))}
     ranked = sorted((place for place in places if size[place] > 0), key=lambda place: (-size[place], place))
@@ -113,6 +113,6 @@ def caption(style: str, text: str, *, x: float, y: float) -> dict[str, Any]:
 
 
 def short(name: str, width: float) -> str:
-    """Return the end of a long name, which is more specific than its beginning."""
+    """Return a long name cut to its end, which is more specific than its beginning."""
     most = max(6, int(width / _LETTER))
     return name if len(name) <= most else "…" + name[-(most - 1) :]

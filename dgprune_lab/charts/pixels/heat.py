@@ -1,4 +1,4 @@
-"""Colours of numbers, and tables of numbers as small pictures, as a mark per cell would make ten thousand marks."""
+"""Colours of numbers, and tables of numbers as small pictures, since a mark per cell would mean ten thousand marks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIXELS = 320
 
 
 def blocks(values: Floats, *, most: int) -> tuple[Floats, tuple[int, int]]:
-    """Return the table's means over blocks, so that no side is longer than `most`, and a block's rows and columns.
+    """Return a table of means over blocks, so that no side is longer than `most`, and a block's rows and columns.
 
     >>> blocks(np.arange(6.0).reshape(2, 3), most=2)[0].tolist()
     [[0.5, 2.0], [3.5, 5.0]]
@@ -48,7 +48,7 @@ def hexes(values: Floats, *, low: float, high: float) -> list[str]:
 
 
 def png(values: Floats, *, low: float, high: float) -> str:
-    """Return a table as a PNG data URL, row 0 on top; cells are blocks of pixels, so that scaling blurs none."""
+    """Return a table as a PNG data URL, row 0 on top; cells are blocks of pixels, so scaling does not blur them."""
     pixels: NDArray[Any] = colours(values, low=low, high=high)
     for axis in (0, 1):
         pixels = np.repeat(pixels, max(1, _PIXELS // values.shape[axis]), axis=axis)
@@ -56,7 +56,7 @@ def png(values: Floats, *, low: float, high: float) -> str:
 
 
 def ends(tables: Sequence[Floats]) -> tuple[float, float]:
-    """Return a common scale (low, high): high: largest |number|, rounded up to .1; low: 0, or -high if signed."""
+    """Return a common scale (low, high): high is the largest |number|, rounded up to .1; low: 0, or -high if signed."""
     most = max((float(np.abs(table).max()) for table in tables if table.size), default=0.0)
     high = max(0.1, math.ceil(most * 10 - 1e-9) / 10)
     return (-high if any(table.size and float(table.min()) < 0 for table in tables) else 0.0), high

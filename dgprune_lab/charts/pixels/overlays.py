@@ -29,7 +29,7 @@ _LINE, _GAP = 34, 14
 def overlays(
     images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 60, columns: Count = 6
 ) -> alt.LayerChart:
-    """Draw each image, and beside it a dark grey copy under a map, amber for a class and violet against it.
+    """Draw each image, and beside it a dark grey copy overlaid with a map, amber for a class and violet against it.
 
     The larger the map's absolute value, the stronger the colour, on one scale for all images.
 
@@ -75,9 +75,9 @@ def pair(image: Tensor, values: Tensor, *, most: float, x: float, y: float, size
 
 
 def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
-    """Return an image (C, H, W) in dark grey under a map (h, w), amber above 0 and violet below, as a data URL.
+    """Return an image (C, H, W) in dark grey overlaid with a map (h, w), amber above 0, violet below, as a data URL.
 
-    The image lies in [0, 1]; dark grey leaves room for the colours, where white would make them pale. The map is
+    The image lies in [0, 1]; it is dark grey because white would make the colours pale. The map is
     resized by bilinear interpolation; `most` is the absolute value at full colour, and 0 draws no map.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Prediction flips as pictures: on each domain images that turned wrong (left) and images that turned right (right).
+"""Prediction flips as pictures: for each domain, images that turned wrong (left) and images that turned right (right).
 
 Named data, x in pixels, `line` counted from the top: `pictures` (line, x, url, domain, image, truth, before, now, top,
 bottom) and `words` (line, x, text, size: "name", "kind", "count" or "none").
@@ -29,7 +29,7 @@ WIDTH = 2 * COLUMNS * _CELL + _GAP
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """The pictures of one kind of one domain on one page.
+    """The pictures of one kind for one domain on one page.
 
     Attributes:
         kind: what the pictures have in common, as text.
@@ -75,7 +75,7 @@ def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> Data:
 
 
 def _caption_lines(picture: Mapping[str, Any]) -> dict[str, str]:
-    """Return the two lines under a picture; class names need a line each, so only the tooltip has the true class."""
+    """Return the two lines under a picture; class names take a line each, so the tooltip alone has the true class."""
     before, now, truth = (picture[key] for key in ("before", "now", "truth"))
     if isinstance(before, str):
         return {"top": shortened(before, most=_LETTERS), "bottom": f"→ {shortened(now, most=_LETTERS - 2)}"}
@@ -125,5 +125,5 @@ def picture_chart() -> alt.HConcatChart:
 
 
 def _offset(pixels: float) -> float:
-    """Return the offset from the middle of a line of pictures to `pixels` below its upper edge."""
+    """Return the offset, from the middle of a line of pictures, of a position `pixels` below the line's upper edge."""
     return pixels - _LINE / 2

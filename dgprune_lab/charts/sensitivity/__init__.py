@@ -33,7 +33,7 @@ def sensitivity(frame: Tidy, *, mask: Mask | None = None) -> alt.HConcatChart:
 
     Args:
         frame: a table of `diagnostics.sensitivity` with one method and one pair of domains.
-        mask: a mask whose removed filters are marked by a cross below (by a bar where cells are narrow).
+        mask: a mask whose removed filters are marked by a cross below their cells (by a bar if cells are narrow).
 
     Raises:
         DgpruneError: a table without effect sizes or with several methods or pairs; a mask for other layers.

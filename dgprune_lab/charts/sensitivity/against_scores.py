@@ -49,7 +49,7 @@ def against(frame: pd.DataFrame, *, width: int) -> alt.VConcatChart | None:
 
 
 def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
-    """Return scorer -> a row per filter; place 0 is removed first, 100 last; ties share their mean place."""
+    """Return scorer -> a row per filter; place 0 is removed first, place 100 last; ties share their mean place."""
     from scipy.stats import rankdata
 
     effects = {(str(row["group"]), int(row["filter"])): row for row in records(frame, metric="cohens_d")}
@@ -70,7 +70,7 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
 
 
 def _correlation_lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
-    """Return the rank correlations as lines of at most `letters` characters, that over all filters last."""
+    """Return the rank correlations as lines of at most `letters` characters, ending with the one over all filters."""
     overall, *active = (
         row
         for metric in ("rank_correlation", "rank_correlation_active")

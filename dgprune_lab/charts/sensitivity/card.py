@@ -1,6 +1,6 @@
 """The card of one filter: the images that drive it most, its mean maps, its rank by each scorer, its removal.
 
-The charts have no rows; the panel sends them. Named data; x and y in pixels where not said otherwise:
+The charts have no rows; the panel sends them. Named data, with x and y in pixels unless stated otherwise:
 
 | name | one row is | fields |
 |---|---|---|
@@ -9,7 +9,7 @@ The charts have no rows; the panel sends them. Named data; x and y in pixels whe
 | histogram | the left edge of a bin of one domain | domain, x (contribution), share (%), colour, dash |
 | names | a domain's name in the histogram | text, at, colour |
 | changes | a domain without the filter | place, label, change, low, high (points), text, colour, shape, fill, looked |
-| span | the ends of its axis | change |
+| span | an end of the axis of changes | change |
 | weights, weight_words | a picture of the filter's weights, and what it is | x, y, side, url, text, style |
 | ranks | a scorer | place, label, at, text |
 """
@@ -92,7 +92,7 @@ def _draw_histogram() -> alt.LayerChart:
 
 
 def _draw_changes(title: str) -> alt.LayerChart:
-    """Draw the accuracy change of each domain without the filter, in points: dots with intervals around 0."""
+    """Draw each domain's accuracy change without the filter, in percentage points: dots with intervals around 0."""
     scale = alt.Scale(nice=False, zero=True, range=[150, _PLOT - 46])
     change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=2, orient="top"))
     y = alt.Y("place:O", axis=None)

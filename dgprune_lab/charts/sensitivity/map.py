@@ -220,7 +220,7 @@ def _format(value: Any, form: str) -> str:
 
 
 def _legend_rows(other: str, domain: str, *, colours: Sequence[str], pale: bool, removed: str) -> Rows:
-    """Return the rows of the legend: the kinds of cells in a line above the layers, and the heading of the counts."""
+    """Return the rows of the legend, a line above the layers: the kinds of cells, and the heading of the counts."""
     kinds: list[tuple[str | None, str, str]] = [
         (colours[1], "+", f"contributes more on {shortened(domain, most=16)}"),
         (colours[0], MINUS, f"more on {shortened(other, most=16)}"),
