@@ -163,7 +163,7 @@ class Experiment(CommWidget):
         return table
 
     def _compare_runs(self, selected: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-        """Return differences to the baseline and "", or averages and the reason why there are no differences."""
+        """Return differences from the baseline, or else averages; and the error that prevented differences, or ""."""
         options: dict[str, str] = {"of": self._of, "over": self._over, "metric": self._metric}
         if self._baseline is None or selected.empty:
             return averages(selected, **options), ""
@@ -230,7 +230,7 @@ def failed_runs(runs: Rows, *, axes: Sequence[str]) -> Rows:
 
 
 def settings_text(run: Mapping[str, Any], axes: Sequence[str]) -> str:
-    """Return the settings in which runs of a study differ, as text.
+    """Return a run's settings as text, only those in which the runs of its study differ.
 
     >>> settings_text({"scorer": "l1", "ratio_requested": 0.6, "training_seed": 0}, ["scorer", "ratio_requested"])
     'scorer l1, removed 60 %'

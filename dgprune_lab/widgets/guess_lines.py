@@ -18,7 +18,7 @@ from functools import cache
 # Without 0, 1, I, L and O, which are easily confused.
 SYMBOLS = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 MAX_OPTIONS = 99
-"""The largest option number: lines have two digits for it."""
+"""The largest option number; a line has room for two digits."""
 _QUESTION, _PERSON = 4, 5
 _GAP = r"[\W_]{1,3}"
 _LINE = re.compile(
@@ -46,7 +46,7 @@ class Guess:
 
 @dataclass(kw_only=True)
 class ParsedLines:
-    """Guesses in their order, mistyped guesses, and the number of lines with other text."""
+    """Guesses in the order read, mistyped guesses, and the number of lines that hold only other text."""
 
     guesses: list[Guess] = field(default_factory=list)
     mistyped: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ def read_guesses(lines: Iterable[str]) -> ParsedLines:
 
 
 def _parse_guess(question: str, number: str, person: str, check: str) -> Guess | None:
-    """Return the guess with these parts; None if a symbol is invalid or the check symbol wrong."""
+    """Return the guess with these parts; None if a symbol is invalid or the check symbol is wrong."""
     valid = set(question + person + check) <= set(SYMBOLS) and number.isascii() and number.isdigit()
     if not valid or _check_symbol(question, int(number), person) != check:
         return None

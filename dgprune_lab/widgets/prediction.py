@@ -78,7 +78,7 @@ class Prediction(CommWidget):
 
     @property
     def line(self) -> str | None:
-        """The line that carries a locked guess to `dg.tally` through a chat or a form, without a name; else None."""
+        """The line, without a name, to send a guess to `dg.tally` through a chat or a form; None until it is locked."""
         return self.static["lines"][self.chosen] if self.locked and self.chosen is not None else None
 
     def lock(self) -> None:
@@ -100,7 +100,7 @@ class Prediction(CommWidget):
             because: the numbers that support the answer.
             chart: charts that appear with the answer.
             wait: show the answer only after the button "Show the answer" is pressed; until then the prediction stays
-                open. Once it was pressed, a further call shows its answer at once.
+                open. Once it has been pressed, the answer of any later call appears at once.
 
         Raises:
             DgpruneError: `answer` is not an option.
@@ -120,7 +120,7 @@ class Prediction(CommWidget):
 
     @traitlets.validate("chosen")
     def _validate_choice(self, proposal: dict[str, Any]) -> int | None:
-        """Return the index of the proposed option: None if there is no such option, the locked one after locking."""
+        """Return the index of the proposed option, None if there is no such option; once locked, the locked index."""
         if self._locked_choice is not None:
             return self._locked_choice[0]
         place = proposal["value"]
@@ -128,7 +128,7 @@ class Prediction(CommWidget):
 
     @traitlets.observe("locked", "shown")
     def _fix_choice(self, _: Any) -> None:
-        """Fix the choice on locking: a page may send a choice together with its lock, but no other choice later."""
+        """Fix the choice on locking; a page may send a choice along with the lock, but cannot change it later."""
         if self.locked or self.shown or self._locked_choice is not None:
             self._locked_choice = self._locked_choice or (self.chosen,)
             self.locked = True
@@ -138,7 +138,7 @@ class Prediction(CommWidget):
         return "\n".join([*lines, self.text] if self.text else lines)
 
     def still(self) -> str:
-        """Return the question, the options and the folded answer (HTML)."""
+        """Return the question, the options and the collapsed answer (HTML)."""
         options = "".join(f"<li>{html.escape(option)}</li>" for option in self.options)
         header = f"<p><strong>{html.escape(self.question)}</strong></p><ol>{options}</ol>"
         if not self.answer:

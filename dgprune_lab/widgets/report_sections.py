@@ -1,4 +1,4 @@
-"""HTML around the explorer of a report: domains with images, how to read it, numbers, and which data were read."""
+"""HTML around a report's explorer: images of each domain, how to read the page, numbers, and which data were read."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def html_below(measured: Measurements, views: Sequence[Choices]) -> str:
 
 
 def section(heading: str, content: str) -> str:
-    """Return a section with this HTML content; empty without content."""
+    """Return a section with this HTML content; "" if there is no content."""
     return f"<section><h2>{html.escape(heading)}</h2>{content}</section>" if content else ""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return an HTML table of plain texts that scrolls sideways if too wide; the first cell of a row is its header."""
+    """Return an HTML table of plain-text cells, scrolling sideways if too wide; a row's first cell is its header."""
     columns = "".join(f'<th scope="col">{html.escape(name)}</th>' if name else "<td></td>" for name in head)
     body = ""
     for first, *rest in rows:
@@ -174,7 +174,7 @@ def _scorer_label(measured: Measurements, view: Choices) -> str:
 
 
 def _list_reads(reads: Mapping[str, Any] | None) -> str:
-    """Return what was read as text: "labels of mnist (train), uci_digits (train)"."""
+    """Return, as text, what was read: "labels of mnist (train), uci_digits (train)"."""
     if reads is None:
         return "not recorded"
     parts: dict[str, list[str]] = {}

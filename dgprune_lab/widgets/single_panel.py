@@ -58,7 +58,7 @@ class Sensitivity(SinglePanel):
 
 
 class FeatureShift(SinglePanel):
-    """A map of the images' features, full and pruned, and distances between domains; see `FeatureShiftPanel`."""
+    """A map of features in the full and pruned network, and distances between domains; see `FeatureShiftPanel`."""
 
     _built_in = (FeatureShiftPanel,)
 
@@ -76,7 +76,7 @@ class Agreement(SinglePanel):
 
 
 class Prunability(SinglePanel):
-    """The training loss against the share of single weights kept; see `PrunabilityPanel`."""
+    """The training loss against the share of individual weights kept; see `PrunabilityPanel`."""
 
     _built_in = (PrunabilityPanel,)
 
@@ -88,7 +88,7 @@ class Flatness(SinglePanel):
 
 
 class TradeOff(SinglePanel):
-    """Size or cost against accuracy of all networks tried; see `TradeOffPanel`."""
+    """The size or cost of each network tried against its accuracy; see `TradeOffPanel`."""
 
     _built_in = (TradeOffPanel,)
 

@@ -32,18 +32,18 @@ def report(
     """Measure a study on a grid of ratios and scorers and write one self-contained HTML page with a slider over it.
 
     The page also shows images of each domain, a table of the accuracies, which data training, scorers and selection
-    have read, and how to read the page. Ratios are 5 % apart; one scorer after the other gets steps of 1 %, as long as
-    time and the size of the page permit.
+    have read, and how to read the page. Ratios are 5 % apart; then, one scorer after another, steps of 1 % are added as
+    long as time and the size of the page permit.
 
     Args:
         study: the study to measure, or the name of a built-in one, see `dg.demo`.
         path: the file to write.
         scorers: scorers offered on the page; those that cannot run on this network are left out.
-        seconds: steps of 1 % are added as long as the expected time of all measurements stays within it; 0 for none.
+        seconds: steps of 1 % are added while the expected time of all measurements is within this limit; 0 for none.
         progress: whether to draw a tqdm bar.
 
     Returns:
-        The path. The page of a study of up to three domains has less than 5 MB; every page opens offline.
+        The path. With up to three domains, the page is smaller than 5 MB; every page opens offline.
 
     Raises:
         DgpruneError: a file that cannot be written (tested before any measurement); an unknown scorer or study; no
@@ -89,7 +89,7 @@ def _measure_grid(
 ) -> Generator[tuple[int, int, str], None, None]:
     """Measure the curve of each view in steps of 5 %, then, one view after the other, in steps of 1 %.
 
-    Yields (number of evaluations done, total) of a stage, as time decides how many follow, and the stage in words.
+    Yields (evaluations done, total, stage in words), counted per stage, as time decides how many stages follow.
     """
     start, done, total = time.monotonic(), 0, len(views) * len(_COARSE)
     for view in views:

@@ -63,8 +63,8 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
 
     Args:
         lines: the text of the chat, with anything around the guesses; a list of its lines; or the path of a file.
-        guess: the question of the class, made by the same call of `dg.predict`; None for the question to which most
-            lines belong, whose options are then named by their numbers.
+        guess: the question put to the class, made by the same call of `dg.predict`; None for the question to which most
+            lines belong; its options are then named by number.
 
     Raises:
         DgpruneError: no guess for this question in the lines, or a path without a file; without `guess`, two questions
@@ -144,7 +144,7 @@ def _describe_result(rows: list[dict[str, Any]]) -> str:
 
 
 def _list_left_out(parsed: ParsedLines, valid: list[Guess], first: dict[str, Guess], *, code: str) -> str:
-    """Return which lines were not counted, in a sentence; empty if all were."""
+    """Return a sentence on the lines that were not counted; "" if all were counted."""
     changed = sum(entry != first[entry.person] for entry in valid if entry.person in first)
     again, elsewhere = len(valid) - len(first) - changed, sum(entry.question != code for entry in parsed.guesses)
     no_option, mistyped = len(parsed.guesses) - len(valid) - elsewhere, len(parsed.mistyped)

@@ -31,12 +31,12 @@ class _Task:
 
 
 class Worker:
-    """Run jobs (generators) in one thread. A job replaces an earlier one of its name; it can be dropped between steps.
+    """Run jobs (generators) in one thread. A job replaces any earlier one of its name and can be dropped between steps.
 
-    Within a step, a dropped job ends only if the step's work is `core.interruptible`, at its next torch function.
+    A job dropped during a step ends within it only if its work is `core.interruptible`, at the next torch function.
     A job put with `for_page` rests until `seen` is true or a caller waits for it.
 
-    The thread starts with the first job and ends by itself one second after the last job that may run, so that nothing
+    The thread starts with the first job and ends by itself after one second without a job that may run, so that nothing
     keeps running after the widget is closed; the interpreter waits for the current step before it ends. A forked
     process has no such thread: there, all jobs start again in a new thread as soon as a caller waits for one.
 
@@ -100,7 +100,7 @@ class Worker:
             return name in self._tasks
 
     def wait(self, *names: str, timeout: float) -> bool:
-        """Wait until none of these jobs is left (without names: of all jobs); return False on a timeout."""
+        """Wait until none of these jobs is left (without names: no job at all); return False on a timeout."""
         with self._changed:
             self._awaited.append(names)
             if self._tasks:
@@ -154,7 +154,7 @@ class Worker:
                 self._run_step(name, task)
 
     def _next_job(self) -> str | None:
-        """Wait for the most urgent job that is ready and return its name; None after a second without a job."""
+        """Wait for the most urgent job that is ready and return its name; None after a second without runnable jobs."""
         idle_since = time.monotonic()
         while not self._closed:
             now = time.monotonic()

@@ -26,7 +26,7 @@ Steps = Generator[Any, None, Any]
 
 @public
 class Live(CommWidget):
-    """A run with its chart: accuracy per domain against the epochs, a rule at every removal, a progress line.
+    """A run with a progress line and a chart: accuracy per domain against epochs, with a vertical line at each removal.
 
     The run starts at once, in a background thread, so other cells can run at the same time, and interrupting a cell
     does not stop the run. "Stop" pauses it between two steps, "Resume" continues it; it also pauses while no page shows
@@ -195,7 +195,7 @@ class Live(CommWidget):
             getattr(self, content["type"])()
 
     def views_changed(self, before: int, now: int) -> None:
-        """Pause while no page shows the run, because its cell ran again or its output was cleared."""
+        """Pause while no page shows the run, as after its cell ran again or its output was cleared."""
         if before and not now and self.state == "running":
             self._paused_unseen = True
             self.stop()

@@ -67,8 +67,8 @@ class Tuning(Live):
 class Training(Live):
     """`dg.train_with_pruning` as a live run that can be stopped and resumed; `result` is its `PruningRun`.
 
-    Takes the arguments of `dg.train_with_pruning`. A rule marks every event, with the points of accuracy that the first
-    source lost; the dotted line is the accuracy on the training images.
+    Takes the arguments of `dg.train_with_pruning`. A vertical line marks each event, with the percentage points of
+    accuracy that the first source lost; the dotted line is the accuracy on the training images.
 
     Raises:
         DgpruneError: as `dg.train_with_pruning`, before the run starts.

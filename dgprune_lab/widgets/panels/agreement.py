@@ -23,9 +23,9 @@ _SCOPES = {"layer": "per layer", "global": "global"}
 class AgreementPanel(Panel):
     """Overlap and rank correlation of every other scorer with the current one, following the slider.
 
-    Scorers that read only weights are shown at once, those that need a pass over images one by one; scorers that cannot
-    run are left out, with the reason. The last result is the agreement of the current scorer with itself on halves of
-    its images.
+    Scorers that read only weights are shown at once; those that need a pass over images follow one by one; those that
+    cannot run are left out, and the reason is given. The last result is the agreement of the current scorer with itself
+    on two halves of its images.
     """
 
     name, label = "agreement", "Scorer agreement"
@@ -37,7 +37,7 @@ class AgreementPanel(Panel):
         self._reliability: dict[str, tuple[Item, str]] = {}
 
     def tick(self, view: View) -> Frames:
-        """Return a frame with the cached scorers and those that need no pass over images."""
+        """Return a frame with the scorers that are cached or need no pass over images."""
         with view.study.assume_unchanged():
             if self._content != view.study.content:
                 self._content, self._scores, self._reliability = view.study.content, MenuScores(), {}
@@ -104,7 +104,7 @@ class AgreementPanel(Panel):
 
 
 def _pair_rows(view: View, current: Scores, other: Scores) -> Rows:
-    """Return the rows of `diagnostics.agreement` for one pair and the whole network, at the current mask's ratio."""
+    """Return `diagnostics.agreement` rows for a pair of scorers and the whole network, at the current mask's ratio."""
     mask = view.mask
     other_mask = allocate(other, ratio=mask.ratio_requested, scope=mask.scope, budget=mask.budget)
     return [row for row in pair_rows(view.study, (current, other), masks=(mask, other_mask)) if row["group"] == ALL]

@@ -24,7 +24,7 @@ _MAX_CACHED = 32
 
 
 class ComparePanel(Panel):
-    """Accuracy, flips, classes, calibration and filters of two steps, pins, the present view or the full network.
+    """Accuracy, flips, classes, calibration and filters of two networks: steps, pins, present view or full network.
 
     `selected["a"]` and `selected["b"]` are their names; by default the present view and the first pin, or else the
     network from which the view was pruned.
@@ -80,7 +80,7 @@ class ComparePanel(Panel):
 
 
 def _list_networks(view: View) -> dict[str, Tried | None]:
-    """Return name -> network, the present view first; None for the full network if it is not a step."""
+    """Return name -> network, the present view first; the full network is added as None if it is not a step."""
     offered: dict[str, Tried | None] = {} if view.present is None else {_PRESENT: view.present}
     offered |= {each.name: each for each in view.tried if each.kind != "ratio"}
     if not any(each is not None and _is_full(each) for each in offered.values()):
@@ -104,7 +104,7 @@ def _cache_key(view: View, a: Tried | None, b: Tried | None) -> str:
 
 
 def _compare_steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int, int], None, pd.DataFrame]:
-    """Compare two networks; one with the full network's weights is passed as its mask, whose results are cached."""
+    """Compare two networks; those with the full network's weights are passed as masks if possible, to use the cache."""
     pair: list[Mask | nn.Module | None] = []
     setting: Any = "recalibrate"
     for each in (a, b):

@@ -1,4 +1,4 @@
-"""The domains in a panel: their styles and pictures, their predictions, and the pairs that can be compared."""
+"""The domains in a panel: their styles and pictures, the predictions on them, and the pairs that can be compared."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def styles_of(study: Study) -> dict[str, DomainStyle]:
 
 
 def class_of(domain: Domain, index: int | None) -> int | str | None:
-    """Return the name of a class if the domain has names, otherwise its index."""
+    """Return the name of a class if the domain has class names, otherwise the index."""
     return domain.class_label(index) if domain.class_names and index is not None else index
 
 

@@ -1,4 +1,4 @@
-"""Cached results of feature shift for one choice: numbers and maps on a grid of ratios, and a running UMAP fit."""
+"""Cached feature-shift results for one choice of settings: numbers and maps on a grid of ratios; a running UMAP fit."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureMap:
-    """A map of the images in the unit square.
+    """A map that places the images in the unit square.
 
     Attributes:
         kind: "linear" or "umap".
         places: (K, N, 2) position of each image at each ratio.
-        trust: value, low and high of the map's trustworthiness.
+        trust: the map's trustworthiness, as value, low and high.
         dots: the N images.
         is_grid: whether the K ratios are `KNOTS`; if not, they are 0 and the current ratio.
     """
@@ -53,7 +53,7 @@ class FeatureMap:
 
 
 class FeatureRun:
-    """Cached results of one choice of layer, scorer, scope, budget and BatchNorm; kept while the slider moves.
+    """Cached results for one choice of layer, scorer, scope, budget and BatchNorm; kept while the slider moves.
 
     Attributes:
         features: the features at the ratios of `KNOTS`; None before they are computed.
@@ -91,7 +91,7 @@ class FeatureRun:
 
     @property
     def map(self) -> FeatureMap | None:
-        """The best map over the whole grid that is computed so far: UMAP, or else linear."""
+        """The best map computed so far over the whole grid: UMAP, or else linear; None before both."""
         return self.maps.get("umap") or self.maps.get("linear")
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class FeatureRun:
             self.rows[ratio], self.left_out[ratio] = [], str(error)
 
     def grid_steps(self, view: View, *, ticket: int) -> Iterator[bool]:
-        """Compute features, map and numbers of the grid, and start the fit; yield True when there is a new result."""
+        """Compute features, map and numbers at all grid ratios, and start the fit; yield True for a new result."""
         if self.features is None:
             scores, mask = view.study.score(self._scorer), view.mask
             masks = [allocate(scores, ratio=ratio, scope=mask.scope, budget=mask.budget) for ratio in KNOTS[1:]]

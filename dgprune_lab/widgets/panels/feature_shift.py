@@ -1,4 +1,4 @@
-"""The panel "Feature shift": a map of the images' features, full and pruned, and distances between the domains."""
+"""The panel "Feature shift": a map of features in the full and pruned network, and distances between domains."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class FeatureShiftPanel(Panel):
     """A map of the images' features in the full and in the pruned network, and distances between the domains.
 
     A linear projection is shown at once. In the background, the numbers are measured on a grid of ratios, and then one
-    UMAP of the same images at all these ratios is computed in a separate process. It continues while the slider moves,
-    and ends if layer, scorer, scope, budget or BatchNorm changes or the panel is closed. When it is done, the slider
+    UMAP of the same images at all these ratios is fitted in a separate process. The fit goes on while the slider moves,
+    and ends if layer, scorer, scope, budget or BatchNorm changes or the panel is closed. Once it is done, the slider
     moves the points along straight lines between the measured ratios. A rectangle drawn on the map selects images: see
     `brushed`.
 
@@ -135,7 +135,7 @@ class FeatureShiftPanel(Panel):
         return {"text": "\n".join(lines)}
 
     def _select_run(self, view: View, layer: str) -> FeatureRun:
-        """Return the cached results of the view's choice; end the fit of any other choice."""
+        """Return the cached results for the choice made in the view; end the fit for any other choice."""
         key = FeatureRun.key(view, layer)
         run = self.runs.pop(key, None) or FeatureRun(view, layer)
         self.runs[key] = run
@@ -175,7 +175,7 @@ def _predicted_classes(case: Case, image: int) -> Row:
 
 
 def _map_frame(view: View, feature_map: FeatureMap) -> Row:
-    """Return the rows of the map: on the grid of ratios if computed, otherwise of the full and the current network."""
+    """Return the map's rows: for all ratios of the grid if computed, otherwise for the full and the current network."""
     places, ratio = feature_map.places, None
     if not feature_map.is_grid:
         places = np.concatenate([places[:1], *[places[-1:]] * (len(KNOTS) - 1)])
@@ -251,7 +251,7 @@ def _describe_progress(run: FeatureRun) -> str:
 
 
 def _exposures(view: View) -> dict[str, tuple[str, Exposure]]:
-    """Return domain -> its role and its exposure, by the provenances of the network and of the mask."""
+    """Return domain -> its role and exposure, judged from the provenances of the network and the mask."""
     study, roles = view.study, roles_of(view.study.domains)
     provenances = study.provenance, mask_provenance(study.provenance, view.mask, batchnorm=view.batchnorm, study=study)
     exposures: dict[str, tuple[str, Exposure]] = {}

@@ -1,4 +1,4 @@
-"""Rows of the charts on the card of one filter."""
+"""Data rows for the charts on a filter's card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return each domain's images with the largest absolute contributions of the filter, and where it contributes.
+    """Return each domain's images with the filter's largest absolute contributions, and where in them it contributes.
 
     Images to which it contributes nothing are left out.
     """
@@ -73,7 +73,7 @@ def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str
 
 
 def full_colour(sizes: Tensor) -> float:
-    """Return the size drawn in full colour: a high quantile, as the maximum would leave most positions pale."""
+    """Return the magnitude drawn in full colour: a high quantile, as the maximum would leave most positions pale."""
     scale = torch.quantile(sizes.float().cpu(), 1 - _FULL_COLOUR) if len(sizes) < 2**24 else sizes.max()
     return float(scale if scale > 0 else sizes.max())
 
@@ -109,7 +109,7 @@ def histogram_rows(
 
 
 def weight_rows(study: Study, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return the filter's weights on each image channel if its layer takes the image, otherwise a text."""
+    """Return the filter's weights on each image channel if its layer receives the image itself, otherwise a text."""
     weights = _first_weights(study, study.graph[layer], filter)
     if weights is None:
         lines = ("Its inputs are other", "filters; only weights of", "the first layer are", "pictures.")
@@ -148,7 +148,7 @@ def rank_rows(study: Study, items: Sequence[Item], scores: MenuScores, *, layer:
 
 
 def change_rows(cases: Sequence[Case]) -> Rows:
-    """Return the accuracy change of each domain in points, with its interval."""
+    """Return the accuracy change of each domain in percentage points, with its interval."""
     rows = drop_chart_rows(tidy(drop_rows(cases), extra=EXTRA))
     return [
         {**row, "place": k, "label": shortened(row["label"], most=22), "text": points_text(row["change"])}
@@ -157,7 +157,7 @@ def change_rows(cases: Sequence[Case]) -> Rows:
 
 
 def waiting_rows(study: Study) -> Rows:
-    """Return the rows of `change_rows` before anything is measured."""
+    """Return rows in place of those of `change_rows` before anything is measured."""
     styles = styles_of(study)
     blank = {"change": None, "low": None, "high": None, "text": "…"}
     return [
@@ -187,7 +187,7 @@ def _text(text: str, *, x: float, y: float, style: str = "plain") -> Row:
 
 
 def _strongest_images(data: Attributions, side: int, *, layer: str, filter: int) -> tuple[Tensor, list[float]]:
-    """Return the rows of the images with the filter's largest |attribution| above 0, and these attributions."""
+    """Return the row numbers of the images with the filter's largest |attribution| above 0, and these attributions."""
     values = data.values[layer][side][:, filter]
     order = values.abs().argsort(descending=True, stable=True)[: min(PAIRS, int((values != 0).sum()))]
     return data.rows[side][order], values[order].tolist()

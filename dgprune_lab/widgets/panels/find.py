@@ -1,4 +1,4 @@
-"""The panel "Find": the smallest network that keeps enough accuracy, or the most accurate one within a size."""
+"""The panel "Find": the smallest network that keeps enough accuracy, or the most accurate within a size limit."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class _Task:
 class FindPanel(Panel):
     """A search over 99 ratios with the scorer of the view, on the sources' split `score`; see `dg.find`.
 
-    `selected["goal"]` is "keep" or the limited quantity, `selected["share"]` and `selected["on"]` the share of accuracy
-    to keep and the source, `selected["most_parameters"]` and so on the limits.
+    `selected["goal"]` is "keep" or the quantity to limit; `selected["share"]` is the share of accuracy to keep, and
+    `selected["on"]` the source; `selected["most_parameters"]` and so on are the limits.
     """
 
     name, label = "find", "Find"
@@ -61,7 +61,7 @@ class FindPanel(Panel):
         return None if self._result is None else self._result[1]
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why the panel cannot be shown (no source has labels and a split score), or None."""
+        """Return why the panel cannot be shown (no source has both labels and a split `score`), or None."""
         if _searchable(study):
             return None
         return "a search needs a source with labels and a split score; it never reads a target."
@@ -87,7 +87,7 @@ class FindPanel(Panel):
         yield self._frame(view)
 
     def _make_task(self, view: View) -> _Task:
-        """Return the search that the controls describe, with what is set by hand in the view."""
+        """Return the search that the controls describe, including layers and filters set by hand in the view."""
         goal, mask = self._goal(), view.mask
         options: dict[str, Any] = {"scorer": view.scorer, "scope": mask.scope, "budget": mask.budget}
         options |= {"layers": dict(mask.layer_ratios) or None, "forced": dict(mask.forced) or None}
@@ -106,7 +106,7 @@ class FindPanel(Panel):
         return goal if goal in _GOALS else _KEEP
 
     def _limit(self, view: View, goal: str) -> float:
-        """Return the chosen limit; by default half of what the network has."""
+        """Return the chosen limit; by default half of the network's own value."""
         chosen = (self.selected or {}).get(f"most_{goal}")
         return chosen if isinstance(chosen, int | float) else round(_amount(view, goal) / 2, 3 * (goal == _LATENCY))
 
@@ -158,7 +158,7 @@ def _searchable(study: Study) -> list[Domain]:
 
 
 def _amount(view: View, quantity: str) -> float:
-    """Return how much of a quantity the network has; its latency is the measured one of the full network, or 20 ms."""
+    """Return the network's value of a quantity; for latency, the full network's if measured, otherwise 20 ms."""
     cost = view.study.graph.full
     if quantity == _LATENCY:
         timed = [each.table.query("metric == 'latency'").value for each in view.tried if each.parent is None]

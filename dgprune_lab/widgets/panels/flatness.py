@@ -23,7 +23,7 @@ _SCALE = (
 
 
 class FlatnessPanel(Panel):
-    """The curvature of the training loss around the network of the present step, and the pruned network of the view.
+    """The curvature of the training loss around the present step's network, with the view's pruned network marked.
 
     Nothing is measured before the button is pressed, as it takes a minute or more; the text says how long. Moving the
     slider interrupts the measurement, which resumes afterwards.
@@ -46,7 +46,7 @@ class FlatnessPanel(Panel):
         return why_no_loss(study, self._setting.split)
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the expected duration and a button, or the results, then with the view's pruned network marked."""
+        """Yield the expected duration and a button, or else the results, and then the view's pruned network marked."""
         key = view.study.content, Setting(images=min(view.images or _IMAGES, _IMAGES))
         if key != self._cache_key:
             self._cache_key, self._setting, self.around, self._work = key, key[1], None, None

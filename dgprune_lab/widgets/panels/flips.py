@@ -43,7 +43,7 @@ class FlipsPanel(Panel):
         return why_no_pictures(study.domains[0])
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the selected page; for a mask that is not measured yet, first empty frames between batches."""
+        """Yield the selected page, after empty frames between batches if the mask is not measured yet."""
         key = (view.study.content, view.mask.key, view.batchnorm, view.images, view.calibration)
         if key != self._key:
             self._key, self.selected = key, {**(self.selected or {}), "page": 0}

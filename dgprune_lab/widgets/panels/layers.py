@@ -75,7 +75,7 @@ class LayersPanel(Panel):
         return None
 
     def _frame(self, view: View, masks: Mapping[str, Mask]) -> Frames:
-        """Return the chart's rows, empty where not measured yet, and the text above."""
+        """Return the chart's rows, empty where not measured yet, and the text above the chart."""
         domains, styles = labelled(view.study), styles_of(view.study)
         cells = {
             (layer, domain.name): self._find_best(view, mask, layer=layer, domain=domain)
@@ -111,7 +111,7 @@ def _caption(view: View) -> str:
 
 
 def _worst_layers(rows: Rows, domains: list[Domain]) -> list[str]:
-    """Return a line that names the layer with the largest loss for each domain whose layers are all measured."""
+    """Return a line naming, for each domain whose layers are all measured, the layer with the largest accuracy loss."""
     parts = []
     for domain in domains:
         domain_rows = [row for row in rows if row["domain"] == domain.name]

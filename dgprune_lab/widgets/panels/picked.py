@@ -21,7 +21,7 @@ _BUTTONS = {
 
 
 def to_step(view: View, cell: tuple[Any, Any]) -> Cell | None:
-    """Return a filter of the full network as one of the present step; None if the step does not have it."""
+    """Renumber a filter of the full network for the present step; return None if the step does not have it."""
     layer, number = cell
     if layer not in view.study.graph.names or not isinstance(number, int):
         return None
@@ -31,7 +31,7 @@ def to_step(view: View, cell: tuple[Any, Any]) -> Cell | None:
 
 
 def to_full(view: View, cell: Cell) -> Cell:
-    """Return a filter of the present step as one of the full network."""
+    """Renumber a filter of the present step for the full network."""
     layer, number = cell
     return (layer, number) if view.original is None else (layer, int(view.original[layer][number]))
 
@@ -96,7 +96,7 @@ def names(view: View, cells: Sequence[Cell]) -> str:
 
 
 def _describe_states(view: View, cells: Sequence[Cell]) -> str:
-    """Return the state of the filters in the mask and its cause; for several, the number in each state."""
+    """Return the filter's state in the mask and its cause; for several filters, the number in each state."""
     states = [_filter_state(view, cell) for cell in cells]
     if len(cells) == 1:
         return states[0]
@@ -121,7 +121,7 @@ def _forced_state(view: View, cell: Cell) -> str:
 
 
 def _describe_silent(view: View, cells: Sequence[Cell]) -> str:
-    """Return a sentence on the silent filters to append to the line; "" without any."""
+    """Return a sentence on silent filters, to append to the line; "" if none of these filters is silent."""
     silent = view.silent or {}
     count = sum(number in silent.get(layer, ()) for layer, number in (to_full(view, cell) for cell in cells))
     if not count:
@@ -132,5 +132,5 @@ def _describe_silent(view: View, cells: Sequence[Cell]) -> str:
 
 
 def as_picked(view: View, cell: Cell | None) -> Row:
-    """Return a filter in the form of the page, for the outlined cell of the map; {} for none."""
+    """Return a filter in the form in which the page expects the map's outlined cell; {} for None."""
     return dict(zip(("group", "filter"), to_full(view, cell), strict=True)) if cell else {}

@@ -34,8 +34,8 @@ class Tried:
         kind: "step", "pin", or "ratio" for any other measured view.
         table: its measurements on all images of the explorer, with a row of latency if it was timed.
         mask: the filters of the full network that it keeps.
-        network: function that returns it.
-        choice: the controls of the explorer that show it.
+        network: function that returns the network.
+        choice: settings of the explorer's controls that show it.
         parent: the step from which it was made; None for the full network.
     """
 
@@ -60,11 +60,11 @@ class View:
         batchnorm: the BatchNorm setting of the pruned network.
         selected: what the user picked in this panel; see `Panel.selected`.
         scorers: all scorers of the explorer's menu, in its order.
-        images, calibration: see `Explorer`; images None for all.
-        choice: the controls of the explorer; {} in a panel used without an explorer.
+        images, calibration: see `Explorer`; `images` is None for all.
+        choice: settings of the explorer's controls; {} in a panel used without an explorer.
         full: the full network and the domains; None if it is the network of the present step.
         original: layer -> number in the full network of each filter of `study`; None if `study` is the full network.
-        silent: layer -> numbers in the full network of the filters that are 0 on every source image; None if unknown.
+        silent: layer -> full-network numbers of filters that are 0 on all sources' `score` images; None if unknown.
         tried: all networks tried, including the view once it is measured.
         present: the view itself; its table is empty until it is measured.
         seconds: function from a number of images to the seconds that the full network takes for them; 0.0 if unknown.
@@ -116,7 +116,7 @@ class Panel(Protocol):
         charts: chart name -> Vega-Lite specification with named data.
         selected: what the user picked in the panel, if anything: {"group": ..., "filter": ...} and "cells", several
             (group, filter) or None; {"page": ...}; the value of a control under its name; {"brush": {"x": [low, high],
-            "y": None}}, or {"brush": None} for none; {"pressed": ...}, the name of a button, which the panel removes.
+            "y": None}}, or {"brush": None} for none; {"pressed": button name}, an entry that the panel removes.
         takes_filters: whether the panel shows a picked filter; the first such panel opens when a filter is picked in
             the grid, unless another such panel is open.
     """
@@ -136,10 +136,10 @@ class Panel(Protocol):
 
         Besides names of charts, a frame can have: "text", shown above the charts; "pages", {"at": 0, "of": 3}, buttons
         to browse, which set `selected["page"]`; "controls", a list of {"name": "layer", "label": "Layer", "value":
-        "conv1", "choices": [["conv1", "first"], ...]}, menus above the charts whose values are plain JSON and whose
-        chosen value is `selected[name]`, or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0,
-        "unit": "ms"}, a field, perhaps with "high": 9; "actions", a list of {"label": "Find", "message": {"type":
-        "press", "name": "find"}}, buttons, or sentences if they have no message; "hidden", names of charts not shown;
+        "conv1", "choices": [["conv1", "first"], ...]}, menus above the charts (values in plain JSON, the chosen one in
+        `selected[name]`), or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0, "unit": "ms"}, a
+        number field, optionally with "high": 9; "actions", a list of {"label": "Find", "message": {"type":
+        "press", "name": "find"}}, buttons, or sentences if they have no message; "hidden", names of charts to hide;
         "charts", chart name -> specification of charts that have changed; "picked", {"group": ..., "filter": ...}
         or {}, the outlined cell.
         Anything absent from a frame stays unchanged. Return an iterator of frames for work of many steps: the slider
@@ -155,7 +155,7 @@ class Panel(Protocol):
         """Stop the panel's background work.
 
         Called when the panel is closed, another panel opens, the explorer is closed, or no page shows it any more. It
-        may be called more than once, and in another thread while `tick` runs.
+        may be called more than once, and from another thread while `tick` runs.
         """
 
 
@@ -190,7 +190,7 @@ def button(label: str, name: str) -> Row:
 
 
 def controls_of(choice: Mapping[str, Any]) -> Row:
-    """Return the controls of the explorer without the fields that differ between requests of the page."""
+    """Return the settings of the explorer's controls, without fields that differ from one page request to the next."""
     return {name: value for name, value in choice.items() if name not in ("id", "by", "moving")}
 
 

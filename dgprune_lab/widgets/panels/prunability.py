@@ -26,7 +26,7 @@ _CAPTION = (
 
 
 class PrunabilityPanel(Panel):
-    """The prunability of the network as given, independent of the explorer's ratio: first a fast search, then the grid.
+    """Prunability of the network as given, whatever the explorer's ratio: by a fast search, then on a grid of shares.
 
     The chart has its own slider for the tolerance.
 

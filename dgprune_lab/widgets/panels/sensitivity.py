@@ -95,9 +95,9 @@ class SensitivityPanel(Panel):
         yield frame
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield the rest of the card: accuracy without the filter, its mean maps, scorers that need a pass.
+        """Yield the rest of the card: accuracy without the filter, its mean maps, ranks by scorers that need a pass.
 
-        For several filters: accuracy without all of them.
+        For several filters, yield only the accuracy without all of them.
         """
         state, key, cell = self.state, self._chosen_pair(view.study)[0], self.state.last_cell
         if cells := self._picked_cells(view):
@@ -135,7 +135,7 @@ class SensitivityPanel(Panel):
         ]
 
     def _picked_cell(self, view: View, cached: SensitivityMap) -> Cell | None:
-        """Return the filter that the user picked; without one, the last one shown if the map is incomplete."""
+        """Return the filter that the user picked, or else, while the map is incomplete, the last one shown."""
         selected = self.selected or {}
         cell = to_step(view, (selected.get("group"), selected.get("filter")))
         return cell or (None if cached.is_complete(view.study) else self.state.last_cell)
@@ -162,7 +162,7 @@ class SensitivityPanel(Panel):
 
 
 def _changes_key(view: View) -> str:
-    """Return the key of the accuracy changes under the current settings in the results of a filter or set."""
+    """Return the key under which results of a filter or set hold the accuracy changes for the current settings."""
     return f"changes, {view.batchnorm}, {view.calibration}, {view.images}"
 
 
@@ -180,7 +180,7 @@ def _map_frame(view: View, cached: SensitivityMap) -> Row:
 
 
 def _renumbered(view: View, cell: Row) -> Row:
-    """Return a row about a filter with its number in the full network."""
+    """Return a filter's row, renumbered as in the full network."""
     return {**cell, "filter": to_full(view, (cell["group"], cell["filter"]))[1]}
 
 

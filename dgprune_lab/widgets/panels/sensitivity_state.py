@@ -1,4 +1,4 @@
-"""Cached results on the domain sensitivity of filters: maps by method and pair, and cards of filters."""
+"""Cached results on the domain sensitivity of filters: maps for each method and pair of domains, and filter cards."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SensitivityState:
     Attributes:
         maps: (method, pair of domains) -> map.
         cards: method, pair and filter -> rows of the card.
-        sets: method, pair and several filters -> setting -> the accuracy changes without all of them.
+        sets: method, pair and several filters -> setting -> accuracy changes when all of these are removed.
         scores: the scores of the menu's scorers.
         network: the copy of the network that Captum uses, while it is kept.
         last_cell: the filter that was shown last.
@@ -121,7 +121,7 @@ class SensitivityState:
         return self.cards[key, cell]
 
     def results_without(self, key: Key, cells: tuple[Cell, ...]) -> Row:
-        """Return the cached results without these filters: setting -> rows."""
+        """Return the cached accuracy changes when these filters are removed: setting -> rows."""
         cached = self.sets.setdefault((key, cells), {})
         drop_oldest(self.sets, most=_MAX_CARDS)
         return cached
@@ -160,7 +160,7 @@ class SensitivityState:
 
 
 def _most_sensitive(cached: SensitivityMap, graph: FilterGraph) -> Cell:
-    """Return the filter with the largest |d|, preferring significant ones, then those with maps of 6 x 6 or more.
+    """Return the top filter, ranked by significance, then by having maps of 6 x 6 or more, then by |d|.
 
     Smaller maps do not show where in the image the filter contributes.
     """

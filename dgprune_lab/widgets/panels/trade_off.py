@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT = 780, 240
 
 
 class TradeOffPanel(Panel):
-    """Every step, pin and measured ratio of the explorer: filters, parameters, MACs, bytes or latency and accuracy.
+    """Each step, pin and measured ratio of the explorer: filters, parameters, MACs, bytes or latency against accuracy.
 
     It measures nothing itself. `selected["cost"]` is the size or cost that is drawn.
     """
