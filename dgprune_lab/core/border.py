@@ -62,7 +62,7 @@ _MADE = {
 
 
 class Border:
-    """The compiled type hints of one function: the kind and the default of each argument."""
+    """The compiled type hints of one function: the `Kind` and the default of each argument."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         parameters = inspect.signature(function).parameters
@@ -79,7 +79,7 @@ class Border:
         self.kinds = {name: kind_of(hints[name]) for name in self.positional + self.names if name in hints}
 
     def take(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the positional and the named arguments, each converted to the kind that the function takes.
+        """Return the positional and the named arguments, each converted as its type hint requires.
 
         Raises:
             DgpruneError: an unknown, missing, repeated or wrong argument.
@@ -100,7 +100,7 @@ class Border:
         return (*values, *args[len(bound) :]), {n: self.checked(n, value, args) for n, value in options.items()}
 
     def checked(self, name: str, value: Any, args: tuple[Any, ...] = ()) -> Any:
-        """Return one argument, converted to the kind that the function takes."""
+        """Return one argument, converted as its type hint requires."""
         kind = self.kinds.get(name)
         if kind is None:
             return value
@@ -144,8 +144,8 @@ class Border:
 def public(thing: Public) -> Public:
     """Check the arguments of a public function, or of a class's constructor and methods, against the type hints.
 
-    An argument whose meaning is unambiguous is converted: one item or the values of a dict to a list, an array or a
-    generator to a list, numpy and torch numbers to Python's, a string to a path, None to an empty default.
+    An argument whose meaning is unambiguous is converted: a single item, the values of a dict, an array or a
+    generator to a list, numpy and torch numbers to Python numbers, a string to a path, None to an empty default.
 
     Raises:
         DgpruneError: on a call with an unknown, missing or wrong argument. The message names the argument, what was
@@ -174,9 +174,9 @@ def public(thing: Public) -> Public:
 
 
 def outside_inference() -> AbstractContextManager[object]:
-    """Return a context in which new tensors are on the CPU and can be trained, and autocast is off.
+    """Return a context in which new tensors are created on the CPU and can be trained, and autocast is off.
 
-    This package names the device of its tensors; a default device set by the user would spread them over two devices.
+    This package places its tensors explicitly; a default device set by the user would spread them over two devices.
     """
     stack = ExitStack()
     if torch.empty(0).device.type != "cpu":

@@ -15,7 +15,7 @@ Claims = Annotated[pd.DataFrame, Columns(("claim", "paper", "published", *_NUMBE
 
 
 def claimed_by(row: Mapping[Any, Any]) -> str:
-    """Return as text who makes a claim; `row` is a row of `experiments.claims_table`.
+    """Return a text that says who makes a claim; `row` is a row of `experiments.claims_table`.
 
     >>> claimed_by({"paper": "Sun 2023, arXiv:2306.13237", "ours": True})
     'ours, after Sun 2023'
@@ -25,7 +25,7 @@ def claimed_by(row: Mapping[Any, Any]) -> str:
 
 
 def claim_texts(row: Mapping[Any, Any]) -> dict[str, str]:
-    """Return as texts who makes a claim, its number of seeds, its estimate with interval, and the detectable effect.
+    """Return texts about a claim: who makes it, number of seeds, estimate with interval, smallest detectable effect.
 
     Shares are in percentage points.
     """

@@ -19,7 +19,7 @@ class Spread(NamedTuple):
     Attributes:
         mean, std: mean and population standard deviation of rho.
         low, middle, high: 5, 50 and 95 % quantiles of rho (observed values, not interpolated).
-        silent: fraction of connections whose rho is exactly 0: removed, or with a constant response.
+        silent: fraction of connections whose rho is exactly 0 (removed connections, or constant responses).
     """
 
     mean: float
@@ -47,9 +47,9 @@ class Pair:
         name: name of GC-Net's parameter, whose shape is (outputs of the layer, filters of the group).
         group: name of the group, that is, of the first layer that produces it.
         layer: name of the consumer.
-        null: mean |rho| when the images of a class are paired at random: the level of independent responses.
+        null: mean |rho| when the images of a class are paired at random: the level to expect of independent responses.
         null_spread: standard deviation of rho under this random pairing.
-        null_expected: `null` by formula, about 0.8 / sqrt(n) for n images, averaged in the same way as `null`.
+        null_expected: `null` as a formula predicts it, about 0.8 / sqrt(n) for n images, averaged as `null` is.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Pair:
     null_expected: float
 
     def lines(self, spread: Spread) -> list[str]:
-        """Return lines of text: rho, its null level, the share of zeros from 5 % on, `NEARLY` if rho hardly varies."""
+        """Return text lines: rho, its null level, the share of zeros if at least 5 %, `NEARLY` if rho hardly varies."""
         lines = [f"rho {spread.mean:.2f}, spread {spread.std:.2f}"]
         lines += [f"by chance {self.null:.2f}, spread {self.null_spread:.2f}"]
         lines += [f"{spread.silent:.0%} are exactly 0"] * (spread.silent >= 0.05)
@@ -81,7 +81,7 @@ class Connections(Protocol):
         ...
 
     def rho(self, name: str) -> Tensor:
-        """Return the correlations of the pair of layers of this name, (outputs, filters)."""
+        """Return the correlations (outputs, filters) of the pair of layers with this name."""
         ...
 
 

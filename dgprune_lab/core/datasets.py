@@ -33,7 +33,7 @@ class DatasetImages:
         dataset: any object with a length and items by position. An optional method `content` returns a text that is
             equal only for equal images and names the file of kept images.
         what: the first words of an error message, such as "domain 'mine'".
-        shape, dtype: shape (N, C, H, W) and type of the images; float32 as soon as one is float.
+        shape, dtype: shape (N, C, H, W) and type of the images; float32 once any image is float.
     """
 
     def __init__(self, dataset: Any, *, what: str) -> None:
@@ -45,7 +45,7 @@ class DatasetImages:
         self._place: Place | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for a copy or a worker process; it reads decoded images from a file."""
+        """Return the state for a copy or a worker process, which reads the decoded images from a file."""
         with self._lock:
             self._kept = None if self._kept is None else self._kept.moved_to_file()
             place = self._place if self._kept is None else self._kept.place
@@ -63,7 +63,7 @@ class DatasetImages:
         return self._pixels(position, self.item(position)[0])
 
     def label(self, position: int) -> Any:
-        """Return the label of an item, or `_MISSING`; also keep its image, which was decoded by reading the item."""
+        """Return the label of an item, or `_MISSING`; also keep its image, since reading the item decoded it."""
         image, label = self.item(position)
         with self._lock:
             self._keep(position, self._pixels(position, image))

@@ -14,7 +14,7 @@ _FORMULAS[_ATEN._scaled_dot_product_flash_attention_for_cpu] = flop_registry[_AT
 
 
 class Observer(TorchDispatchMode):
-    """A dispatch mode that PyTorch's compiler sees; hiding it would import the compiler (about 1 s, 60 MB)."""
+    """A dispatch mode left visible to PyTorch's compiler; hiding it would import the compiler (about 1 s, 60 MB)."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -24,7 +24,7 @@ class Observer(TorchDispatchMode):
 class MacCounter(Observer):
     """A counter of multiply-accumulates: half of the operations that PyTorch's `FlopCounterMode` counts.
 
-    Fused attention on a CPU counts as on a GPU; `FlopCounterMode` leaves it out. Meanwhile
+    Fused attention on a CPU, which `FlopCounterMode` leaves out, counts as on a GPU. While this counter is active,
     PyTorch's transformer layers run operation by operation, as in training, because their fast path is not counted.
 
     Attributes:

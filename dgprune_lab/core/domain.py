@@ -39,7 +39,7 @@ class Domain:
 
     `train` is for training and for recalibrating BatchNorm, `score` is for scorers, `report` is for reported numbers,
     and `test` exists only where a data set has its own. Splits that are cut by shares are in a seeded random order, so
-    that their first n images are a fair sample; given row numbers keep their order.
+    that their first n images are a fair sample; row numbers given by the user keep their order.
 
     Attributes:
         name: unique among the domains of a study.
@@ -79,7 +79,7 @@ class Domain:
             name: name of the domain in tables and charts.
             images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
                 array, a tensor or a PIL image, whose transparency is dropped, with a note.
-            labels: (N,) integers from 0 or class names ("7" is the integer); None for a target without labels.
+            labels: (N,) integers from 0 or class names ("7" counts as 7); None for a target without labels.
             splits: row numbers, a slice or a bool vector for each split; or fractions that add up to 1, by which the
                 rows are divided, stratified by label. None divides them 60 / 20 / 20 into train, score and report, with
                 a note.
@@ -111,7 +111,7 @@ class Domain:
 
         All kept images together take at most a quarter of the available memory. If those of a domain do not fit, they
         go into a file in the folder that the environment variable DGPRUNE_CACHE names ("off" for none; by default the
-        user's cache folder); its files take at most 8 GiB, and the least recently used are removed first.
+        user's cache folder); the files there take at most 8 GiB, and the least recently used are removed first.
 
         Args:
             name: name of the domain in tables and charts.
@@ -150,7 +150,7 @@ class Domain:
         return self.class_names[index] if 0 <= index < len(self.class_names) else str(index)
 
     def rows(self, split: str, images: Count | None = None) -> Tensor:
-        """Return the row numbers of a split, or of its first `images`.
+        """Return the row numbers of a split, or of only its first `images` images.
 
         Raises:
             DgpruneError: the domain has no such split.
@@ -169,7 +169,7 @@ class Domain:
         device: torch.device | str | None = None,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> Iterator[Batch]:
-        """Yield the split in its fixed order, `size` images at a time, float32 in [0, 1], in a memory layout."""
+        """Yield the split in its fixed order, `size` images at a time, float32 in [0, 1], in memory format `layout`."""
         numbers = self.rows(split, images)
         if not len(numbers):
             raise DgpruneError(f"domain {self.name!r} has no image in its split {split!r}.")
@@ -186,7 +186,7 @@ class Domain:
         """Return the images with these row numbers.
 
         Raises:
-            DgpruneError: row numbers that are not whole numbers from 0 to below the number of images.
+            DgpruneError: row numbers that are not whole, are negative, or are not below the number of images.
         """
         return self._batch(rows, self._index(rows), device=device, layout=layout)
 
@@ -238,7 +238,7 @@ class Domain:
 
     @property
     def key(self) -> str:
-        """Hash of pixels, labels and splits, computed again after one of them was changed in place.
+        """Hash of name, pixels, labels and splits, computed again after pixels, labels or splits were changed in place.
 
         For a Dataset, its length and 32 images drawn with a fixed seed replace the pixels.
         """

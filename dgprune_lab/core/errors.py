@@ -29,8 +29,8 @@ _registry: dict[str | tuple[str, type[Warning], int], int] = {}
 def note(text: str) -> None:
     """Issue a DgpruneNote, or pass the text to the handler that `collect_notes` set for this thread.
 
-    The warning names the toolkit instead of a line of code. In a notebook, warnings that pass the
-    filters are printed below the cell, once per text.
+    The warning names the toolkit instead of a line of code. In a notebook, warnings that pass
+    Python's filters are printed below the cell, once per text.
     """
     handler = getattr(_thread, "handler", None)
     if handler is not None:
@@ -62,7 +62,7 @@ def collect_notes(handler: Callable[[str], None] | None) -> Iterator[None]:
 
 @contextmanager
 def note_once(kinds: set[str] | None = None) -> Iterator[None]:
-    """Within the block, issue notes that differ only in their numbers once, for repeated computations.
+    """Within the block, issue only the first of notes that differ only in their numbers, for repeated computations.
 
     Blocks that share one set `kinds` (initially empty) count as one.
     """

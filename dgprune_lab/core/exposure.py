@@ -14,7 +14,7 @@ from .provenance import LEAST_FIRST
 DIAMOND = "◇"
 
 Exposure = Literal["", "?", "seen", "target-aware", "target-aware, seen"]
-"""The mark of a row's domain, the weakest first; see `exposure_of`."""
+"""The possible marks of a row's domain, weakest first; see `exposure_of`."""
 
 EXPOSURE_WORDS: Mapping[str, str] = {
     "": "no",
@@ -60,27 +60,27 @@ def strongest_exposure(exposures: Iterable[Exposure]) -> Exposure:
 
 
 def exposure_label(exposure: Exposure) -> str:
-    """Return a mark as the suffix of a name: " ◇ target-aware", " (seen)" for a source, " ?" or nothing."""
+    """Return a mark as a suffix: " ◇ target-aware", " ◇ target-aware, seen", " (seen)" (a source), " ?" or ""."""
     return {"": "", "?": " ?", "seen": " (seen)"}.get(exposure, f" {DIAMOND} {exposure}")
 
 
 def scorer_exposure(rows: Iterable[Mapping[str, Any]]) -> Exposure:
-    """Return the mark of a scorer's name, from all rows of that scorer: whether any target was looked at."""
+    """Return the mark to show at a scorer's name, from all rows of that scorer: whether any target was looked at."""
     cells = [row["target_aware"] for row in rows if "target_aware" in row]
     known = [cell for cell in cells if not is_missing(cell)]
     return "target-aware" if any(known) else "?" if len(known) < len(cells) else ""
 
 
 def with_scorer_exposure(exposure: Exposure, scorer: Exposure) -> Exposure:
-    """Return the mark of a scorer's name in a row about a domain, from the row's mark and the scorer's own mark."""
+    """Combine the mark of a row about a domain and its scorer's own mark into the mark of the scorer's name there."""
     both: tuple[Exposure, Exposure] = (exposure, scorer)
     return "target-aware, seen" if both == ("seen", "target-aware") else strongest_exposure(both)
 
 
 def most_seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the columns seen_by_* and target_aware of a row that combines several: the most that any of them saw.
+    """Return the columns seen_by_* and target_aware for a row that combines several: the most that any of those saw.
 
-    A value that one row lacks is unknown; a column that all of them lack stays empty.
+    A value that only some rows lack counts as unknown; a column that all of them lack stays empty.
 
     Raises:
         DgpruneError: a value that is not in `LEAST_FIRST`.

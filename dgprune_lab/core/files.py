@@ -70,7 +70,7 @@ def check_writable_folder(path: str | Path, *, argument: str) -> Path:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Within the block, turn an OSError, such as a full disk, into a sentence about the path.
+    """Within the block, turn an OSError, such as from a full disk, into a DgpruneError about the path.
 
     Raises:
         DgpruneError: the block raised an OSError.
@@ -158,7 +158,7 @@ def settled_folder(folder: Path) -> Path:
 def card_text(values: Mapping[str, Any], *, kind: str) -> str:
     """Return a JSON card: the values, its kind (in `FORMATS`), the format and the versions that wrote it.
 
-    Each field is one line, so that a person can read it; `json` is several times slower with an indent.
+    Each field is on one line, for human readers; `json` with an indent is several times slower.
 
     Raises:
         DgpruneError: values that JSON cannot hold.
@@ -182,12 +182,12 @@ def code_key() -> str:
 
 
 def _to_python(value: Any) -> Any:
-    """Return a numpy number as one of Python; refuse anything else."""
+    """Return a numpy number as a Python number; refuse anything else."""
     return value.item() if isinstance(value, np.generic) else json.JSONEncoder().default(value)
 
 
 def read_card(path: Path, *, kind: str) -> dict[str, Any]:
-    """Read a card that `card_text` made from a file, and return its values; see `parse_card`."""
+    """Read a file with a card that `card_text` made, and return the card's values; see `parse_card`."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -209,7 +209,7 @@ def parse_card(text: str | bytes, *, name: str, kind: str) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes, *, name: str) -> dict[str, Any]:
-    """Return the dictionary that a JSON text holds, {} if it holds another value; `name` begins the error message.
+    """Return the dictionary that a JSON text holds, or {} if it holds anything else; `name` begins the error message.
 
     Raises:
         DgpruneError: the text is not JSON, or nested too deeply.

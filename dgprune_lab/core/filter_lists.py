@@ -17,7 +17,7 @@ Forced = Mapping[str, Mapping[str, list[int]]]
 
 
 def filter_numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor:
-    """Return the (K,) indices of filters of a layer, given as indices or as a bool vector; `start` begins the message.
+    """Return the (K,) indices of a layer's filters, given as indices or a bool vector; `start` begins error messages.
 
     Raises:
         DgpruneError: values that are not indices, indices outside this layer, or repeated ones.
@@ -55,7 +55,7 @@ def forced_filters(
 
     Raises:
         DgpruneError: an unknown layer or filter; a filter that is both removed and kept; all filters of a layer
-            removed; one of several filters that grouped convolutions tie.
+            removed; only some of the filters that grouped convolutions tie together.
     """
     flags = []
     for name, layers in (("remove", remove), ("keep", keep)):
@@ -81,7 +81,7 @@ def forced_filters(
 
 
 def forced_lists(remove: Mapping[str, Tensor], keep: Mapping[str, Tensor]) -> dict[str, dict[str, list[int]]]:
-    """Return what a mask records of filters that were forced by hand, without the layers that have none."""
+    """Return what a mask records about filters forced by hand, leaving out layers that have none."""
     lists = {
         name: {layer: flags.nonzero().flatten().tolist() for layer, flags in forced.items() if flags.any()}
         for name, forced in (("remove", remove), ("keep", keep))

@@ -16,7 +16,7 @@ from .errors import DgpruneError, unknown
 from .frozen import Frozen
 
 Product = tuple[int, tuple[Tensor, ...]]
-"""Multiply-accumulates of one operation, and the global ids along the axes that it multiplies."""
+"""Multiply-accumulates of one operation, and the global filter ids along each axis that it multiplies."""
 
 
 class Member(NamedTuple):
@@ -66,7 +66,7 @@ class FilterGroup:
         ends: the producers whose output reaches a consumer without another producer in between (of a convolution and
             its BatchNorm, the BatchNorm): a gate on the group's output is one gate on all of these.
         feeds: each consumer -> the convolution and linear layers of the group whose output arrives there (through
-            normalisation, activations, pooling and additions) without another one of them in between.
+            normalisation, activations, pooling and additions) without another such layer in between.
     """
 
     name: str
@@ -136,8 +136,8 @@ class FilterGraph:
         uses: name of each convolution or linear weight -> number of output positions per image that it is applied to.
         refused: layer name -> why its filters cannot be cut.
         total: number of filters, including refused ones; see `share`.
-        products: multiply-accumulates per image besides those of `uses` (attention, sums over branches), for each
-            operation with the global ids along the axes that it multiplies; () where no filter changes them.
+        products: multiply-accumulates per image of operations not in `uses` (attention, sums over branches), each
+            with the global ids along the axes that it multiplies; () where no filter changes them.
         input_shape: shape (C, H, W) of the image that the network was traced with.
         layers: which layers have groups: "conv" (convolutions) or "all" (hidden linear layers too).
     """
@@ -194,12 +194,12 @@ class FilterGraph:
 
     @property
     def maps(self) -> dict[tuple[str, int], int]:
-        """(tensor, axis) -> index in `distinct` of its global ids; many axes share one."""
+        """(tensor, axis) -> index in `distinct` of the tensor of its global ids; many axes share one tensor."""
         return self._distinct[0]
 
     @property
     def product_maps(self) -> list[list[int]]:
-        """For each of `products`, the index in `distinct` of each of its global ids."""
+        """For each of `products`, the index in `distinct` of each of its tensors of global ids."""
         return self._distinct[2]
 
     @property
@@ -233,7 +233,7 @@ class FilterGraph:
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:
-        """The tensors of `distinct` concatenated, and the offset at which each begins, with the total length."""
+        """The tensors of `distinct` concatenated; the offset at which each begins, followed by the total length."""
         return torch.cat(self.distinct), torch.tensor([0, *self.lengths]).cumsum(0)
 
     @public

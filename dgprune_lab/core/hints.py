@@ -27,7 +27,7 @@ _SCORER_UNIONS = {
 
 
 class _ListKind(Kind):
-    """A list; a single item becomes a list of one, a dict of objects the list of its values."""
+    """A list; a single item becomes a list of one item, and a dict of objects becomes the list of its values."""
 
     rank = 8
 
@@ -122,7 +122,7 @@ class _DictKind(Kind):
 
 
 class _UnionKind(Kind):
-    """A union: kinds that the value already has are tried before those that it would be converted to."""
+    """A union: kinds that a value fits as it is are tried before those that need it converted."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.kinds = sorted(kinds, key=lambda kind: kind.rank)

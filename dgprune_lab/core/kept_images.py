@@ -26,7 +26,7 @@ from .memory import memory
 SHARE = 0.25
 """Share of the available memory that all kept images of this process may take together."""
 DISK = 8 * 2**30
-"""Bytes that all files of kept images may take together; and never more than half of the free disk space."""
+"""Bytes that all files of kept images may take together, but never more than half of the free disk space."""
 _CHUNK = 32 * 2**20
 _ADVICE = "Lower size=, or set DGPRUNE_CACHE to a folder on a larger disk."
 
@@ -46,7 +46,7 @@ class KeptImages:
     Args:
         shape: (N, C, H, W).
         dtype: uint8 or float32.
-        content: function that returns a name of the pixels, equal only for equal pixels, called only if a file is
+        content: function that returns a name for the pixels (equal only for equal pixels), called only if a file is
             needed; None if the data set has none.
         what: the first words of a note, such as "domain 'mine'".
         place: the `place` where another process keeps these images; if it is gone, they are decoded again.
@@ -126,7 +126,7 @@ class KeptImages:
         """Return the images at these positions (B, C, H, W); all of them must be kept.
 
         uint8 images that are adjacent in memory, as after a first pass in the same order, are not copied: never write
-        to them.
+        to the result.
         """
         slots = self._slots[rows]
         numbers = slots // self._size
@@ -248,7 +248,7 @@ def _open_file(folder: Path, size: int, *, name: str | None) -> BinaryIO:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Remove the least recently used files until a new one fits; refuse one that is too large even then."""
+    """Remove the least recently used files until a new file fits; refuse a file that is too large even then."""
     files = sorted(((path.stat().st_mtime, path) for path in folder.glob("*.pixels")), reverse=True)
     sizes = [(_disk_usage(path), path) for _, path in files]
     limit = min(DISK, shutil.disk_usage(folder).free // 2 + sum(used for used, _ in sizes))
@@ -276,5 +276,5 @@ def _write_at(file: BinaryIO | None, data: bytes, offset: int) -> None:
 
 
 def _checksum(pixels: Tensor) -> int:
-    """Return the checksum of an image, above 0: 0 marks an image that is not kept."""
+    """Return the checksum of an image, always above 0, because 0 marks an image that is not kept."""
     return zlib.crc32(pixels.numpy().data) + 1

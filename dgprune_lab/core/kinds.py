@@ -36,7 +36,7 @@ _NAME = 255  # bytes: the longest name of a file on the usual file systems
 class Within:
     """Bounds of a number, in an `Annotated` hint: `must` follows "must" in a message, `holds` tests a number.
 
-    With `once`, a list must hold each number once: a repeated seed is no second draw.
+    With `once`, no number may occur twice in a list: a repeated seed is no second draw.
     """
 
     must: str
@@ -265,7 +265,7 @@ class Leaf(Kind):
 
 
 def _complete_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a tidy table with all shared columns (empty where they were dropped) and its numbers as numbers."""
+    """Return a tidy table with all shared columns (empty where they were dropped), its numeric columns as numbers."""
     missing = [name for name in COLUMNS if name not in frame.columns]
     if advice := _index_advice(frame, missing):
         raise Refused(frame, must=f"have {' and '.join(missing)} among its columns", advice=advice, depth=1)

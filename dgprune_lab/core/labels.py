@@ -17,9 +17,9 @@ _MOST_NAMES = 12
 def settled_labels(
     name: str, labels: Any, *, count: int, classes: int | Sequence[str] | None
 ) -> tuple[Tensor | None, int, tuple[str, ...]]:
-    """Return labels as class indices (N,) int64, in a new tensor, the number of classes, and their names.
+    """Return labels as class indices, a new (N,) int64 tensor, with the number of classes and the class names.
 
-    Without labels the indices are None; where the names are unknown, they are ().
+    The indices are None without labels; the names are () if unknown.
 
     A name becomes its position in `classes`; without `classes`, its position among the sorted names, which a note
     lists. Where all names are whole numbers ("7"), these numbers are the indices.
@@ -70,7 +70,7 @@ def check_domains(domains: Iterable[Any]) -> None:
     """Refuse two domains of one name, and class names that differ at the same index.
 
     Raises:
-        DgpruneError: two domains with one name; two that name an index differently (the message gives the first).
+        DgpruneError: two domains with one name; two that name a class index differently (the first is given).
     """
     domains = list(domains)
     names = [domain.name for domain in domains]
@@ -129,7 +129,7 @@ def _checked_names(name: str, classes: Any) -> tuple[str, ...]:
 
 
 def _number_names(name: str, labels: list[str], *, names: tuple[str, ...], classes: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return class indices of labels that are given as names, and the class names; `classes` is their number."""
+    """Return class indices for labels given as names, and the class names; `classes` is the number of classes."""
     if not names and all(label.strip().isdecimal() for label in labels):
         return np.array([int(label) for label in labels]), ()
     if classes is not None and classes != len(set(labels)):

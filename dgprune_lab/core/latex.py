@@ -46,7 +46,7 @@ def latex(
     """Return a table as LaTeX (package booktabs): the columns that vary, each value with its 95 % interval, footnotes.
 
     The rows and columns are those of `summary`. A footnote marks what is target-aware; others name the BatchNorm
-    setting and what the intervals are over. All text is escaped; letters beyond Latin need XeLaTeX or LuaLaTeX.
+    setting and what the intervals are over. All text is escaped; non-Latin letters need XeLaTeX or LuaLaTeX.
     A table of claims gives a row per claim: who makes it, what is published, our estimate and the verdict; notes on a
     claim are footnotes.
 
@@ -135,7 +135,7 @@ def _mark(exposure: Exposure) -> str:
 
 
 def _interval_note(records: Iterable[Mapping[Hashable, object]]) -> str:
-    """Return a text on what the intervals are over."""
+    """Return a note on what the intervals are taken over, such as images or training seeds."""
     texts = {"images": "images (bootstrap)", "seeds": "training seeds (t)", "range": "repeats (range, no interval)"}
     texts["draws"] = "random vectors (t)"
     present = [text for kind, text in texts.items() if any(record.get("interval") == kind for record in records)]

@@ -43,9 +43,9 @@ def threads(*, force: bool = False) -> Threads:
     """Set torch's number of threads: from the environment, otherwise as measured once per process.
 
     A small convolution is timed with 1, 2, 1, 2, ... threads (and larger counts where there are cores). On a shared
-    machine two threads are often several times slower than one, so more threads must be clearly, steadily faster: see
-    `decide`. `DGPRUNE_THREADS` (a number, or "off": leave torch as it is) comes before `OMP_NUM_THREADS`, which comes
-    before measuring. Torch keeps the count per thread: a worker thread calls this once at its start.
+    machine two threads are often several times slower than one, so more threads must be clearly and steadily faster:
+    see `decide`. `DGPRUNE_THREADS` (a number, or "off": leave torch as it is) overrides `OMP_NUM_THREADS`, which
+    overrides measuring. Torch keeps the count per thread: a worker thread calls this once at its start.
 
     Args:
         force: measure again, for example because a step takes three times its usual time.
@@ -68,8 +68,8 @@ def threads(*, force: bool = False) -> Threads:
 def decide(timings: Mapping[int, Sequence[float]]) -> Threads:
     """Return the best thread count, given for each count a list of seconds that the same work took.
 
-    From the smallest count upwards, the next one is taken only if its median is below 0.8 of the median so far and
-    its worst run is at most 1.3 times the worst so far; the first refusal ends it. The minimum is ignored: it favours
+    From the smallest count up, the next count is taken only if its median is below 0.8 of the median so far and its
+    worst run at most 1.3 times the worst so far; the first refusal ends the search. The minimum is ignored: it favours
     more threads exactly when another process makes them unsteady.
 
     >>> decide({1: [0.033, 0.034, 0.035], 2: [0.031, 0.033, 0.204]}).count
@@ -208,7 +208,7 @@ def _measure_threads() -> Threads:
 
 
 def _timings(first: int, second: int) -> dict[int, list[float]]:
-    """Return seconds of a small convolution with two thread counts, in alternating rounds; fewer if it is slow."""
+    """Return thread count -> seconds of each run of a small convolution, in alternating rounds; fewer if it is slow."""
     image, weight = torch.ones(32, 16, 28, 28), torch.ones(16, 16, 3, 3)
     seconds: dict[int, list[float]] = {first: [], second: []}
     end = time.perf_counter() + _PATIENCE

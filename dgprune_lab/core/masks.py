@@ -36,7 +36,7 @@ class Mask:
         keep: group name -> (C,) bool; at least one True in each.
         ratio_requested: the requested pruning ratio, in [0, 1).
         graph: the filter groups of the network; not saved with the mask.
-        scope: "layer" (the same share of each layer is removed) or "global" (the lowest scores of the whole network).
+        scope: "layer" (the same share of each layer is removed) or "global" (the network's lowest scores are removed).
         budget: what the ratio counts: "filters", "parameters" or "macs".
         scorer: name of the scorer that the mask comes from.
         options: options and seed of that scorer.
@@ -105,8 +105,8 @@ class Mask:
             reads: the splits that the choice is based on, as in `Scores.from_frame`; None for unknown.
 
         Raises:
-            DgpruneError: an unknown layer; indices without a filter, or repeated; a bool vector of another length; all
-                filters of a layer.
+            DgpruneError: an unknown layer; indices without a filter or repeated ones; a bool vector of another length;
+                all filters of a layer.
         """
         reads = declared(reads, what="a mask by hand")
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
@@ -123,7 +123,7 @@ class Mask:
 
     @property
     def ratio_achieved(self) -> float:
-        """Share that is removed of all filters, parameters or MACs, whichever the budget counts."""
+        """Removed share of all filters, parameters or MACs, whichever the budget counts."""
         return 1 - getattr(self.cost, self.budget) / getattr(self.graph.full, self.budget)
 
     @cached_property
@@ -137,10 +137,10 @@ class Mask:
 
     @property
     def layers(self) -> pd.DataFrame:
-        """A line per layer: its filters, how many stay, the requested and the achieved ratio, and filters by hand.
+        """A line per layer: its filters, how many stay, the requested and the achieved ratio, and those forced by hand.
 
-        `ratio_requested` is empty where none applies to the layer by itself: under scope "global", under another budget
-        than filters, and beside layers or filters that were set by hand.
+        `ratio_requested` is empty where none applies to the layer by itself: under scope "global", under a budget other
+        than filters, and where layers or filters were set by hand.
         """
         plain = self.nested and (self.scope, self.budget) == ("layer", "filters")
         shared = self.ratio_requested if plain and not self.layer_ratios and not self.forced else math.nan
@@ -179,7 +179,7 @@ class Mask:
 
         Raises:
             DgpruneError: an unknown layer or filter; a filter both removed and kept; a layer that would lose all its
-                filters; one of several filters that grouped convolutions tie.
+                filters; only some of the filters that grouped convolutions tie together.
         """
         removed, kept = forced_filters(self.graph, remove=remove, keep=keep)
         reads = declared(reads, what="filters by hand")

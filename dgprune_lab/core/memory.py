@@ -36,7 +36,7 @@ def memory(
     """Return the memory of this process, within the limits of its container (cgroups) and of `ulimit -v`.
 
     Args:
-        gpu: look at the GPU too, which starts CUDA in this process; it cannot be forked afterwards.
+        gpu: look at the GPU too; this starts CUDA in the process, which then can no longer be forked.
         cgroups: where the kernel shows the control groups.
         own: the file that names the group of this process.
     """
@@ -51,7 +51,7 @@ def memory(
 def cache_room(share: float, size: int) -> int:
     """Return how many bytes a cache of `size` bytes may take: between 64 MB and 1 GB.
 
-    That is a share of the available memory, including the cache itself; up to 64 MB the memory is not queried.
+    Within these limits it is `share` of (available memory + `size`); for up to 64 MB the memory is not queried.
     """
     if size <= _LEAST_ROOM:
         return _LEAST_ROOM
@@ -96,7 +96,7 @@ def _container_limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:
 
 
 def _group_limits(cgroups: Path, path: str, *, names: tuple[str, str, str]) -> Iterator[tuple[int, int]]:
-    """Yield the limits of one hierarchy; `names`: its entries for the limit, the use, and the droppable part of it."""
+    """Yield the limits of one hierarchy; `names` are its entries for the limit, the bytes used, and those droppable."""
     group = cgroups / path.strip("/")
     for folder in [group, *group.parents][: len(group.parts) - len(cgroups.parts) + 1]:
         try:

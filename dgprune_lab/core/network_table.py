@@ -26,7 +26,7 @@ class NetworkTable:
         measures: DataFrame with a column per measure, as it is in the table.
         outcomes: (outcome, domain) -> Series of its values, as they are in the table.
         better: measure or outcome -> "lower" or "higher".
-        rows: measure or (outcome, domain) -> one of its rows, for the cells that all of them share.
+        rows: measure or (outcome, domain) -> one of its rows, for the cells that all its rows share.
     """
 
     settings: Any
@@ -39,7 +39,7 @@ class NetworkTable:
 def network_table(frame: pd.DataFrame, *, hyperparameters: Sequence[str]) -> NetworkTable:
     """Return the networks of a tidy table, identified by their hyperparameters and training seed.
 
-    A measure is a metric whose rows give in `better_direction` the direction predicted to generalise better; an
+    A measure is a metric whose rows state in `better_direction` which direction should generalise better; an
     outcome is a metric of `OUTCOMES` on the reported split of a domain.
 
     Raises:

@@ -23,7 +23,7 @@ _BITS, _FORMAT, _SIGNED = 258, 339, 2  # tags of TIFF: bits per sample, sample f
 
 
 def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
-    """Return images in memory as a new tensor (N, C, H, W), uint8 or float32 in [0, 1]; the argument is not shared.
+    """Return images in memory as a new tensor (N, C, H, W), uint8 or float32 in [0, 1], sharing no memory with them.
 
     Args:
         images: an array or a tensor, of any byte order, or a sequence of images, each an array, a tensor or a PIL
@@ -193,7 +193,7 @@ def _largest(bits: int, *, signed: bool) -> int:
 
 
 def _scale_integers(values: NDArray[Any], bits: int, *, signed: bool, what: str) -> NDArray[np.float32]:
-    """Return whole numbers divided by the largest one of their type."""
+    """Return whole numbers divided by the largest value of their type."""
     if signed and bits == 8:
         values = values.view(np.int8)
     elif not signed and values.dtype == np.int32:  # Pillow keeps unsigned 32 bits in a signed type

@@ -25,7 +25,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
 """The stages that make a number target-aware; what training has read has a separate column."""
 MORE = "*"
-"""Key in place of a split: further, unknown data were read. After a domain's name ("mnist/*"): each of its splits."""
+"""Key in place of a split, for further, unknown data read; after a domain's name ("mnist/*"), for all its splits."""
 LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _BOTH_NAMED = ("images", "labels")  # reported images and labels of other ones; else the reported split alone is named
 _BY_HAND = "the scorer, or the choice by hand,"
@@ -106,7 +106,7 @@ class Provenance:
         Args:
             roles: name -> role of the domains that are reported.
             split: the split that is reported.
-            by_hand: whether layers or filters may have been set by hand, which is part of the stage "scorer".
+            by_hand: whether layers or filters may have been set by hand, which counts as the stage "scorer".
 
         Returns:
             The sentence; None where scorer, fine-tuning and selection are known to have looked at none of these.
@@ -129,13 +129,13 @@ class Provenance:
         return replace(self, **{stage: merged(getattr(self, stage), entries)})
 
     def declaring(self, training: Mapping[str, Seen]) -> Provenance:
-        """Return the provenance in which training has read these and the recorded splits, and nothing unknown."""
+        """Return the provenance in which training has read the recorded splits and these ones, and nothing unknown."""
         known: dict[str, Seen] = {key: use for key, use in (self.training or {}).items() if key != MORE}
         return replace(self, training=merged(known, training), declared=self.is_from_elsewhere)
 
     @property
     def is_from_elsewhere(self) -> bool:
-        """Whether a part of the network's life is not recorded: its training is unknown, or was when declared."""
+        """Whether a part of the network's life is not recorded: its training is unknown, or was so until declared."""
         return self.declared or MORE in _entries(self.training)
 
     def to_json(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Provenance:
         return _entries(getattr(self, stage))
 
     def _verdicts(self, roles: Roles) -> dict[str, bool | None]:
-        """Return for each domain that scorer, fine-tuning or selection read whether it is a target (None: unknown)."""
+        """Return whether each domain that scorer, fine-tuning or selection read is a target (None: unknown)."""
         seen = {name for stage in CHOOSING for name, _, _ in _splits(self._entries(stage))}
         return {name: self._is_target(name, roles) for name in _ordered(seen, roles)}
 
@@ -175,7 +175,7 @@ class Provenance:
         return {"none": True, "unknown": None}.get(self.seen_anywhere("training", name), False)
 
     def _phrases(self, stage: Stage, roles: Roles, split: str) -> list[str]:
-        """Return what one stage looked at, as phrases that end a sentence, those on the reported images first."""
+        """Return what one stage looked at, as phrases that end a sentence, the reported split first."""
         reported: dict[str, Seen] = {}
         others: dict[str, Seen] = {}
         for name, other, use in _splits(self._entries(stage)):

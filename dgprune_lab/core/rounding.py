@@ -20,7 +20,7 @@ def rounded(value: float, decimals: int = 0) -> float:
 
 
 def whole_percent(share: float) -> str:
-    """Return a share in percent without decimals and without the sign.
+    """Return a share in percent without decimals and without the % sign.
 
     >>> whole_percent(0.985), whole_percent(0.925)
     ('99', '93')
@@ -29,7 +29,7 @@ def whole_percent(share: float) -> str:
 
 
 def percent(share: float, *, decimals: int = 2) -> str:
-    """Return a share in percent, as the slider shows it: rounded to `decimals`, without trailing zeros.
+    """Return a share in percent, as the explorer's slider shows it: rounded to `decimals`, without trailing zeros.
 
     >>> percent(0.5), percent(0.12345), percent(0.985, decimals=0)
     ('50 %', '12.35 %', '99 %')

@@ -30,8 +30,8 @@ class Scores:
         graph: the filter groups of the network.
         options: the scorer's options, with the seed if it draws random numbers.
         reads: what the scorer read of each split, {"mnist/score": "labels"}; {} for nothing, None for unknown.
-        network: a hash of the network for which a study computed the scores, which other studies refuse; None for
-            scores made in another way, which every study with the same layers takes.
+        network: a hash of the network for which a study computed the scores; studies of other networks refuse them.
+            None for scores made in another way, which every study with the same layers takes.
     """
 
     scorer: str
@@ -190,6 +190,6 @@ class WeightMask:
 
     @property
     def ratio_achieved(self) -> float:
-        """Share of the weights that the mask sets to zero; 0 for a mask of no tensor."""
+        """Share of the weights that the mask sets to zero; 0 for an empty mask."""
         total = sum(keep.numel() for keep in self.keep.values())
         return 1 - sum(int(keep.sum()) for keep in self.keep.values()) / total if total else 0.0

@@ -1,4 +1,4 @@
-"""A user's data set: taken out of a DataLoader if it is in one, with a length and items by position."""
+"""A user's data set, taken out of its DataLoader if it has one; it needs a length and items by position."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
 
 
 def _unwrap_loader(loader: DataLoader[Any], *, what: str) -> Any:
-    """Return a DataLoader's data set, or the subset that its sampler draws from; notes list what has no effect."""
+    """Return a DataLoader's data set, or the subset that its sampler draws from; notes name its ignored parts."""
     inner, ignored = loader.dataset, list[str]()
     sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
     if loader.collate_fn not in (default_collate, default_convert, None):

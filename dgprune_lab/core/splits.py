@@ -56,7 +56,7 @@ def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tenso
 
 
 def _note_sorted(name: str, labels: Mapping[str, Tensor]) -> None:
-    """Issue a note if the first quarter of a split, of 3 images a class or more, holds at most half of the classes."""
+    """Issue a note if a split's first quarter, with at least 3 images per class, holds at most half of the classes."""
     for key, classes in labels.items():
         count, first = len(classes.unique()), classes[: len(classes) // 4]
         if count > 1 and len(first) >= 3 * count and len(first.unique()) <= count / 2:

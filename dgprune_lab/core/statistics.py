@@ -81,10 +81,9 @@ class CoMoments(NamedTuple):
 class Statistics:
     """What one pass of a network over one split of a domain has measured.
 
-    At the activation: the map right after the group's activation, before any pooling. At the consumer input: the input
-    of the group's last consumer, in the order of execution (of a residual stream: the complete sum; after a pooling
-    layer: the pooled map). At the convolution output: the raw output of each convolution that produces the group,
-    before BatchNorm.
+    "At the activation" means right after the group's activation, before any pooling. "At the consumer input" means the
+    input of the group's last consumer, in the order of execution (of a residual stream: the complete sum; after a
+    pooling layer: the pooled map). "Raw output" means that of a convolution that produces the group, before BatchNorm.
 
     Attributes:
         domain: name of the domain.
@@ -97,7 +96,7 @@ class Statistics:
         mean_map: group -> (C, H, W) mean over images of the map at the consumer input; (C, P) after a flatten.
         unit_map: group -> the same mean, after each image's map is divided by its Euclidean norm (zero stays zero).
         conv_map: group -> for each convolution that produces it, (C, H, W) mean over images of its raw output.
-        conv_unit_map: group -> `unit_map` of each raw output.
+        conv_unit_map: group -> the same means, after each image's raw output is normalised as in `unit_map`.
         class_map: group -> ClassMap of the map's mean over positions.
         moments: group -> Moments.
         gate: group -> (C,) derivative of the mean risk with respect to a gate that multiplies the filter's output.

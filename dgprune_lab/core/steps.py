@@ -26,7 +26,7 @@ class Cancelled(BaseException):
 
 @contextmanager
 def cancelled_when(unwanted: Callable[[], bool] | None) -> Iterator[None]:
-    """Within the block, `interruptible` work of this thread ends as soon as `unwanted()` is true; None: never."""
+    """Within the block, end this thread's `interruptible` work as soon as `unwanted()` is true; None never ends it."""
     before = getattr(_thread, "unwanted", None)
     _thread.unwanted = unwanted
     try:
@@ -38,7 +38,7 @@ def cancelled_when(unwanted: Callable[[], bool] | None) -> Iterator[None]:
 def interruptible() -> AbstractContextManager[object]:
     """Return a context in which each call of a torch function raises `Cancelled` once the work is unwanted.
 
-    So a forward pass, which takes seconds in a large network, can be cancelled between its layers.
+    This lets a forward pass, which takes seconds in a large network, be cancelled between its layers.
     """
     unwanted = getattr(_thread, "unwanted", None)
     return nullcontext() if unwanted is None else _Interruptible(unwanted)
@@ -83,10 +83,10 @@ def has_stderr() -> bool:
 def progress_bar(
     steps: Generator[tuple[Any, ...], None, Result], *, progress: bool, unit: str = "evaluation"
 ) -> Result:
-    """Run a generator that yields (done, total) to its end and return its result, with a tqdm bar if `progress`.
+    """Run to its end a generator that yields (done, total), with a tqdm bar if `progress`, and return its result.
 
     If a step has a third item, it is a label shown after the bar; where it changes and `done` goes back, a new stage
-    begins, and with it the bar.
+    begins and the bar starts again.
     """
     from tqdm.auto import tqdm
 
@@ -146,7 +146,7 @@ class Stepwise(Generic[Parameters, Result]):
         return self
 
     def __reduce__(self) -> str:
-        """Pickle it by its name, as a function is."""
+        """Pickle the operation by its name, as functions are pickled."""
         return self.__qualname__  # pyright: ignore[reportAttributeAccessIssue]
 
     def __call__(self, *args: Parameters.args, **options: Parameters.kwargs) -> Result:

@@ -1,4 +1,4 @@
-"""A short view of a tidy table, for people: the columns that vary, the value with its interval, a verdict."""
+"""A short, readable form of a tidy table: the columns that vary, the value with its interval, a verdict."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def summary(
         DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
-        One line per row; the column `target_aware` is there if any row is. Values of the unit "share" are shown in
-        percent; with `verdict` they are taken as differences and shown in percentage points. The column heading names
-        the BatchNorm setting, where the network has BatchNorm.
+        One line per row; the column `target_aware` is there if any row is target-aware. Values of the unit "share" are
+        shown in percent; with `verdict` they are taken as differences and shown in percentage points. The column
+        heading names the BatchNorm setting, where the network has BatchNorm.
 
     >>> rows = [{"domain": "a", "metric": "difference", "value": 0.02, "low": 0.01, "high": 0.03, "unit": "share"}]
     >>> summary(pd.DataFrame(rows), verdict=("better", "worse")).to_dict("records")
@@ -84,7 +84,7 @@ class Answer(NamedTuple):
     """Answer to "which is highest?".
 
     Attributes:
-        choice: the name with the highest value, or the lowest.
+        choice: the name with the highest value, or the lowest if that was asked for.
         sentence: every name with its value and interval, and whether the intervals leave the order open.
     """
 
@@ -110,12 +110,12 @@ def answer(
         lowest: whether the lowest value is wanted.
 
     Returns:
-        The choice, and a sentence with all values in order. It adds which intervals overlap with that of the first:
-        these numbers do not decide between such choices. Target-aware rows have a ◇.
+        The choice, and a sentence with all values in order, which also says whose intervals overlap the first one's:
+        the numbers do not decide between those choices. Target-aware rows have a ◇.
 
     Raises:
         DgpruneError: an unknown column, metric or domain; fewer than two values; an infinite number; several rows of
-            one choice; rows that differ in their metric, unit, domain, scorer, network, ratio or another setting than
+            one choice; rows that differ in their metric, unit, domain, scorer, network, ratio or a setting other than
             `of`.
 
     >>> rows = [{"domain": d, "metric": "accuracy", "value": v, "unit": "share"} for d, v in (("a", 0.9), ("b", 0.5))]
@@ -186,7 +186,7 @@ def chosen_rows(
 
 
 def _is_aware(name: str, column: pd.Series) -> bool:
-    """Return whether the column marks target-aware rows: it is shown even if it marks all of them."""
+    """Return whether the column marks target-aware rows; such a column is shown even if it marks all rows."""
     return name == "target_aware" and bool(column.eq(True).any())
 
 
@@ -211,7 +211,7 @@ def _number(row: dict[str, Any], *, sign: bool) -> str:
 
 
 def _decimals(cells: list[float], *, sign: bool) -> int:
-    """Return 1, or up to 3 for differences, so that only 0 is shown as 0."""
+    """Return the number of decimals: 1, or up to 3 for differences, so that only 0 is shown as 0."""
     limit = 3 if sign else 1
     return next((d for d in range(1, limit) if all(rounded(cell, d) or not cell for cell in cells)), limit)
 

@@ -1,7 +1,7 @@
 """Random augmentation of training images, by the name that a checkpoint's card records.
 
 Each is f(images, generator) -> images: from (B, C, H, W) float in [0, 1] to a new tensor of the same shape, with random
-numbers drawn per image from the generator, on its device. The transforms of torchvision draw once per batch from the
+numbers drawn per image on the generator's device. The transforms of torchvision draw once per batch from the
 global generator, so a training run with them could not be repeated while other code draws too.
 """
 

@@ -55,11 +55,11 @@ def from_folder(
         size: height and width in pixels to which every image is resized.
         resize: "stretch" resizes the whole image, without keeping its aspect ratio, as DomainBed does; "crop" resizes
             its central square. Before that, images are turned upright by their EXIF orientation tag, which DomainBed's
-            loader does not do: photographs with such a tag have other pixels there.
+            loader does not do: photographs with such a tag have different pixels there.
         splits: shares of each domain that add up to 1, stratified by class, as in {"train": 0.8, "score": 0.1,
-            "report": 0.1}; None: 60 / 20 / 20, with a note. "domainbed" repeats DomainBed's own division with
-            `seed` as its trial_seed: the 80 % it trains on are `train`, the other 20 % are halved into `score` and
-            `report`, if root holds the same domains.
+            "report": 0.1}; None: 60 / 20 / 20, with a note. "domainbed" repeats DomainBed's own division, if
+            root holds the same domains, with `seed` as its trial_seed: the 80 % it trains on are `train`, the other
+            20 % are halved into `score` and `report`.
         hold_out: names of domains that the network has not been trained on. All their images are in `report`, so a
             target-aware scorer has nothing to read there unless it reads `report` too (split="report"), which the table
             then states.
@@ -121,11 +121,11 @@ def from_folder(
 def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", images: Count | None = None) -> None:
     """Write images of a domain as PNG files `folder/class/row.png`, which `from_folder` reads as one domain.
 
-    Channels beyond 8 bits are rounded to 8.
+    Channels of more than 8 bits are rounded to 8.
 
     Args:
         domain: a domain with labels.
-        folder: a new or empty folder; several domains go side by side into one folder.
+        folder: a new or empty folder; to write several domains, put their folders side by side in one folder.
         split: the split whose images are written.
         images: only the first `images` images of the split; None for all.
 
@@ -151,7 +151,7 @@ def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", image
 
 
 def _read_domains(base: Path) -> dict[str, _DomainFiles]:
-    """Return domain -> its image files, sorted by name; a note reports the files that belong to none."""
+    """Return domain -> its image files, sorted by name; a note reports the files that belong to no domain."""
     if not base.is_dir():
         raise DgpruneError(f"{base} is not a folder; from_folder needs one that holds domain/class/image.")
     try:
@@ -175,9 +175,9 @@ def _read_domains(base: Path) -> dict[str, _DomainFiles]:
 
 
 def _refuse_other_files(base: Path, domains: Sequence[_DomainFiles]) -> None:
-    """Refuse folders in which DomainBed (ImageFolder of torchvision) reads other files, as its division would differ.
+    """Refuse folders in which DomainBed (torchvision's ImageFolder) reads other files, since its division would differ.
 
-    It reads all images below a class folder, hidden ones too, and fails at a class folder without images.
+    DomainBed reads all images below a class folder, hidden ones too, and fails at a class folder without images.
     """
     ours = {path for content in domains for group in content.groups.values() for path in group}
     folders = {path.parent for path in ours}
@@ -219,7 +219,7 @@ def _note_kinds(name: str, images: ImageFiles) -> None:
 
 
 def _find_files(folder: Path, *, deeper: bool = True) -> _DomainFiles:
-    """Find the class folders of a domain in its folder, or in the only subfolder of it; refuse images elsewhere."""
+    """Find the class folders of a domain in its folder or that folder's only subfolder; refuse images elsewhere."""
     folders = _folders(folder)
     by_name = {inner.name: sorted(filter(_is_image, inner.iterdir())) for inner in folders}
     groups = {name: files for name, files in by_name.items() if files}

@@ -87,7 +87,7 @@ def fashion_photo() -> Domain:
 
 
 def _garments(name: str, *, origin: str) -> Domain:
-    """Return the grey garments of one source; no garment is in two sources, whatever the split."""
+    """Return the grey garments set aside for the domain of this name; no garment is set aside for two domains."""
     x_train, y_train, x_test, y_test = read_idx(_FOLDER)
     rows = cut_counts(len(y_train), torch.from_numpy(y_train), _TRAINING, seed=_SEED)
     tests = cut_counts(len(y_test), torch.from_numpy(y_test), _TESTS, seed=_SEED)

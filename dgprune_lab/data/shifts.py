@@ -1,7 +1,7 @@
 """Distribution shifts: a domain changed in one known way, with the same labels and the same splits.
 
 Every shift is f(domain, *, STRENGTH, seed=0) -> Domain. The domain itself stays unchanged; images of a Dataset are
-shifted when they are read. The new name tells the shift ("mnist rotated 30°"); labels, splits, role and the type of
+shifted when they are read. The new name states the shift ("mnist rotated 30°"); labels, splits, role and the type of
 the pixels stay the same. `seed` has no effect on shifts that draw no random numbers. A strength outside its range
 raises a DgpruneError. How an image is changed depends only on the seed and its row, so an image of a subset is shifted
 as in the whole domain. The transforms of torchvision are not used: the random ones draw from the global generator, and
@@ -136,7 +136,7 @@ SHIFTS: dict[str, Callable[..., Domain]] = {
 def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
     """Return every other image of a domain's split as one domain, and the remaining ones as another.
 
-    Both have the same distribution, so any shift reported between them is false (5 of 100 95 % intervals exclude 0).
+    Both have the same distribution, so any shift found between them is false (5 in 100 of 95 % intervals exclude 0).
     Each half has only this split, under the same name.
 
     Raises:
