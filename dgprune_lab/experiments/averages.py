@@ -19,7 +19,7 @@ _ACROSS = ("domain", "target")
 def averages(
     frame: Tidy, *, of: str = "scorer", metric: str = "accuracy", over: str = "ratio_requested"
 ) -> pd.DataFrame:
-    """Return the mean of a metric over training seeds with its 95 % t interval; a single seed has none.
+    """Return the mean of a metric over training seeds with its 95 % t interval; a single seed has no interval.
 
     Rows of one training seed with equal settings (such as several draws) are averaged first.
 
@@ -31,7 +31,7 @@ def averages(
 
     Returns:
         A tidy table with a row per choice, domain and group of equal settings; `seeds` names the training seeds.
-        `seen_by_*` and `target_aware` hold the most that any of them has seen.
+        `seen_by_*` and `target_aware` hold the most that any of the averaged rows has seen.
 
     Raises:
         DgpruneError: an unknown column or metric.
@@ -48,10 +48,10 @@ def averages(
 
 @public
 def over_targets(frame: Tidy, *, metric: str = "accuracy", across: Sequence[str] = _ACROSS) -> pd.DataFrame:
-    """Return the mean over the target domains of each choice and training seed, as one domain "mean of N targets".
+    """Return the mean over target domains for each choice and training seed, as one domain "mean of N targets".
 
-    A training seed that lacks a target of a choice is left out for that choice, because means over different targets
-    are not comparable.
+    A training seed that lacks one of a choice's targets is left out for that choice, because means over different
+    targets are not comparable.
 
     Args:
         frame: table with a row per run and domain, such as `Results.table()`.

@@ -1,4 +1,4 @@
-"""Published claims beside our estimates, judged by the interval alone."""
+"""Published claims beside our estimates, judged by the interval of our estimate alone."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Claim:
         estimate, low, high: our estimate with its 95 % interval, over training seeds unless `note` says otherwise.
         minimum_detectable_effect: half the width of the interval: an estimate closer to 0 is not significant. A true
             effect of this size is found in about half of all repetitions.
-        unit: unit of the numbers; "share" for a difference of accuracies (0.05: five points).
+        unit: unit of the numbers; "share" for a difference of accuracies (0.05: five percentage points).
         seeds: the training seeds, as text.
         verdict: see `verdict`; also "cannot tell" if there are only two training seeds and they agree exactly, as the
             interval of two equal numbers has no width.
         claimed: the published gain, in the unit of the estimate.
         margin: for a claim that something is kept: the largest loss that counts as kept.
-        note: what must be known to judge the claim.
+        note: what a reader must know to judge the claim.
         target_aware: whether either of the networks compared was scored, fine-tuned or chosen by looking at the target.
         ours: True if the paper does not claim it: a control, or a question of our own.
     """
@@ -156,7 +156,7 @@ def over_seeds(values: Mapping[Any, float], *, unit: str = "share") -> dict[str,
 
 @public
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Return a table with a row per claim; the claim of a target-aware comparison begins with ◇, verdicts are text."""
+    """Return a table with a row per claim and verdicts as text; a target-aware comparison's claim begins with ◇."""
     rows = []
     for claim in claims:
         mark = f"{DIAMOND} " if claim.target_aware else ""

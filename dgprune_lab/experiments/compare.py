@@ -14,12 +14,12 @@ from ..stats import PAIRED, difference_row, with_holm
 
 EXTRA = ("baseline", "pairs", "missing", *PAIRED)
 MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
-"""Columns that are not settings of a run, besides its seeds."""
+"""Columns that are neither settings nor seeds of a run."""
 _MOST_LISTED = 4
 
 Row = dict[str, Any]
 Codes = tuple[int, ...]
-"""One number per setting of a row, by order of appearance; -1 where the setting is empty."""
+"""One number per setting of a row, numbering its values by order of appearance; -1 where the setting is empty."""
 
 
 @public
@@ -32,11 +32,11 @@ def compare(
     over: str = "ratio_requested",
     by: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return the mean difference of every other choice to the baseline, paired by training seed.
+    """Return the mean difference of every other choice from the baseline, paired by training seed.
 
     For each value of the column `of` and each group of equal settings (domain, ratio, ...): the mean over training
-    seeds of value - baseline's value, with the 95 % t interval of paired differences. Above 0 the value is better. A
-    setting that is empty on one side (such as the scope of "dense") does not apply to it and need not agree.
+    seeds of value - baseline's value, with the 95 % t interval of paired differences. Above 0 the value is higher. A
+    setting that is empty on one side (such as the scope of "dense") does not apply to that side and need not agree.
 
     Args:
         frame: table with a row per run and domain, such as `Results.table()`.
@@ -49,7 +49,7 @@ def compare(
 
     Returns:
         A tidy table of metric "difference", in the unit of the metric. Further columns: `baseline`, `seeds` (the
-        training seeds) and `pairs` (how many), `missing` (training seeds that one of the two lacks),
+        training seeds) and `pairs` (how many), `missing` (training seeds that one side lacks),
         `minimum_detectable_effect` (half the width of the interval: a mean closer to 0 is not significant), `p_value`
         (paired t test) and `p_holm`. `seen_by_*` and `target_aware` hold the most that either side has seen.
 
@@ -110,7 +110,7 @@ class _Table:
                 self.sides[row[of]].append(_Entry(codes, int(seed), row))
 
     def differences(self, value: Any, baseline: Any) -> tuple[list[Row], list[str]]:
-        """Return the rows of one choice's differences to the baseline, and messages about what could not be paired."""
+        """Return the rows of one choice's differences from the baseline, and messages on what could not be paired."""
         mine, theirs = self.sides[value], self.sides[baseline]
         pairs = self._pairs(mine, theirs)
         if not pairs:

@@ -14,10 +14,10 @@ from ..core import Tidy, network_table, public
 def convergence(frame: Tidy, *, hyperparameters: Sequence[str]) -> pd.DataFrame:
     """Return how many networks converged at each level of each hyperparameter.
 
-    Leaving out the others is a selection: where the shares differ, the remaining grid is incomplete.
+    Leaving out those that did not converge is a selection: where the shares differ, the remaining grid is incomplete.
 
     Args:
-        frame, hyperparameters: see `predictors`; the column `converged` is False where a training did not.
+        frame, hyperparameters: see `predictors`; the column `converged` is False where training did not converge.
 
     Returns:
         A row per hyperparameter and level, and one for all: networks, converged, dropped, share_converged.

@@ -31,8 +31,8 @@ Kubernetes, through dask-kubernetes, with an image in which this package is inst
             results = experiments.run(study, folder="results/mnist_m", executor=client.get_executor(pure=False))
 
 Give each worker one thread: it computes one run at a time, however many threads it has. The process that calls `run`
-writes the results folder, on a local disk of its machine. Workers save the networks that several runs share under the
-same path, which may be on a shared disk; otherwise each machine trains them once.
+writes the results folder, on a local disk of its machine. Under the same path, workers save the networks that several
+runs share; unless it is on a shared disk, each machine trains them once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from ..core.machine import cores
 
 
 class _Cancelled(Future[Any]):
-    """A future that ignores exceptions once cancelled; on Python 3.11 they would end the thread of a broken pool."""
+    """A future that, once cancelled, ignores exceptions; on Python 3.11 these would end the thread of a broken pool."""
 
     def set_exception(self, exception: BaseException | None) -> None:
         if not self.cancelled():
@@ -61,7 +61,7 @@ __all__ = ["dask", "local"]
 
 
 class Workers(ProcessPoolExecutor):
-    """Worker processes that end with the process that uses them, and immediately if its block raises an error."""
+    """Worker processes that end with the process that uses them, and immediately if the block raises an error."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future = super().submit(fn, *args, **kwargs)
@@ -144,5 +144,5 @@ def width(executor: Executor | None) -> int:
 
 
 def is_local(executor: Executor | None) -> bool:
-    """Return whether an executor computes on this machine, so that data missing here are missing for its workers."""
+    """Return whether an executor computes on this machine; if so, data missing here are missing for its workers."""
     return executor is None or isinstance(executor, ProcessPoolExecutor)

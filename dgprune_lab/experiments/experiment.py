@@ -43,7 +43,7 @@ class Experiment:
         run: function at the top level of a module, from (settings, scratch) to a `Finding`. The settings of a run are
             `protocol` and one entry of `grid` together; the function must depend on nothing else.
         grid: the settings in which the runs differ, one mapping per run, in the order in which they start. Names that
-            are columns of a tidy table (scorer, ratio_requested, training_seed, ...) mean what they mean there.
+            are columns of a tidy table (scorer, ratio_requested, training_seed, ...) keep their meaning.
         protocol: the settings that all runs share.
         extra: columns of the rows beyond the shared ones and the settings.
         ready: function that raises a DgpruneError if data or packages that the runs need are missing; it is called

@@ -31,11 +31,11 @@ Place = tuple[str, str | None, str]
 def instability_correlations(frame: Tidy, *, knob: str = "none") -> pd.DataFrame:
     """Correlate mean stability, and flatness where it was measured, with the result of each run.
 
-    Over runs that have an event while training; the controls have none, so their mean stability is 100 % by definition.
-    `pearson` and `kendall` (tau-b), in [-1, 1], of `measure` and `of_metric`: the accuracy of a domain, its
-    generalization gap, and for flatness also the mean stability. Negative for mean stability and accuracy: runs that
-    pruning hurts more end more accurate. `within` a pruning rate (share of filters that an event removes) or over all
-    rates; the latter mixes two effects and may have the opposite sign. A correlation is not a cause.
+    Only runs with an event during training count; the controls have none, so their mean stability is 100 % by
+    definition. `pearson` and `kendall` (tau-b), in [-1, 1], correlate `measure` with `of_metric`: a domain's accuracy,
+    its generalization gap, and for flatness also mean stability. If mean stability and accuracy correlate negatively,
+    runs that pruning hurts more end more accurate. Runs are `within` a pruning rate (share of filters that an event
+    removes) or of all rates; the latter mixes two effects and may have the opposite sign. A correlation is not a cause.
 
     Args:
         frame: table of the study `instability`.
@@ -44,7 +44,7 @@ def instability_correlations(frame: Tidy, *, knob: str = "none") -> pd.DataFrame
     Returns:
         A tidy table with `runs`, `seeds`, `minimum_detectable_effect` and the interval "seeds", the jackknife over
         training seeds of `stats.correlation`: all runs of a seed share initial weights and the order of the images.
-        Both are empty for a single training seed.
+        The last two are empty for a single training seed.
 
     Raises:
         DgpruneError: a table of something else; an unknown knob; no run with an event.
@@ -82,7 +82,7 @@ def _correlate_data_set(rows: list[Row]) -> Iterator[dict[str, Any]]:
 
 
 def _correlate_runs(both: Mapping[Run, tuple[Row, Row]]) -> Iterator[dict[str, Any]]:
-    """Yield both correlations over all runs, then over those of each rate."""
+    """Yield Pearson's and Kendall's correlation over all runs, then over those of each pruning rate."""
     rates = sorted({row["rate"] for row, _ in both.values()})
     for rate in (None, *(rates if len(rates) > 1 else ())):
         runs = {run: pair for run, pair in both.items() if rate is None or pair[0]["rate"] == rate}

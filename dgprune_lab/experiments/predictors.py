@@ -54,10 +54,10 @@ def predictors(
 ) -> pd.DataFrame:
     """Return how well each measure orders trained networks by how they generalise.
 
-    Every measure and outcome is signed so that above 0 means: predicts correctly. Metrics, per measure, outcome and
-    domain (formulas in `stats.predictors`):
+    Every measure and outcome is signed so that a metric above 0 means a correct prediction. Metrics, per measure,
+    outcome and domain (formulas in `stats.predictors`):
 
-    - kendall_tau_a, kendall_tau_b: over all pairs of networks; a measure of the width alone can be high here.
+    - kendall_tau_a, kendall_tau_b: over all pairs of networks; a measure that reflects width alone can score high here.
     - tau_of_one_hyperparameter: tau-a over the pairs that differ in the hyperparameter `given` alone; granulated_tau is
       their mean (Jiang et al. 2020, arXiv:1912.02178).
     - conditional_mutual_information: information of the measure beyond any two hyperparameters (same source). It is
@@ -65,12 +65,12 @@ def predictors(
       large it is, not whether it is above 0.
     - conditional_mutual_information_pgdl: the variant of the PGDL competition (arXiv:2012.07976), of the generalization
       gap only; the mean over the training seeds whose grid is complete. It has no interval: no resample is complete.
-    - tau_difference: tau-a minus that of the measure `given`, paired by resample, over the networks with both.
+    - tau_difference: tau-a minus that of the measure `given`, paired by resample, over the networks that have both.
     - partial_correlation: Spearman's, given the measure `given`; it does not depend on the scale of a measure.
 
-    The interval "cells" is a 95 % percentile bootstrap that draws cells of the grid (networks that differ in the
-    training seed only belong together); pairs of a network with its own copy are dropped. In simulated grids of 8 to 64
-    cells, two networks each, it covered 0 for uninformative measures in 92 to 96 % of cases (tau_a, tau_difference,
+    The interval "cells" is a 95 % percentile bootstrap that draws cells of the grid (networks that differ only in the
+    training seed form one cell); pairs of a network with its own copy are dropped. In simulated grids of 8 to 64 cells,
+    two networks each, it covered 0 for uninformative measures in 92 to 96 % of cases (tau_a, tau_difference,
     partial_correlation) and in 96 to 99 % (granulated_tau, whose interval is too wide); in grids of 4 cells in 90 % or
     more. A row over fewer than 4 cells has no interval, and partial_correlation needs 8. Networks whose `converged` is
     False are left out, which is a selection: see `convergence`.
@@ -78,7 +78,7 @@ def predictors(
     Args:
         frame: a table of many networks, with a row per network and metric: measures, whose column `better_direction`
             says which direction is predicted to generalise better, and outcomes on the split "report".
-        hyperparameters: columns in which the networks differ, without training_seed.
+        hyperparameters: columns in which the networks differ, except training_seed.
         outcomes: loss, error, accuracy or generalization_gap.
         domain: domain on which the outcomes were measured; None for all.
         measures: the measures to evaluate, each also compared with the others; None for all.
@@ -86,9 +86,9 @@ def predictors(
 
     Returns:
         A tidy table. Further columns: `measure`, `outcome`, `given`, `networks` and `cells` (used in this row),
-        `ties` (their pairs tied in measure or outcome: 0 in tau-a, dropped in conditional mutual information),
-        `dropped` (networks that did not converge or lack a value), `note` (why a number or an interval is missing or
-        weak; every row over fewer than 20 cells has one). The order of `hyperparameters` does not matter.
+        `ties` (pairs of them tied in measure or outcome, which count 0 in tau-a and not at all in conditional mutual
+        information), `dropped` (networks that did not converge or lack a value), `note` (why a number or an interval is
+        missing or weak; every row over fewer than 20 cells has one). The order of `hyperparameters` does not matter.
 
     Raises:
         DgpruneError: an unknown column, measure, outcome or domain; no converged network, or fewer than 4 cells that
@@ -190,7 +190,7 @@ class _Networks:
             yield f"{name}_pgdl", None, *self._pgdl(values, outcome)
 
     def _pgdl(self, values: Floats, outcome: Floats) -> tuple[Floats, str]:
-        """Return the mean over the training seeds whose grid is complete."""
+        """Return the PGDL variant's mean over the training seeds whose grid is complete, and a note."""
         known, reason = [], ""
         seeds = pd.factorize(self.seeds, use_na_sentinel=False)[0]
         for seed in range(seeds.max() + 1):
@@ -253,7 +253,7 @@ def _domains(table: NetworkTable, outcome: str, domain: str | None) -> list[str]
 
 
 def _select_varied(settings: Any, hyperparameters: Sequence[str]) -> list[str]:
-    """Return the hyperparameters with at least two levels, sorted by name, because their order numbers the cells."""
+    """Return the hyperparameters with at least two levels, by name, because cells are numbered in this order."""
     if settings.empty:
         raise DgpruneError("no network of frame converged, so there is none to order. Train them for longer.")
     varied = [name for name in sorted(set(hyperparameters)) if settings[name].nunique(dropna=False) > 1]

@@ -45,7 +45,7 @@ def seconds_left(mean: float | None, *, left: int, workers: int) -> float | None
 
 @public
 class Results:
-    """The results of an experiment, read from its folder, also while another process writes to it; nothing is written.
+    """The results of an experiment, read from its folder, even while another process writes there; read-only.
 
     Attributes:
         folder: the folder.
@@ -103,7 +103,7 @@ class Results:
         return {run["key"]: run["settings"] for run in self._runs("key", "settings")}
 
     def version(self) -> int:
-        """Return a number that grows with each run that is written, by which a reader notices new results."""
+        """Return a number that grows with each run that is written, so that a reader notices new results."""
         with self._open() as connection:
             return connection.execute("SELECT coalesce(max(number), 0) FROM runs").fetchone()[0]
 

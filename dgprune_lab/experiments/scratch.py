@@ -33,8 +33,8 @@ class Scratch:
     ) -> nn.Module:
         """Return the network that `make` trains, made once per folder and read from it afterwards.
 
-        Of two processes that need the same network at once, the second waits for the first. Where the folder cannot be
-        written, each run that needs the network makes it. The global random generators are seeded by the key while the
+        Of two processes that need the same network at once, the second waits for the first. If the folder cannot be
+        written to, each run makes the networks it needs. The global random generators are seeded by the key while the
         network is made, and restored afterwards.
 
         Args:
@@ -73,7 +73,7 @@ def _hold_lock(path: Path) -> Iterator[None]:
 
 
 def _load_saved(path: Path, fresh: Callable[[], nn.Module] | None) -> nn.Module | None:
-    """Return the network in a file; None if the file is missing, damaged, or of another key."""
+    """Return the network in a file; None if the file is missing, damaged, or saved under another key."""
     try:
         if read_card(path.with_suffix(".json"), kind="network").get("scratch") != path.name:
             return None

@@ -36,7 +36,7 @@ def grid(**axes: Sequence[Plain]) -> tuple[dict[str, Plain], ...]:
 
 
 def tupled(value: Any) -> Any:
-    """Return settings, or a value, read from JSON with its lists as tuples, by which a table can be grouped."""
+    """Return settings or a value from JSON with its lists as tuples, so that a table can be grouped by them."""
     if isinstance(value, dict):
         return {name: tupled(setting) for name, setting in value.items()}
     return tuple(map(tupled, value)) if isinstance(value, list) else value

@@ -42,7 +42,7 @@ def shipped_claims(*, studies: Sequence[str] | None = None, quick: bool = True) 
 
     Returns:
         `experiments.claims_table` with three columns before it: `study`, `table` (its name, for `experiments.shipped`)
-        and `protocol` (its seeds and its date; of a quick form, that it proves nothing, which is its verdict too).
+        and `protocol` (seeds and date; for a quick form, that it proves nothing, as its verdict says too).
     """
     names, parts = sorted(shipped_names(), key=lambda name: name.endswith(QUICK)), []
     known = sorted({name.removesuffix(QUICK) for name in names})
@@ -100,7 +100,7 @@ _COMPARED: Mapping[str, tuple[str, str, bool]] = {
 
 @public
 def shipped_comparison(study: str) -> pd.DataFrame:
-    """Return each choice of a study minus its baseline, for `charts.experiment`: accuracy over training seeds.
+    """Return the accuracy of each choice in a study minus its baseline's, over training seeds, for `charts.experiment`.
 
     Args:
         study: a study whose own table ships: "mnist_m", "pacs" with MIRO (baseline: the dense network with the same

@@ -14,16 +14,16 @@ from .results import Results
 def export_networks(results: Results | str | Path, folder: str | Path, *, count: Count = 12) -> list[Path]:
     """Copy some networks out of the results folder of an experiment, and return the paths of the weights.
 
-    The choice does not depend on their results: of the N finished runs in the order of the grid, without those that did
-    not converge, the runs at floor((k + 1/2) N / count) for k = 0, ..., count - 1. Each is saved as NNN.safetensors
-    with its card NNN.json; NNN is the column `run` of the table that `export` writes.
+    The choice does not depend on their results: of the N finished runs that converged, in the order of the grid, it
+    takes those at floor((k + 1/2) N / count) for k = 0, ..., count - 1. Each is saved as NNN.safetensors with its card
+    NNN.json; NNN is the column `run` of the table that `export` writes.
 
     For the study `prunability`, after all runs are done:
     `python -c "from dgprune_lab import experiments as e; e.export_networks('experiments/prunability',
     'notebooks/results/networks/prunability')"`
 
     Args:
-        results: finished or not, or their folder.
+        results: results of all runs or of some, or their folder.
         folder: where to write; made if it is missing.
         count: number of networks; all where there are fewer.
 

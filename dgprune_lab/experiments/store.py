@@ -72,7 +72,7 @@ class Store:
 def writing(folder: Path, about: Mapping[str, Any], *, keys: Sequence[str]) -> Iterator[Store]:
     """Open the database of a folder for its only writer; make it if there is none.
 
-    A folder whose finished runs are all in the experiment's grid takes this grid, larger or smaller.
+    A folder whose finished runs are all in the experiment's grid adopts this grid, whether larger or smaller.
 
     Args:
         folder: the results folder.
@@ -207,7 +207,7 @@ def _connected(address: str, *, timeout: float = _PATIENCE) -> sqlite3.Connectio
 
 
 def exclusive(path: Path) -> Generator[bool, None, None]:
-    """Yield whether this generator holds the lock of a file, trying for up to a second; closing it releases the lock.
+    """Yield whether this generator got a file's lock, trying for up to a second; closing the generator frees the lock.
 
     It is SQLite's lock on an empty database: the system releases it when the process ends in any way, a forked worker
     does not inherit it, and it works on every system.

@@ -85,7 +85,7 @@ def export(
     command, date, machine, seeds, data, code, versions, times, failures, notes. It names no computer and no folder.
 
     Args:
-        results: finished or not, or their folder.
+        results: results of all runs or of some, or their folder.
         path: where to write, without ending; missing folders are made.
         experiment: the experiment of the results; None for the study of that name.
         command: the command that made the results, as a reader would repeat it.
@@ -170,7 +170,7 @@ def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
 
     Args:
         name: name of the table.
-        run: the run, as the column `run` numbers it.
+        run: number of the run, as in the column `run`.
         device: name of the device that computes it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One run: in the driver's process, or in a worker that may be on another machine."""
+"""Computes one run: in the driver's process, or in a worker that may be on another machine."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
 
 @contextmanager
 def _list_interrupts() -> Iterator[list[int]]:
-    """Within the block, list each Ctrl-C: on one, training ends early, which must not count as a result."""
+    """Within the block, list each Ctrl-C: it ends training early, and that must not count as a result."""
     noted, before = list[int](), signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield noted
@@ -175,7 +175,7 @@ def _check_rows(finding: Finding, columns: Sequence[str]) -> list[dict[str, Any]
 
 
 def _to_plain(name: str, value: Any) -> Any:
-    """Return a number of NumPy as one of Python; None for an empty cell."""
+    """Return a NumPy number as a Python number; None for an empty cell."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return None

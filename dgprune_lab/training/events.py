@@ -102,7 +102,7 @@ Show = Callable[[RunEvent | None], object]
 
 
 def finish(steps: Generator[Any, None, Result], show: Show = lambda _: None) -> Result:
-    """Run training to its end and return its result; Ctrl-C between two events acts as during a training step.
+    """Run training to its end and return its result; Ctrl-C between two events acts as it does in a training step.
 
     Args:
         steps: a generator of training events.

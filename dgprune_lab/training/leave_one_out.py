@@ -65,8 +65,8 @@ def leave_one_out(
 ) -> Steps:
     """Train a network on all domains but one and report its accuracy on that one, for each domain and seed.
 
-    A run gives `train` the splits `train` and `select` of the other domains. The held-out domain is never given, and
-    all of its images are reported (split "all"). If a run makes several networks, with several settings or after each
+    A run gives `train` the splits `train` and `select` of the other domains. `train` never gets the held-out domain, of
+    which all images are reported (split "all"). If a run makes several networks, with several settings or after each
     epoch, the one with the highest mean accuracy over the sources' `select` splits is reported: the training-domain
     validation of Gulrajani and Lopez-Paz 2021 (arXiv:2007.01434, section 3). The provenance records this as selection.
 
@@ -86,8 +86,8 @@ def leave_one_out(
 
     Returns:
         A tidy table. A row per held-out domain with the metric `accuracy`, and two rows over all of them:
-        `mean_accuracy`, and `worst_domain_accuracy`, the row of the domain with the lowest accuracy (its ends are the
-        lowest of all ends, see `dg.measure`). For several seeds the values are means with a t interval over seeds;
+        `mean_accuracy`, and `worst_domain_accuracy`, the row of the domain with the lowest accuracy (with the lowest
+        interval ends of all, see `dg.measure`). For several seeds the values are means with a t interval over seeds;
         for one seed they have a bootstrap interval over images. A network without a record of its training is assumed
         to have read the labels of all that `train` was given; what else the function reads cannot be detected here.
 

@@ -33,9 +33,9 @@ def train(
     """Train a copy of a network on the train splits of the sources.
 
     The train splits are pooled and shuffled again in each epoch: every image counts once, so a source with more images
-    weighs more, unless the options set `balanced` or an objective other than "erm". The argument stays unchanged,
-    and so does the global random state between events. On one CPU thread the result is bitwise the same for the same
-    network, sources and options.
+    weighs more, unless the options set `balanced` or an objective other than "erm". `model` stays unchanged, and so
+    does the global random state between events. On one CPU thread the result is bitwise the same for the same network,
+    sources and options.
 
     Args:
         model: any network that gives logits (B, classes); it is trained on the device of its parameters.
@@ -238,7 +238,7 @@ def _augmented(x: Tensor, options: TrainingOptions, generator: torch.Generator) 
 
 
 def _optimiser(model: nn.Module, options: TrainingOptions, *, further: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser of the network; the objective's own parameters are learnt at ten times its rate."""
+    """Return the optimiser of the network; the objective's own parameters learn at ten times the network's rate."""
     groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad], "times": 1}]
     if further:
         groups.append({"params": list(further), "times": 10})

@@ -25,7 +25,7 @@ _EPSILON, _START = 1e-5, 0.1  # MIRO's variance encoder: added to every variance
 
 
 def group_dro(risks: Tensor, *, q: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Return sum_e q_e R_e and the new weights q_e <- q_e exp(eta R_e), normalised to sum 1, which the sum uses.
+    """Return sum_e q_e R_e with the new weights q_e <- q_e exp(eta R_e), normalised to sum to 1; and these weights.
 
     Source: Sagawa, Koh, Hashimoto, Liang 2020, ICLR, arXiv:1911.08731, algorithm 1, as DomainBed implements it.
     """
@@ -65,7 +65,7 @@ def coral(features: Tensor) -> Tensor:
 def miro(z: Tensor, oracle: Tensor, *, b: Tensor) -> Tensor:
     """Return mean [(z - z0)^2 / var + log var] / 2 over all entries, with var = softplus(b) + 1e-5 per channel.
 
-    A bound on the mutual information of z and the oracle's output z0 on the same images, up to sign and constant, where
+    A bound, up to sign and constant, on the mutual information of z and the oracle's output z0 on the same images, if
     the mean encoder is the identity.
 
     Args:
@@ -104,7 +104,7 @@ class Erm:
         yield
 
     def loss(self, risks: Tensor) -> Tensor:
-        """Return the loss of a step from (E,) the risks; call it once per step."""
+        """Return the loss of a step from the risks (E,); call it once per step."""
         return risks.mean()
 
     def parameters(self) -> list[nn.Parameter]:
@@ -119,7 +119,7 @@ class Erm:
 
 
 class GroupDro(Erm):
-    """Sources with a high risk gain weight, step by step; see `group_dro`. `weight` is eta; all begin with 1 / E."""
+    """Sources with a high risk gain weight, step by step; see `group_dro`. `weight` is eta; every q_e begins at 1/E."""
 
     needs = 2
     paper = 0.01
@@ -135,7 +135,7 @@ class GroupDro(Erm):
 
 
 class Vrex(Erm):
-    """The variance of the risks is added; see `vrex`. The first `annealing` steps have the weight 1, as DomainBed's."""
+    """The variance of the risks is added; see `vrex`. The first `annealing` steps have weight 1, as in DomainBed."""
 
     needs = 2
     paper = 10.0

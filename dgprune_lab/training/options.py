@@ -29,8 +29,8 @@ class TrainingOptions:
         weight_decay: L2 penalty on every parameter, as PyTorch's optimisers add it to the gradient.
         schedule: learning-rate schedule: "constant", "cosine" to 0, "dss", or "steps" (falls to a tenth at each of
             `milestones`): see `learning_rate`.
-        schedule_epochs: number of epochs by which the schedule divides; None for `epochs`. The DSS code fine-tunes for
-            20 epochs and divides by 100.
+        schedule_epochs: number of epochs by which the schedule divides the epochs done; None for `epochs`. The DSS code
+            fine-tunes for 20 epochs and divides by 100.
         milestones: for "steps", the epochs after which the learning rate falls to a tenth, ascending.
         augmentation: a name in `dgprune_lab.data.AUGMENTATIONS`; drawn for every image in every epoch.
         augmented_share: probability that an image of a batch is augmented.
@@ -50,9 +50,9 @@ class TrainingOptions:
         annealing: for "vrex", the number of steps for which the weight is 1 before `weight` applies; then the state of
             the optimiser is reset. In fine-tuning, each round counts its own steps.
         balanced: whether each step holds equally many images of each of the E sources, batch_size // E; every objective
-            but "erm" requires and implies it. Without it, a source with more images weighs more. An epoch then has as
-            many steps as otherwise; a source with too few images is repeated in a new order, and each epoch leaves out
-            some images of a larger one. Compare other objectives with "erm" and balanced=True.
+            but "erm" requires and implies it. Without it, a source with more images weighs more. An epoch has as many
+            steps either way; a source with too few images is repeated in a new order, and each epoch leaves out some
+            images of a larger one. Compare other objectives with "erm" and balanced=True.
         seed: random seed of the order of the images, the augmentation and dropout; each has its own stream.
     """
 

@@ -49,7 +49,7 @@ class Pool:
         return full + (rest > 1)
 
     def batches(self, options: TrainingOptions, generator: torch.Generator) -> list[Tensor]:
-        """Draw the steps of an epoch: the indices of the images of each.
+        """Draw the steps of an epoch: the indices of each step's images.
 
         Pooled: all images in a random order, `batch_size` per step. Equal batches: as many steps, each with
         batch_size // E images of each of the E sources, in the order of the sources; a source is passed through in a
@@ -67,7 +67,7 @@ class Pool:
         return list(torch.cat(indices, 1))
 
     def risks(self, scores: Tensor, labels: Tensor, *, equal: bool) -> Tensor:
-        """Return (E,) the mean cross-entropy over the images of each source; (1,) over all where they are pooled."""
+        """Return the mean cross-entropy over each source's images (E,) or, where they are pooled, over all (1,)."""
         if not equal:
             return F.cross_entropy(scores, labels)[None]
         return F.cross_entropy(scores, labels, reduction="none").view(len(self.sources), -1).mean(1)

@@ -60,12 +60,12 @@ class Preset:
         sources, targets: names of built-in domains.
         builder: name of the network in `dg.models.networks`.
         normalisation: domain -> mean and standard deviation by which its images are normalised; each domain has its
-            own. A target's were computed from its images, so every number of the study is target-aware, whatever the
-            scorer; the provenance records this ("mnist_m/normalisation", under selection).
+            own. A target's values were computed from its images, so every number of the study is target-aware, whatever
+            the scorer; the provenance records this ("mnist_m/normalisation", under selection).
         training, finetuning: options of training, and of the fine-tuning after each round.
         ratios: the ratios in the paper's table. Two rounds up to 60 %, three from 70 %.
         scorers: the paper's scorer, its baseline, and None for the dense control, which is fine-tuned equally long.
-        split, score_split: the split that is reported, and the split that the scorer reads: the same images.
+        split, score_split: the split that is reported, and the split that the scorer reads; both are the same images.
         images: use only the first `images` images of each split; None for all.
         checkpoint: name of the shipped network that was trained with these settings and seed 0.
     """
@@ -182,8 +182,8 @@ class Preset:
     ) -> pd.DataFrame:
         """Return the paper's table: each scorer and the dense control at the end of fine-tuning, per ratio and domain.
 
-        The dense control of a ratio has as many extra epochs as its rounds: 40 up to 60 %, 60 from 70 %. The columns
-        are those of `dg.prune_and_tune`, with one row per scorer, ratio, domain and metric.
+        The dense control of a ratio has as many extra epochs as the ratio's rounds: 40 up to 60 %, 60 from 70 %. The
+        columns are those of `dg.prune_and_tune`, with one row per scorer, ratio, domain and metric.
 
         Args:
             study: the study to prune; None for `study(seed=seed)`.

@@ -17,7 +17,7 @@ from .rounds import DENSE, MeasureWhen, Plan, Run, Steps
 FINETUNING = TrainingOptions(
     epochs=20, batch_size=32, optimiser="sgd", lr=0.01, momentum=0.9, schedule="dss", schedule_epochs=100
 )
-"""As the code of Sun 2023 (arXiv:2306.13237) fine-tunes after each round, but with the plain cross-entropy."""
+"""The fine-tuning after each round in the code of Sun 2023 (arXiv:2306.13237), but with the plain cross-entropy."""
 
 
 @stepwise(partial(run_events, label="pruning in rounds"))
@@ -47,9 +47,9 @@ def prune_and_tune(
 
     Source: Sun 2023, arXiv:2306.13237, its code: T = 2 up to 60 %, 3 above; SGD with momentum .9, batches of 32, lr
     .01 / (1 + 10 p)^.75, where p = epochs done / 100 grows with every batch and starts at 0 in each round. We deviate:
-    the code removes int(r C) filters, one fewer where floating point rounds down; it reports on one target, here on
-    every domain. Its loss (a softmax before the cross-entropy), its scoring of the reported images and its
-    normalisation are those of `dg.presets.dss_mnist_m()` only.
+    the code removes int(r C) filters, one fewer where floating point rounds down; it reports on one target, we on every
+    domain. Its loss (a softmax before the cross-entropy), its scoring of the reported images and its normalisation are
+    built into `dg.presets.dss_mnist_m()` only.
 
     Args:
         study: the network and its domains; it stays unchanged.

@@ -20,7 +20,7 @@ class Streams:
         order: generator for the order of the images, on the CPU.
         augmentation: generator for the augmentation, on the network's device.
         dropout: generator for the network's dropout layers, on its device. Training in a background thread needs it,
-            because other cells draw from the global generators at the same time.
+            because other notebook cells draw from the global generators at the same time.
         noise: stream for everything else that the network draws from PyTorch's global generators. Networks with
             functional dropout or stochastic depth need it to be reproducible.
     """
@@ -57,7 +57,7 @@ class _Noise:
         """Within the block, let the global generators continue this stream; restore them afterwards.
 
         As soon as a step draws nothing, the global generators are left alone: restoring them would undo the draws of
-        another cell while training runs in a background thread.
+        another notebook cell while training runs in a background thread.
         """
         if not self.used:
             yield

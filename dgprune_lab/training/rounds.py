@@ -112,7 +112,7 @@ class Plan:
         return self.ratio if number == self.rounds else 1 - (1 - self.share) ** number
 
     def scorer_seed(self, number: int) -> int:
-        """Return the scorer's seed of a round; with one seed for all, a random scorer would keep the same filters."""
+        """Return a round's scorer seed; with one seed for all rounds, a random scorer would keep the same filters."""
         return self.seed if number == 1 else seeded("scorer", self.seed, number)
 
     def options_of(self, number: int) -> TrainingOptions:
@@ -120,7 +120,7 @@ class Plan:
         return replace(self.options, epochs=self.epochs, seed=seeded("tuning", self.seed, self.options.seed, number))
 
     def recalibrated(self, network: nn.Module) -> nn.Module:
-        """Return the network, with its BatchNorm statistics re-estimated if the plan asks for it and it has any."""
+        """Return the network, with any BatchNorm statistics re-estimated if the options ask for it."""
         recalibrates = self.batchnorm == "recalibrate" and self.study.has_batchnorm
         return recalibrate(network, self.study.sources) if recalibrates else network
 

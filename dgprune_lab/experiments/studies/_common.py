@@ -38,7 +38,7 @@ def part(
         train, score, report: number of images of each split; 0 leaves the split out. `report` is taken from the test
             split of a data set that has one.
         skip: number of images of each split that are skipped, so that two parts share no image.
-        shift: name of a distribution shift in `data.SHIFTS` of the default strength; None for none.
+        shift: name of a distribution shift in `data.SHIFTS`, at its default strength; None for no shift.
 
     Raises:
         DgpruneError: a data set that is missing or has too few images.
@@ -79,7 +79,7 @@ def of_rows(domain: Domain, rows: Mapping[str, Tensor], *, name: str) -> Domain:
 
 
 def data_sets(*names: str) -> Callable[[], None]:
-    """Return a function that loads these data sets, so that a missing one is refused."""
+    """Return a function that loads these data sets, and so refuses a missing one."""
 
     def ready() -> None:
         for name in names:
@@ -139,12 +139,12 @@ def end_rows(result: Tuned) -> list[dict[str, Any]]:
 
 
 def filled(row: Mapping[Any, Any], *extra: str) -> dict[str, Any]:
-    """Return the shared columns of a row, and some further ones, without its empty cells."""
+    """Return the shared columns of a row, and those in `extra`, without its empty cells."""
     return {name: row[name] for name in (*COLUMNS, *extra) if not is_missing(row[name])}
 
 
 def gap_row(row: Mapping[str, Any], *, trained: float) -> dict[str, Any]:
-    """Return the row of the gap, accuracy on training images minus that of a row, without an interval."""
+    """Return the row of the generalization gap: accuracy on training images minus that in `row`; it has no interval."""
     cells = {name: cell for name, cell in row.items() if name not in ("low", "high", "interval")}
     return {**cells, "metric": "generalization_gap", "value": trained - row["value"]}
 

@@ -12,18 +12,18 @@ _SETTINGS = ["finetuned", "ratio_requested", "training_seed", "scorer"]
 
 
 def held_out_measures(frame: Tidy, *, dense: tuple[str, str]) -> pd.DataFrame:
-    """Return averages over the targets of each training seed, for `compare` and `averages`.
+    """Return, for each training seed, averages over its targets, for `compare` and `averages`.
 
     Args:
         frame: rows of accuracy per domain, with the columns `target` (the domain that was held out) and `finetuned`.
-        dense: names of the network without removal, as trained and with the same extra epochs; the latter is the
+        dense: names of the two networks without removal: as trained, and with the same extra epochs; the latter is the
             reference of the rows with fine-tuning.
 
     Returns:
         A tidy table with the column `finetuned` and a row per scorer, ratio and training seed. Role "target" is the
         held-out domain of each network, role "source" the mean over the domains that it was trained on, and both are
         averaged over the targets: `accuracy`; `accuracy_kept`, divided by the reference's; `accuracy_lost`, subtracted
-        from the reference's. For the targets also `worst_domain_accuracy`, the lowest of them, and `mean_rank` among
+        from the reference's. For the targets also `worst_domain_accuracy`, their lowest, and `mean_rank` among
         the scorers without the dense networks, 1 for the most accurate. A mean that lacks a run is left out.
     """
     rows: Any = frame[frame["metric"] == "accuracy"]

@@ -37,7 +37,7 @@ def follow_run(steps: Any, source: Domain) -> tuple[PruningRun, nn.Module]:
 def run_rows(run: PruningRun, best: nn.Module, *, domains: Sequence[Domain]) -> list[dict[str, Any]]:
     """Return the rows of a finished run; `events` is the number of events behind a mean stability or drop.
 
-    In rows about the end of the run, and in those over all sources, it is the number for the source.
+    In rows about the end of the run, and in those over all sources, `events` is the number for the source.
 
     Args:
         run: the run.

@@ -6,14 +6,14 @@ pruning early layers by magnitude and later layers by correlation is best.
 
 Protocol. A narrow VGG-11 with BatchNorm is trained on Fashion-MNIST (padded to 32 x 32) or CIFAR-10, once per training
 seed. Its connections (whole kernels, `dg.gc_net`) or its filters are removed, the same share of every layer, by L1
-norm, GC-Net, the hybrids of both by depth (each layer l0 from which GC-Net decides) and by score, at random, by GC-Net
-reversed, and filters by Taylor too; l0 is never chosen: all are reported, and their mean and the middle one count. Each
-network is measured with BatchNorm re-estimated, at once and after a short fine-tuning with the removed weights held at
-zero, on clean test images and under every shift of `dgprune_lab.data` at its default strength: no strength was chosen
-here. Controls: the dense network, and the dense network with the same extra epoch, which is the same for all ratios.
-The outcome declared beforehand is the mean accuracy over all shifts and ratios; accuracy on clean images and under the
-worst shift are reported beside it. The spread of rho against that of randomly paired images is in the table (level
-"connectivity"): where they are similar, pruning by rho is close to random.
+norm, GC-Net, the hybrids of both by depth (one for each layer l0 from which GC-Net decides) and by score, at random, by
+GC-Net reversed, and filters also by Taylor. No l0 is chosen: all are reported, and their mean and the middle one count.
+Each network is measured with BatchNorm re-estimated, at once and after a short fine-tuning with the removed weights
+held at zero, on clean test images and under every shift of `dgprune_lab.data` at its default strength: no strength was
+chosen here. Controls: the dense network, and the dense network with the same extra epoch, which is the same for all
+ratios. The outcome declared beforehand is the mean accuracy over all shifts and ratios; accuracy on clean images and
+under the worst shift are reported beside it. The spread of rho against that of randomly paired images is in the table
+(level "connectivity"): where they are similar, pruning by rho is close to random.
 
 What differs from the paper is listed in `Experiment.differences`; first of all, only its abstract was available, so
 the formulas are our reconstruction.
@@ -83,7 +83,7 @@ def gc_net(*, quick: bool = False, seeds: int | None = None) -> Experiment:
     """Return the study of GC-Net.
 
     Args:
-        quick: bundled data, a tiny network, one ratio and two shifts; connections of garments, filters of digits.
+        quick: bundled data, a tiny network, one ratio and two shifts; connections with garments, filters with digits.
         seeds: number of training seeds; None for 5, or 2 if `quick`.
     """
     names = tuple(_RATIOS)

@@ -90,8 +90,8 @@ def gc_net_claims(frame: pd.DataFrame) -> list[Claim]:
     """Return the paper's claims, for connections without and with fine-tuning, and for filters with it.
 
     An estimate is the mean difference of the accuracy under shift, over data sets, shifts and ratios, paired by
-    training seed; seeds that lack a run are left out, and claims with fewer than two seeds. The note holds the data
-    sets separately, the other outcomes, the hybrid with the middle l0, and how much more rho differs than by chance.
+    training seed; seeds that lack a run and claims with fewer than two seeds are left out. The note holds the data
+    sets separately, the other outcomes, the hybrid with the middle l0, and how much more rho varies than by chance.
     """
     cells, claims, spread = _outcomes(frame), [], _describe_spread(frame)
     for level, finetuned in (("connection", False), ("connection", True), ("filter", True)):
@@ -105,7 +105,7 @@ def gc_net_claims(frame: pd.DataFrame) -> list[Claim]:
 
 
 def _claim(part: Outcomes, scorer: str, *, baseline: str, claim: str, published: str, spread: str) -> list[Claim]:
-    """Return the claim that `scorer` keeps more than `baseline`; none without two seeds that have all runs."""
+    """Return the claim that `scorer` keeps more than `baseline`; no claim unless two seeds have all runs."""
     gaps = _differences(part, scorer, baseline=baseline)
     if len(gaps) < 2:
         return []

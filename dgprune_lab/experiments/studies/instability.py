@@ -11,7 +11,7 @@ falls at the same shares of its epochs. Arms:
 - `unpruned`, `unpruned_longer`; `before`, which loses the same shares of random filters before the first epoch;
 - `smallest_low`, `largest_low` (filters of smallest or largest L2 norm, few at each of many events), `smallest_high`,
   `random_high`, `largest_high` (many at each of few events);
-- not permanent, at the events of `largest_high` and with its filters: `zero_short`, `zero_middle`, `zero_long` (zero
+- not permanent, with the events and the filters of `largest_high`: `zero_short`, `zero_middle`, `zero_long` (zero
   for some batches, then free to regrow) and `noise` (normal noise for as many batches as `zero_long`).
 
 The paper zeroes for 1, 50 and 1,105 batches of an epoch with 391; here it is the same share of an epoch, at least one
@@ -63,7 +63,7 @@ class Arm:
     """The treatment of filters in a run.
 
     Attributes:
-        events: at the events of the low or the high rate, before training, or never.
+        events: when filters are treated: at the events of the low or the high rate, before training, or never.
         remove: which filters are removed first.
         how: removed for good, or treated for a while.
         batches: duration of the treatment, in batches of the paper.
@@ -244,7 +244,7 @@ def schedule_of(plan: Mapping[str, Any], arm: Arm) -> PruneSchedule | None:
 
 
 def options_of(plan: Mapping[str, Any], arm: Arm) -> TrainingOptions:
-    """Return the training options of a run; the learning rate falls at the same shares of a longer one's epochs."""
+    """Return the training options of a run; in a longer run, the learning rate falls at the same shares of epochs."""
     epochs, milestones = plan["epochs"], plan["milestones"]
     if arm.longer:
         first, last = (choose(epochs_of(plan)) for choose in (min, max))

@@ -30,7 +30,7 @@ class _Gain(NamedTuple):
 
 
 class _Link(NamedTuple):
-    """A claim that two numbers of a run go together: below 0, or above 0 if `positive`."""
+    """A claim that two numbers of a run correlate: negatively, or positively if `positive`."""
 
     sentence: str
     metric: str
@@ -106,7 +106,7 @@ def instability_claims(frame: pd.DataFrame) -> list[Claim]:
 
 
 def _correlations(table: Any) -> Iterator[Claim]:
-    """Yield the claims about correlations, Pearson's; Kendall's is in the note."""
+    """Yield the claims about Pearson's correlations; Kendall's is in the note."""
     for link in _LINKS:
         role = table["role"].isna() if link.role is None else table["role"] == link.role
         selected = (table["measure"] == link.measure) & (table["of_metric"] == link.metric) & (table["stage"] == "last")
@@ -142,7 +142,7 @@ def _format_value(row: dict[str, Any]) -> str:
 
 
 def _gains(rows: Any, gain: _Gain, *, ending: str) -> Iterator[Claim]:
-    """Yield the claim on each data set that one arm ends better than another."""
+    """Yield, for each data set, the claim that one arm ends better than another."""
     both = rows[rows["arm"].isin([gain.arm, gain.baseline]) & (rows["role"] == gain.role)]
     if set(both["arm"]) != {gain.arm, gain.baseline}:
         return

@@ -1,8 +1,8 @@
 """Does pruning by domain similarity (DSS) improve a network of MNIST digits on MNIST-M, and is the gain due to DSS?
 
 Sun 2023 (arXiv:2306.13237) reports that removing 60 % of the filters by DSS, in two rounds with 20 epochs of
-fine-tuning after each, raises the accuracy on MNIST-M by 5 points over the network as trained. This study repeats it
-over training seeds, beside controls that separate the score from the extra epochs and from removal as such:
+fine-tuning after each, raises the accuracy on MNIST-M by 5 percentage points over the network as trained. This study
+repeats it over training seeds, beside controls that separate the score from the extra epochs and from removal as such:
 
 - `dense`, the network as trained, and `dense_tuned`, the same extra epochs without removal (two rounds up to 60 %, then
   three);
@@ -14,9 +14,9 @@ As in the paper: network, batch size, momentum, the softmax before the cross-ent
 rule of the learning rate (restarted in each round, divided by the epochs of training), rounds, filters per layer. What
 differs is listed in `differences`. The small protocol trains at a higher rate, because it takes 75 times fewer steps.
 It was set by accuracy on MNIST images alone: the better one of the rates 0.03 and 0.05 in training, with training seed
-0; fine-tuning at 0.01, because 0.05 cost up to 12 points; 40 epochs, because after 20 some networks did not recognise
-one of the digits, as the softmax before the cross-entropy slows down learning. No step reads a label of MNIST-M, and
-every number is that of the last epoch.
+0; fine-tuning at 0.01, because 0.05 cost up to 12 percentage points; 40 epochs, because after 20 some networks did not
+recognise one of the digits, as the softmax before the cross-entropy slows down learning. No step reads a label of
+MNIST-M, and every number is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PUBLISHED = {
     "dss": (0.6121, 0.6165, 0.6285, 0.6321, 0.6250, 0.6445, 0.6251, 0.6226, 0.5877),
     "l1": (0.5983, 0.5960, 0.6090, 0.5947, 0.6130, 0.5960, 0.6092, 0.6202, 0.5811),
 }
-"""Accuracy on another build of MNIST-M, one run: dense after 100 epochs; the others at 10 to 90 %, fine-tuned."""
+"""Accuracy of one run on another build of MNIST-M: dense after 100 epochs; the others fine-tuned, at 10 to 90 %."""
 
 RATIOS = tuple(percent / 100 for percent in range(10, 100, 10))
 MORE_SEEDS = (0.2, 0.4, 0.6, 0.8)
@@ -106,12 +106,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 def mnist_m(
     *, quick: bool = False, seeds: Count | None = None, protocol: Literal["small", "paper"] = "small"
 ) -> Experiment:
-    """Return the study: MNIST to the published MNIST-M, nine ratios, at 20, 40, 60 and 80 % with twice as many seeds.
+    """Return the study: MNIST to the published MNIST-M, nine ratios; 20, 40, 60 and 80 % have twice as many seeds.
 
     Args:
         quick: a few of the digits that come with this package, two seeds, 60 % only; its numbers mean nothing.
         seeds: number of training seeds; None for 10, or 2 if quick. The first half, rounded up, runs all ratios.
-        protocol: "paper" for its images and epochs, which need a GPU; "small" for one of an hour on two cores.
+        protocol: "paper" for the paper's images and epochs, which need a GPU; "small" for one of an hour on two cores.
     """
     name = "quick" if quick else protocol
     count = seeds or (2 if quick else 10)

@@ -1,8 +1,8 @@
 """Does pruning by domain similarity (DSS) on top of MIRO raise accuracy on an unseen domain of photographs?
 
-Sun 2023 (arXiv:2306.13237) reports for PACS that a ResNet-50 trained by MIRO, 85.4 +- 0.4 % on average over the domain
-that is left out, reaches 86.45 % when 10 % of its filters are removed by DSS. This study asks the same of
-EfficientNet-Lite0 at 112 px: another network, so its numbers are shown beside the published and do not repeat them.
+Sun 2023 (arXiv:2306.13237) reports for PACS that a ResNet-50 trained by MIRO, 85.4 +- 0.4 % on average over the
+left-out domains, reaches 86.45 % when 10 % of its filters are removed by DSS. This study asks the same of
+EfficientNet-Lite0 at 112 px: another network, so its numbers are shown beside the published ones, not as a repeat.
 
 Protocol: a domain is left out as the target. Per target, objective (ERM, MIRO) and training seed, the network with
 ImageNet weights is trained on the other three domains; every arm scores its filters, removes 5 or 10 % of each layer in
@@ -80,7 +80,7 @@ def pacs(
             mean nothing.
         seeds: number of training seeds, counted from 0; None for 3, or for 2 where `quick`.
         protocol: "paper" for four targets, all arms with both objectives, and six times the images, which needs a GPU;
-            "small" for two targets, with ERM only `dss`, `random` and the dense networks.
+            "small" for two targets and, with ERM, `dss`, `random` and the dense networks only.
     """
     name = "quick" if quick else protocol
     of_erm = tuple(READS) if name == "paper" else _OF_ERM

@@ -16,7 +16,7 @@ PAPER = "Sun 2023, arXiv:2306.13237"
 MIRO = "Cha et al. 2022, arXiv:2203.10789"
 PUBLISHED = "ResNet-50 at 224 px: MIRO 85.4 +- 0.4, DSS at 10 % 86.45"
 GAIN = 0.0105
-"""86.45 - 85.4 points, at 10 %; no gain on PACS is published for 5 %."""
+"""86.45 - 85.4 percentage points, at 10 %; no gain on PACS is published for 5 %."""
 
 TUNED = "dense_tuned"
 CONTROLS = (DENSE, TUNED)
@@ -61,7 +61,7 @@ def _gains(miro: Any) -> Iterator[Claim]:
 
 
 def _below_random(miro: Any, baseline: str) -> dict[float, str]:
-    """Return ratio -> a caveat, for ratios where a baseline is worse than random removal and beating it means little."""
+    """Return ratio -> caveat, for ratios where a baseline is worse than random removal and beating it means little."""
     if baseline not in ("l1", "taylor", "dss_sources"):
         return {}
     rows = compare(miro[miro["scorer"].isin([baseline, "random"])], baseline="random", by=())

@@ -6,13 +6,13 @@ at the same ratio. Only the abstract was available: it gives no figure, and the 
 reconstruction.
 
 Protocol: four domains of digits (MNIST; other MNIST digits in random colours; USPS; UCI), each left out in turn as the
-target, and the published MNIST-M as a target of all four. Per target and training seed, `digits_net` is trained on the
+target, and the published MNIST-M as a target for all four. Per target and training seed, `digits_net` is trained on the
 sources; every arm scores its filters on the sources' `score` split, removes the same share in each layer in one round,
 and is reported without fine-tuning and after a few epochs of it. BatchNorm statistics are re-estimated on source images
 in every row, also where nothing is removed. No step reads a target: it holds only the images that are reported.
 
-Stated before the runs: in-domain accuracy counts as kept if it falls by at most one point (`MARGIN`) below the dense
-network with the same extra epochs; claim (1) also needs a larger fall on the target. Its two parts are judged
+Stated before the runs: in-domain accuracy counts as kept if it falls by at most one percentage point (`MARGIN`) below
+the dense network with the same extra epochs; claim (1) also needs a larger fall on the target. Its two parts are judged
 separately, on the mean of L1 and Taylor. Claim (2) compares the share of the dense network's accuracy on the target
 that is kept, averaged over targets and ratios. Every average over targets is taken within a training seed; the
 intervals are over training seeds.

@@ -81,7 +81,7 @@ class PruningRun:
 
     @property
     def rate(self) -> float:
-        """The pruning rate: the share of the scheduled layers' filters that an event removes on average, or treats.
+        """The pruning rate: the share of the scheduled layers' filters that an event removes, or treats, on average.
 
         0 without events.
         """

@@ -45,7 +45,7 @@ class Producer:
     own: Member = field(repr=False)
 
     def norm(self, parameters: Mapping[str, Tensor], power: int) -> Tensor:
-        """Return (sum |w|^power)^(1/power) of this layer's weights for each filter; infinity for filters not in it."""
+        """Return (sum |w|^power)^(1/power) of this layer's weights for each filter; infinity for filters it lacks."""
         rows = parameters[self.own.tensor].detach().double().cpu().movedim(self.own.axis, 0).flatten(1)
         sums = rows[self.own.positions].abs().pow(power).sum(1).pow(1 / power)
         norms = torch.full((int(self.filters.max()) + 1,), torch.inf, dtype=torch.float64)

@@ -48,7 +48,7 @@ class Where:
 def curve_rows(
     where: Where, about: Mapping[str, Any], *, measured: ByDomain, train: ByDomain, loss: float | None = None
 ) -> Rows:
-    """Return rows: accuracy and loss of all domains on the measured split, of sources on train; the training loss."""
+    """Return rows of accuracy and loss (all domains on the measured split, sources on train), and of training loss."""
     cells = [*where.cells(measured), *where.cells(train, "train")]
     rows = [{**about, **shared, **row} for shared, outcomes in cells for row in outcome_rows(outcomes)]
     if loss is not None:
@@ -85,7 +85,7 @@ def event_rows(
 
 
 def end_rows(where: Where, about: Mapping[str, Any], *, measured: ByDomain, train: ByDomain) -> Rows:
-    """Return rows: accuracy and loss of every domain on the reported split, of sources on train, and the gap."""
+    """Return rows: accuracy and loss, of every domain on the reported split and of sources on train; the gap."""
     rows = curve_rows(where, about, measured=measured, train=train)
     for cells, outcomes in where.cells(measured):
         if cells["domain"] in train and outcomes.correct is not None:

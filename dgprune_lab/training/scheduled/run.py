@@ -178,7 +178,7 @@ class PruningLoop:
     def _outcomes(
         self, network: nn.Module, split: str, *, all_images: bool = False
     ) -> Generator[None, None, dict[str, Outcomes]]:
-        """Evaluate every domain on a split; on "train" only sources, with as many images as in `split` or with all."""
+        """Evaluate every domain on a split; on "train" only sources, with as many images as in `plan.split` or all."""
         plan, outcomes = self.plan, {}
         for domain in plan.study.domains:
             if split == "train" and domain.role != "source":

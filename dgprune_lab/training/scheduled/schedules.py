@@ -13,7 +13,7 @@ from ...core import Count, DgpruneError, Ratio, public, unknown
 
 EVERY_LAYER = "*"
 MOST_EVENTS = 10_000
-"""Events of one schedule."""
+"""Maximum number of events in one schedule."""
 Numbers = Annotated[tuple[int, int, int, float], "four numbers (start, end, every, ratio)"]
 
 

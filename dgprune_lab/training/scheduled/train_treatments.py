@@ -44,7 +44,7 @@ def train_treatments(
         build: function from a seed to an untrained network.
         sources, targets, schedule, images: see `dg.train_with_pruning`.
         treatments: "smallest", "largest", "random": the filters removed at the events of the schedule. "nothing":
-            the control without removal. "before": as many random filters are removed before the first epoch.
+            the control without removal. "before": the same number of random filters, removed before the first epoch.
         seeds: seeds of the initial weights, of the order of images and of random choices.
         options: options of training; their seed is replaced.
         progress: whether to draw a tqdm bar.

@@ -46,7 +46,7 @@ def train_with_pruning(
     """Train a copy of a network and remove filters at the ends of certain epochs.
 
     An event is the end of an epoch at which at least one filter is removed, together in all layers scheduled for it.
-    Its cost is measured at once, without training in between: with a the accuracy before and b after, on the same
+    Its cost is measured at once, without training in between: with accuracy a before it and b after it, on the same
     images,
 
         instability(event) = (a - b) / a          may be negative; empty where a is at chance
@@ -70,8 +70,8 @@ def train_with_pruning(
         how: "remove" permanently; "zero" for `batches` batches, then free to regrow; "noise": normal noise added before
             each of `batches` batches; "restore": zero for `batches` batches, then as before. See `Treatment`.
         batches: number of batches that the treatment lasts, at least 1; only if `how` is not "remove".
-        split: the split on which events are measured and the best epoch is chosen, of all epochs: it may be one before
-            any filter was removed.
+        split: the split on which events are measured and the best of all epochs is chosen, which may be one before any
+            filter was removed.
         report: the split that is reported in the end. To reproduce the paper, use a data set's test split for both.
         seed: random seed of the scorer, of `remove` and of the noise.
         images: measure the first `images` images of each split only; at the end, the whole train split.
