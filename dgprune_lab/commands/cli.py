@@ -1,4 +1,4 @@
-"""The commands. Each imports its module only when called; a `DgpruneError` ends it as one sentence, with code 2."""
+"""The commands. Each imports its module only when called; on a `DgpruneError` it prints a sentence and exits with 2."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def version() -> None:
 
 
 def _print_threads(lines: Iterable[str] = ()) -> None:
-    """Print how many threads are used, then the lines as they come."""
+    """Print how many threads are used, then each line as soon as it is available."""
     from ..core import threads
 
     typer.echo(f"Using {threads().reason}")

@@ -47,7 +47,7 @@ def write_docs(folder: str | Path) -> Path:
 
 
 def _architecture_page() -> Any:
-    """Return pdoc's view of the table of architectures that ships with the notebooks, as the text of a module."""
+    """Return a pdoc module whose text is the table of architectures that ships with the notebooks."""
     from pdoc import doc
 
     paths = [folder / "results" / "zoo.md" for folder in notebook_folders()]
@@ -57,7 +57,7 @@ def _architecture_page() -> Any:
 
 
 def _page(module: ModuleType) -> Any:
-    """Return pdoc's view of a module: the names in its `__all__`, and for `scorers` those in the menu too."""
+    """Return a module as pdoc documents it: the names in its `__all__`, and for `scorers` those in the menu too."""
     from pdoc import doc
 
     page = doc.Module(module)
@@ -70,7 +70,7 @@ def _page(module: ModuleType) -> Any:
 
 
 def _member(page: Any, name: str, value: Any) -> Any:
-    """Return pdoc's view of one name; operations and scorers are shown as the functions behind them."""
+    """Return one name as pdoc documents it; operations and scorers are shown as the functions behind them."""
     from pdoc import doc
 
     where = (page.modulename, name)

@@ -33,7 +33,7 @@ class Lack:
 
 @dataclass(frozen=True)
 class Examination:
-    """The result of an examination: whether all is ready, the screen of text, and one line to read out."""
+    """The result of an examination: whether all is ready, a screenful of text, and one line to read out."""
 
     ready: bool
     screen: str
@@ -150,7 +150,7 @@ def _version_rows() -> list[tuple[str, str]]:
 
 
 def _data_rows() -> list[tuple[str, str]]:
-    """Return the lines on the built-in data, then those on the data that DGPRUNE_DATA adds."""
+    """Return rows on the built-in data, then rows on the data that DGPRUNE_DATA adds."""
     from ..data import BUILTIN, available  # here, so that a broken torchvision is reported by `matching`
 
     folder, sets = os.environ.get("DGPRUNE_DATA"), available()

@@ -37,7 +37,7 @@ def main(
     Args:
         name: name of the study.
         scheduler: address of a Dask scheduler; None for processes of this machine.
-        workers: number of these; None for one per core, 1 for this process alone.
+        workers: number of processes on this machine; None for one per core, 1 for this process alone.
         device, retry: see `experiments.run`.
         quick, seeds: see `experiments.study_named`.
         out: results folder; None for experiments/NAME under the current folder.
@@ -62,7 +62,7 @@ def main(
 
 
 def listing(workers: int | None = None) -> Iterator[str]:
-    """Yield what each study asks, how many runs it has, and what it costs here, as measured by its finished runs.
+    """Yield what each study asks, how many runs it has, and what it costs here, judging by its finished runs.
 
     Args:
         workers: number of processes for which the time is given; None for one per core.
@@ -82,7 +82,7 @@ def listing(workers: int | None = None) -> Iterator[str]:
 
 
 def cost_text(experiment: Experiment, folder: Path, *, workers: int) -> str:
-    """Return how long an experiment takes here, if its folder holds finished runs, or how long its shipped table took.
+    """Return how long an experiment takes here if its folder holds finished runs, else how long its shipped table took.
 
     Args:
         experiment: the experiment, for its name and number of runs.
@@ -104,7 +104,7 @@ def cost_text(experiment: Experiment, folder: Path, *, workers: int) -> str:
 
 
 def claim_lines(claims: Sequence[Claim]) -> Iterator[str]:
-    """Yield claims with our estimates and verdicts as lines of text, shares in percentage points."""
+    """Yield claims, our estimates and the verdicts as lines of text; shares are in percentage points."""
     for claim in claims:
         scale, unit, digits = (100, "points", 1) if claim.unit == "share" else (1, claim.unit, 2)
         estimate, low, high = (f"{scale * number:+.{digits}f}" for number in (claim.estimate, claim.low, claim.high))

@@ -87,7 +87,7 @@ def free_port(port: int | None = None) -> int:
 
 
 def command(folder: Path, *, port: int, browser: bool) -> list[str]:
-    """Return JupyterLab's command line: it serves only this machine and port, with a token, and makes no requests."""
+    """Return a command line for JupyterLab to serve only this machine and port, with a token, and make no requests."""
     arguments = [
         sys.executable,
         "-m",

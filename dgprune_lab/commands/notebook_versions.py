@@ -1,4 +1,4 @@
-"""Versions of a notebook for a class: for students without solutions, for teachers with notes for the speaker."""
+"""Versions of a notebook for a class: without solutions for students, with notes for the speaker for teachers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def has_answers(content: bytes) -> bool:
 
 
 def as_version(content: bytes, version: Version | None) -> bytes:
-    """Return a version of a notebook; None for the file as it is.
+    """Return a version of a notebook; version None is the file as it is.
 
     Students get neither solutions nor outputs, which would give answers away. Teachers get the notes for the speaker
-    (`metadata.dgprune_lab.speaker_notes` of a cell) in a new cell after the one that they are about.
+    (`metadata.dgprune_lab.speaker_notes` of a cell) in a new cell after the one they belong to.
     """
     if version is None:
         return content
@@ -72,7 +72,7 @@ def _remove_solution(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def _speaker_cells(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the cell of notes for the speaker that follows a cell, if it has any."""
+    """Return a cell with a given cell's notes for the speaker, to be put after it; no cell if it has no notes."""
     notes = cell["metadata"].get("dgprune_lab", {}).get("speaker_notes")
     if not notes:
         return []

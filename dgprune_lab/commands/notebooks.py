@@ -1,7 +1,7 @@
 """The notebooks' working folder: the shipped notebooks are copied to it, and an edited one is never overwritten.
 
 A small file beside them, `.dgprune_lab.json`, records what was copied. A notebook counts as edited if the sources of
-its cells differ from the copied ones: running and saving it fills in outputs alone and is no edit.
+its cells differ from the copied ones; running and saving it changes only outputs, which is no edit.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def update_folder(
 
     A missing notebook is added. An unedited one is updated if the package has a newer version; an edited one is kept.
     Only changed cell sources count as edits, so outputs stay as long as there is no newer version. An unedited notebook
-    of another version, such as the students', is replaced by the one of this version. For students, files of the folder
-    that hold answers are reported.
+    of another version, such as the students', is replaced by the one of this version. In the students' version, files
+    in the folder that hold answers are reported.
 
     Args:
         folder: the folder; it is made if it does not exist.
@@ -108,7 +108,7 @@ def update_folder(
 
 
 def sources_hash(content: bytes) -> str | None:
-    """Return a hash of what a person writes in a notebook: types, sources and attachments of cells.
+    """Return a hash of what a person writes in a notebook: the types, sources and attachments of its cells.
 
     None if the content is not a notebook. Outputs, run numbers, metadata, cell ids, trailing blanks and empty cells
     (JupyterLab adds one at the end) do not count.
@@ -128,7 +128,7 @@ def _cell_source(cell: Mapping[str, Any]) -> tuple[str, str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShippedFile:
-    """A file as the package lays it out now, with the hashes of what is written in each version of it."""
+    """A file as the package would copy it now, with the hashes of what is written in each version of it."""
 
     name: str
     content: bytes
@@ -137,7 +137,7 @@ class _ShippedFile:
 
     @classmethod
     def of(cls, name: str, source: bytes, version: Version | None) -> _ShippedFile:
-        """Return a file of the package in a version; a file that is not a notebook has one version."""
+        """Return a file of the package in a given version; a file that is not a notebook has only one."""
         contents: dict[Version | None, bytes] = {None: source}
         if name.endswith(".ipynb") and sources_hash(source) is not None:
             contents = {each: as_version(source, each) for each in (None, *get_args(Version))}
@@ -147,7 +147,7 @@ class _ShippedFile:
         return cls(name=name, content=contents.get(version, source), version=version, hashes=hashes)
 
     def is_unedited(self, content: bytes, recorded: Mapping[str, str | None]) -> bool:
-        """Return whether this content is unedited: a version of the file, as it is now or was laid out."""
+        """Return whether this content is unedited: any version of the file as it is now, or what was copied earlier."""
         hashed = _source_hash(self.name, content)
         return hashed is not None and hashed in {*self.hashes, recorded.get("sources")}
 
@@ -197,7 +197,7 @@ def _reset_notebook(path: Path, fresh: _ShippedFile, recorded: Mapping[str, str 
 
 
 def notebook_path(name: str, notebooks: Mapping[str, Traversable]) -> Path:
-    """Return the path of a notebook: of one of these by its name, or of your own by its path.
+    """Return the path of one of these notebooks, given its name, or of your own, given its path.
 
     Raises:
         DgpruneError: neither a file nor a known name.
@@ -214,14 +214,14 @@ def _file_name(name: str, notebooks: Mapping[str, Traversable]) -> str:
 
 
 def _find_guide() -> dict[str, Traversable]:
-    """Return the guide for teachers, where this installation has it."""
+    """Return {file name: guide for teachers}, or {} if this installation lacks the guide."""
     files = [folder.joinpath(GUIDE) for folder in notebook_folders()]
     guide = next((file for file in files if file.is_file()), None)
     return {} if guide is None else {GUIDE: guide}
 
 
 def _source_hash(name: str, content: bytes) -> str | None:
-    """Return a hash of what a person writes in a file: of a notebook `sources_hash`, of any other file everything."""
+    """Return a hash of what a person writes in a file: `sources_hash` for a notebook, else all content."""
     return sources_hash(content) if name.endswith(".ipynb") else _hash(content)
 
 

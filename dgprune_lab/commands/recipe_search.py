@@ -1,4 +1,4 @@
-"""`dgprune-lab recipe-search`: choose a demo's recipe again, from its sources alone, by training every candidate.
+"""`dgprune-lab recipe-search`: choose a demo's recipe again, using only its sources, by training every candidate.
 
 The target is never loaded here. The rules were fixed before the candidates of a search were trained.
 """
@@ -33,9 +33,9 @@ class Plan:
     """The candidates of a demo's recipe.
 
     Attributes:
-        shares: shares of augmented images, of which rule 1 chooses one.
-        widths: filters of each convolution, of which rule 2 chooses one.
-        gammas: sparsities, of which rule 2 chooses one.
+        shares: shares of augmented images, from which rule 1 chooses one.
+        widths: filter counts of all convolutions, from which rule 2 chooses one set.
+        gammas: sparsities, from which rule 2 chooses one.
         first: width and sparsity of the networks that rule 1 compares.
         least: the accuracy that rule 2 requires of a halved network on each source.
     """
@@ -87,18 +87,18 @@ def when_halved(model: nn.Module, domains: Sequence[Domain]) -> pd.DataFrame:
 
 
 def choose_share(tables: dict[float, pd.DataFrame]) -> float:
-    """Apply rule 1: choose the share whose mean accuracy over the copies is nearest to 60 %; of two, the smaller."""
+    """Apply rule 1: choose the share whose mean accuracy over the copies is nearest to 60 %; the smaller if tied."""
     return min(sorted(tables), key=lambda share: round(abs(tables[share].value.mean() - AIM), 9))
 
 
 def choose_network(tables: dict[Candidate, pd.DataFrame], *, least: float) -> Candidate | None:
-    """Apply rule 2: choose the candidate that fits with the fewest MACs (of two, the smaller gamma_l1), or None."""
+    """Apply rule 2: choose the fitting candidate with the fewest MACs (if tied, the smaller gamma_l1), or None."""
     fitting = [candidate for candidate, table in tables.items() if fits(table, least=least)]
     return min(fitting, key=lambda candidate: (full_macs(tables[candidate]), candidate[1]), default=None)
 
 
 def fits(table: pd.DataFrame, *, least: float) -> bool:
-    """Return whether a candidate fits rule 2: see `search`."""
+    """Return whether a candidate meets the requirements of rule 2, see `search`."""
     accuracy = halved(table)
     margin = accuracy.bn_scale - accuracy.random
     return bool((accuracy.bn_scale >= least - 1e-9).all() and (margin >= MARGIN - 1e-9).all())
@@ -111,18 +111,18 @@ def halved(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def full_macs(table: pd.DataFrame) -> int:
-    """Return the multiply-accumulates of one image through the full network."""
+    """Return the multiply-accumulates of the full network for one image."""
     return int(table.query("metric == 'macs' and ratio_requested == 0").value.iloc[0])
 
 
 def search(demo: str = "digits") -> Iterator[str]:
     """Train all candidates, apply both rules, and yield the tables and the choice as lines of text.
 
-    Rule 1: of the plan's shares, the augmentation share whose mean accuracy on the inverted and coloured copies of both
-    sources' score splits is nearest to 60 %. Rule 2: of its widths and sparsities, with that share, the network with
-    the fewest multiply-accumulates that, with half of every layer removed by BatchNorm scale and BatchNorm
-    recalibrated, classifies both sources' score splits at `least` or more (digits 95 %, fashion 80 %), and with a
-    random half (mean of 3 draws) 20 points worse.
+    Rule 1 chooses the plan's augmentation share whose mean accuracy on the inverted and coloured copies of both
+    sources' score splits is nearest to 60 %. Rule 2 chooses, at that share, among the plan's widths and sparsities the
+    network with the fewest multiply-accumulates that meets two requirements on both sources' score splits: with half
+    of every layer removed by BatchNorm scale and BatchNorm recalibrated, accuracy is `least` or more (digits 95 %,
+    fashion 80 %); with a random half removed (mean of 3 draws) it is at least 20 percentage points lower.
 
     Args:
         demo: name of a plan in `PLANS`.

@@ -50,9 +50,9 @@ class Recipe:
         why: sentences on the reasons, for the card.
         options: the builder's keyword arguments, without seed, mean and std.
         normalise: mean and std of the first module; None for those of the sources' train splits.
-        selected_on: what the choice of the recipe has read, {"mnist/score": "labels"}; the provenance records it.
-        until: the mean cross-entropy on all train splits (eval mode) at which training ends, to half a percent; None
-            trains for all epochs.
+        selected_on: the data read to choose the recipe, {"mnist/score": "labels"}; the provenance records it.
+        until: the mean cross-entropy on all train splits (eval mode) at which training ends, within 0.5 %; None to
+            train for all epochs.
         first: a first phase of training on shuffled labels, if any.
     """
 

@@ -21,13 +21,13 @@ def write_report(what: str, output: Path, *, seconds: float = 60.0) -> Path:
     """Write the page of a study or of a saved session.
 
     Args:
-        what: name of a built-in study; a session's folder or zip file; or where a study of your own is made, as
-            "my_study.py:make" or "package.module:study", a Study or a function that returns one. That file is run.
+        what: name of a built-in study; a session's folder or zip file; or the place in code of a Study of your
+            own or of a function that returns one, "my_study.py:make" or "package.module:study". That code is run.
         output: the page to write.
         seconds: see `dg.report`.
 
     Raises:
-        DgpruneError: a page that cannot be written (tried before anything is run); no such study or session.
+        DgpruneError: a page that cannot be written (checked before anything is run); no such study or session.
     """
     check_writable_file(output, argument="--output")
     place, colon, name = what.rpartition(":")
@@ -40,7 +40,7 @@ def write_report(what: str, output: Path, *, seconds: float = 60.0) -> Path:
 
 
 def study_of(place: str, name: str) -> Study:
-    """Return the study that Python code makes: a variable of a file or module, or what a function in it returns.
+    """Return the study that Python code makes: a variable in a file or module, or the result of a function in it.
 
     Raises:
         DgpruneError: no such file, module or name; a missing import or a syntax error; something other than a Study.

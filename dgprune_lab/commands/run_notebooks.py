@@ -1,7 +1,7 @@
 """`dgprune-lab notebooks`: run notebooks in a fresh kernel and store what they show as pictures and tables.
 
 A stored notebook can be read where no kernel runs: on GitHub, in nbviewer, and as a page of `jupyter nbconvert`. It
-holds no widget, only a picture of each, taken when its cell had run.
+holds no widget, only a picture of each, taken once the widget's cell had run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run_notebooks(names: Sequence[str] = (), *, say: Callable[[str], None] = pri
     """Run notebooks, store their outputs in their files, and write the table of the shipped ones beside them.
 
     Args:
-        names: names of shipped notebooks ("00_start"), or paths of notebooks of your own; none for all shipped ones.
+        names: names of shipped notebooks ("00_start"), or paths of notebooks of your own; () for all shipped ones.
         say: called with a sentence per notebook.
 
     Raises:
@@ -91,7 +91,7 @@ def run_notebook(path: Path) -> RunCost:
 
 
 def code_hash(notebook: dict[str, Any]) -> str | None:
-    """Return a hash of the sources of the code cells, on which the outputs depend."""
+    """Return a hash of the code cells' sources, which determine the outputs."""
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     return sources_hash(json.dumps({"cells": code}).encode())
 
@@ -113,7 +113,7 @@ def _run_cell(client: Any, cell: Any, number: int, *, path: Path) -> None:
 
 @contextmanager
 def _kernel(path: Path, folder: str) -> Iterator[tuple[Any, Callable[[], int]]]:
-    """Yield nbclient with a fresh kernel in this folder, and a function that returns its peak memory so far."""
+    """Yield nbclient with a fresh kernel in this folder, and a function returning the kernel's peak memory so far."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -129,9 +129,9 @@ def _kernel(path: Path, folder: str) -> Iterator[tuple[Any, Callable[[], int]]]:
 
 @contextmanager
 def _watch_memory(pid: int) -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the largest memory so far, in bytes, of a process with its children.
+    """Yield a function that returns the peak memory so far, in bytes, of a process with its children.
 
-    A page that several processes share is divided between them, so that their sum counts it once.
+    A memory page that several processes share is divided among them, so that their sum counts it once.
     """
     import psutil
 
@@ -175,7 +175,7 @@ def _check_output(output: Output, *, path: Path) -> Output:
 
 
 def _write_cost(page: Path, name: str, cost: RunCost) -> None:
-    """Write the row of a notebook into the table; other rows stay."""
+    """Write a notebook's row into the table of costs; other rows stay."""
     old = page.read_text(encoding="utf-8") if page.exists() else ""
     rows = {match[1]: match[0] for match in re.finditer(r"^\| (\d\d_\w+) \|.*\|$", old, re.MULTILINE)}
     rows[name] = f"| {name} | {cost.seconds:.0f} | {cost.memory / 1e6:.0f} | {cost.cells} |"

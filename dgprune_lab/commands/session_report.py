@@ -46,11 +46,11 @@ _READING = (
 
 
 def write_session_report(path: str | Path, session: str | Path) -> Path:
-    """Write a saved session as one HTML page: its steps, trade-off, pins, the last view and the code that repeats it.
+    """Write a saved session as one HTML page: its steps, trade-off, pins, last view and the code that reproduces it.
 
     Args:
         path: the file to write.
-        session: a folder that `explorer.save` wrote, or a zip file of the page.
+        session: a folder that `explorer.save` wrote, or a zip file that Download wrote.
 
     Raises:
         DgpruneError: a file that cannot be written; no session, or one in which a file is missing or was changed.
@@ -87,12 +87,12 @@ _VIEW = {
 
 
 def _as_dict(value: Any) -> dict[str, Any]:
-    """Return a part of the card, which may hold anything; {} if it is not a dict."""
+    """Return a part of the card if it is a dict, else {}; a card may hold anything."""
     return value if isinstance(value, dict) else {}
 
 
 def _lead_text(opened: Opened, study: dict[str, Any]) -> str:
-    """Return domains, date and versions in a line."""
+    """Return the domains, the date and the versions as one line."""
     roles = {"source": [], "target": []}
     for domain, entry in _as_dict(study.get("domains")).items():
         roles.setdefault(str(_as_dict(entry).get("role", "")), []).append(domain)
@@ -111,7 +111,7 @@ def _date_text(text: Any) -> str:
 
 
 def _step_lines(steps: Any) -> str:
-    """Return the steps as HTML, left to right: each follows the step it was made from, or begins a line."""
+    """Return the steps as HTML, left to right: each step follows the one it was made from, or begins a new line."""
     valid = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
     lines: list[list[dict[str, Any]]] = []
     for step in valid:
@@ -149,7 +149,7 @@ def _table(opened: Opened, name: str) -> str:
 
 
 def _picture(opened: Opened, name: str, alt: str) -> str:
-    """Return a chart as an image, in which no script runs; "" if there is none."""
+    """Return a chart as an image, so that no script in it runs; "" if there is no chart."""
     file = CHARTS.format(name)
     if file not in opened.card["files"]:
         return ""

@@ -26,7 +26,7 @@ _INLINE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 
 
 def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[Output]:
-    """Return the outputs of a cell without widgets, progress bars, vector graphics; `count` is its execution count.
+    """Return a cell's outputs without widgets, progress bars or vector graphics; `count` is its execution count.
 
     Raises:
         DgpruneError: a widget that has no picture.
@@ -45,7 +45,7 @@ def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[O
 
 
 def _split_output(data: Mapping[str, Any], *, count: str) -> Iterator[tuple[Output, Output]]:
-    """Yield (data, metadata) of an output: one, or for a widget with charts one per chart and stretch of text."""
+    """Yield an output's (data, metadata): one, or for a widget with charts one for each chart and stretch of text."""
     if "image/svg+xml" in data:
         yield _to_png("".join(data["image/svg+xml"]))
     elif _WIDGET in data and "text/html" not in data:
@@ -68,7 +68,7 @@ def _split_output(data: Mapping[str, Any], *, count: str) -> Iterator[tuple[Outp
 
 
 def _with_stable_ids(text: Any, count: str) -> str:
-    """Return HTML in which a table of pandas has the same id in every run, instead of a random one."""
+    """Return HTML in which a pandas table has the same id in every run, instead of a random one."""
     text = "".join(text)
     random = re.search(r'<table id="T_(\w+)"', text)
     return text if random is None else text.replace(f"T_{random[1]}", f"T_{count}")
@@ -95,7 +95,7 @@ def _image_element(svg: str) -> str:
 
 
 def _to_png(svg: str) -> tuple[Output, Output]:
-    """Return an SVG as PNG in few colours, with the size at which it is shown, in pixels, and its title."""
+    """Return an SVG as a PNG with few colours, and as metadata its display size in pixels and its title."""
     from PIL import Image
 
     image, file = Image.open(io.BytesIO(svg_to_png(svg, scale=_SCALE))).convert("RGB"), io.BytesIO()

@@ -28,7 +28,7 @@ def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:
         The path of the weights; `dg.load` reads both files from it.
 
     Raises:
-        DgpruneError: an unknown name; a folder that cannot be written to (tried before training); a network that does
+        DgpruneError: an unknown name; a folder that cannot be written to (checked before training); a network that does
             not reach the training loss of its recipe.
     """
     if name not in RECIPES:
@@ -69,7 +69,7 @@ def shuffled(sources: Sequence[Domain], *, seed: int) -> list[Domain]:
 
 
 def _run_until(events: Events, label: str | None, *, until: float | None, sources: Sequence[Domain] = ()) -> EpochEvent:
-    """Run training to its end, or until the loss reaches `until`: the mean of an epoch, or the loss on `sources`.
+    """Run training to its end, or until the loss (an epoch's mean or, if given, that on `sources`) reaches `until`.
 
     The loss on the train splits of `sources` is measured after every epoch, and after every second batch when it is
     close to `until`.

@@ -1,4 +1,4 @@
-"""`dgprune-lab wheels FOLDER`: everything that an installation needs, in one folder, for machines without a network."""
+"""`dgprune-lab wheels FOLDER`: one folder with everything needed to install on machines without a network."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ echo Installed. Start it with: "%ENV%\\Scripts\\dgprune-lab" lab
 def fetch_wheels(folder: str | Path, *, cpu: str | None = None) -> list[Path]:
     """Fetch the wheels of this package and of all it needs into a folder, with scripts that install from it.
 
-    They are for machines with the system and the Python version of this one. pip's own settings say where it looks.
+    They are for machines with this machine's system and Python version. pip's own settings say where it looks.
 
     Args:
-        folder: the folder; wheels that are in it already are used.
-        cpu: address of an index that has the CPU builds of PyTorch; without it pip takes the builds of its own index,
-            which for Linux bring several GB of CUDA.
+        folder: the folder; wheels already in it are used.
+        cpu: address of an index that has the CPU builds of PyTorch; without it pip takes builds from its usual index,
+            which for Linux include several GB of CUDA.
 
     Returns:
         The wheels.
 
     Raises:
         DgpruneError: a folder that cannot be written to, no source of this package, a failure of pip, or a torch
-            or torchvision of `cpu` that is no CPU build.
+            or torchvision from `cpu` that is not a CPU build.
     """
     folder = check_writable_folder(folder, argument="the folder of the wheels")
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ _CITED_FOR = {
     **{("domain", f"fashion{name}"): "Xiao et al. 2017" for name in ("", "_colour", "_photo", "_mnist")},
     ("domain", "cifar10"): "Krizhevsky 2009",
 }
-"""(column, value) -> what is cited for it, besides the sources of the scorers and of the diagnostic."""
+"""(column, value) -> what to cite for that value, besides the sources of the scorers and of the diagnostic."""
 _SOFTWARE = """@misc{{dgprune_lab,
   key = {{dgprune_lab}},
   title = {{dgprune\\_lab, version {version}}},
@@ -41,9 +41,9 @@ _SOFTWARE = """@misc{{dgprune_lab,
 def cite(frame: Tidy | Claims) -> str:
     """Return BibTeX for a table: sources of its scorers, diagnostic or study, intervals and data sets, and libraries.
 
-    The entries stand in `scorers/references.bib`; which of them belong to a scorer, diagnostic or study follows from
-    its source, `dg.SCORERS["l1"].cite`. Data sets of the package are recognised by the names of their domains. What
-    has no entry is named in a comment.
+    The entries are in `scorers/references.bib`; those of a scorer, diagnostic or study are found through its source,
+    such as `dg.SCORERS["l1"].cite`. The package's data sets are recognised by their domain names. What has no entry
+    is named in a comment.
 
     Args:
         frame: a tidy table of this package, or a table of claims (`experiments.claims_table`), whose papers are cited.
@@ -83,7 +83,7 @@ def _sources(frame: Tidy) -> Iterator[tuple[str, str]]:
 def _cited(source: str) -> list[str]:
     """Return the keys of the entries whose first author and year a source names, as in "Sun, Saenko 2016".
 
-    Of entries with the same author and year, only those whose title or arXiv number it names too, if it names one.
+    If several entries share author and year and the source names the title or arXiv number of some, only these count.
     """
     matches: dict[tuple[str, str], dict[str, bool]] = {}
     for key, entry in _entries().items():

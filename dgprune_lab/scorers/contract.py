@@ -35,14 +35,14 @@ class Scorer:
         cite: the source: paper, section or equation.
         label: name in a menu.
         draws: whether the scorer is random; it then takes `seed` as a keyword.
-        gathers: function of the options that returns the needs to measure in the one pass over each domain; None for
-            all of `needs`.
+        gathers: function of the options that returns what they need measured in the one pass over each domain; None
+            for all of `needs`.
         refuses: function of (views, **options) that returns a sentence on why the scorer cannot run, or None; called
             before any pass.
         control: whether it is a baseline that other scorers should beat.
         preset: the options that `using` has set.
         base: the scorer on which `using` was first called.
-        code: the Python expression that makes it, for a scorer made from scorers of the menu.
+        code: for a scorer made from scorers of the menu, the Python expression that makes it.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Scorer:
         return hash((self.name, self.level, self.needs))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle a scorer made by `using` by its options, one in a module by name, and any other by its attributes."""
+        """Pickle a scorer made by `using` as its options, one in a module as its name, any other as its attributes."""
         if self.base is not None:
             return _with_options, (self.base, dict(self.preset))
         module, name = self.function.__module__, self.function.__qualname__
@@ -89,7 +89,7 @@ class Scorer:
         return {need for need in needs if need not in APART}
 
     def takes_labels(self, options: Mapping[str, Any]) -> bool:
-        """Return whether these options need the labels that the scorer declares, according to `gathers`."""
+        """Return whether, according to `gathers`, these options need the labels that the scorer declares."""
         gathered = self.gathered(options)
         known = self.gathers is not None and gathered and "removal" not in self.needs
         return "labels" in self.reads.values() and not (known and not gathered & LABELLED)
@@ -140,7 +140,7 @@ class Scorer:
         """Return all options with which the scorer runs, defaults included.
 
         Raises:
-            DgpruneError: an option that the scorer does not take, or a value of another kind than its type hint.
+            DgpruneError: an option that the scorer does not take, or a value that does not match its type hint.
         """
         known = self.options
         for key in options:
@@ -179,7 +179,7 @@ def scorer(
     gathers: Callable[..., tuple[Need, ...]] | None = None,
     refuses: Callable[..., str | None] | None = None,
 ) -> Callable[[Function], Scorer]:
-    """Turn a function into a Scorer. Nothing is registered: pass the result to calls, or list it in `dg.SCORERS`.
+    """Turn a function into a Scorer. Nothing is registered; pass the Scorer to calls, or list it in `dg.SCORERS`.
 
     Args: as the attributes of `Scorer`. By default `reads` is empty, `label` the name, and `cite` the paragraph of the
     docstring from "Source:" on.

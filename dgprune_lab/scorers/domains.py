@@ -22,7 +22,7 @@ _NEEDS: tuple[Need, ...] = (*MAP_NEEDS.values(), "class_map", "paired", "shifted
 
 
 def _gathers(*, site: Site = "activation", pairing: Pairing = "means", **_: object) -> tuple[Need, ...]:
-    """Return the need for the maps of a site, and that for means per predicted class, which replace 1 x 1 maps."""
+    """Return the needs for the maps at a site and for means per predicted class, which replace 1 x 1 maps."""
     need = MAP_NEEDS.get((site, pairing == "all_pairs"))
     return ("class_map",) if need is None or pairing == "paired" else (need, "class_map")
 
@@ -126,7 +126,7 @@ def _similarity(
     pairing: Pairing = "means",
     shift: str | None = None,
 ) -> Tensor:
-    """Return the (C,) similarity of filters' maps on a pair of domains, or with a shift on a domain and its copy."""
+    """Return the (C,) similarity of filters' maps on two domains or, with a shift, on a domain and its shifted copy."""
     first, second = pair
     if _is_flat(view, site):
         a, b = view.class_map(first), view.class_map(second, shift=shift)
@@ -142,7 +142,7 @@ def _similarity(
 
 
 def _too_few_classes(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site, shift: str | None) -> str:
-    """Return the message on why means per predicted class cannot replace a map, and what to do."""
+    """Return the message that says why means per predicted class cannot replace a map, and what to do."""
     domains = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
     wider = _wider_site([view])
     other_site = f"site={wider!r}, " if wider else ""
@@ -154,7 +154,7 @@ def _too_few_classes(view: GroupView, pair: tuple[str, str], *, shared: int, sit
 
 
 def _note_site(view: GroupView, site: Site) -> None:
-    """Issue a note if other values replace the maps of this site."""
+    """Issue a note if other values replace the maps at this site."""
     if site == "activation" and not view.activation_found:
         note(
             f"layer {view.name!r}: its activation could not be found among the network's operations, so the map that "
@@ -174,7 +174,7 @@ def _is_flat(view: GroupView, site: Site) -> bool:
 
 
 def named_domains(name: str | None, known: Sequence[str]) -> Sequence[str]:
-    """Return the domain with this name, or without a name all known ones."""
+    """Return the domain with this name, or all known ones if the name is None."""
     if name is not None and name not in known:
         raise unknown("domain", name, known)
     return known if name is None else (name,)

@@ -83,7 +83,7 @@ def note_if_few(images: Mapping[str, Sequence[int]]) -> None:
 
 
 def _centre_and_scale(sums: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Return means and standard deviations, inf for constants, given (2, C) sums and sums of squares."""
+    """Return means and standard deviations (inf where constant), given (2, C) sums and sums of squares."""
     mean, square = sums / count
     scale = (square - mean.square()).clamp_min(0).sqrt()
     return mean, torch.where(scale < _STEADY, torch.inf, scale)
@@ -146,7 +146,7 @@ def gc_net(
 
 
 def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -> dict[tuple[str, str], Tensor]:
-    """Return (group, layer that consumes it) -> correlations (A, B), averaged over the sources."""
+    """Return (group, layer that consumes the group) -> (A, B) correlations, averaged over the sources."""
     sources = next(iter(views.values())).sources
     rho: dict[tuple[str, str], Tensor] = {}
     images: dict[str, list[int]] = {}

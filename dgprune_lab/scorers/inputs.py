@@ -18,7 +18,7 @@ MAP_NEEDS: dict[tuple[Site, bool], Need] = {
     ("conv_output", False): "conv_map",
     ("conv_output", True): "conv_unit_map",
 }
-"""(site, whether each image's map is normalised first) -> the need that holds the mean maps."""
+"""(site, whether each image's map is normalised first) -> the need under which the mean maps are measured."""
 
 
 class Inputs(Protocol):

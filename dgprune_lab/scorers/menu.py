@@ -43,7 +43,7 @@ def resolve(scorer: str | Scorer) -> Scorer:
 
 @public
 def reverse(scorer: str | Scorer) -> Scorer:
-    """Return a control: a scorer with the opposite sign, which removes first what the given scorer keeps.
+    """Return a control: a scorer with the opposite sign, so that what the given scorer keeps is removed first.
 
     The reversed scorer reads the same data, takes the same options, and is target-aware if the given one is.
 
@@ -79,8 +79,8 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
     "depth": filters of layers before number `start` (from 0, in the order of execution; half of the layers if None)
     are scored by `a`, the others by `b`. "rank": the score is the mean of both ranks. In both cases scores are replaced
     by ranks over the whole network, scaled to [0, 1], so that the two are comparable; within a layer, "depth" keeps the
-    order of the scorer that is used. Each scorer runs with its own defaults (set others with `scorer.using(...)`); a
-    seed goes to both. The result reads the data that either reads, and is target-aware if either is.
+    order of the scorer that is used. Each scorer runs with its own defaults (set others with `scorer.using(...)`);
+    both get the same seed. The result reads the data that either reads, and is target-aware if either is.
 
     Source: Wisell, Yasaei Sekeh 2024 (arXiv:2411.09199) prune early layers by magnitude and later ones by connectivity;
     any two scorers, and ranks over the network, are ours.
@@ -180,7 +180,7 @@ SCORERS: Menu[Scorer] = Menu("scorer", {scorer.name: scorer for scorer in _BUILT
 
 
 def refusal(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> str | None:
-    """Return a sentence on why a scorer cannot run on these inputs, or None; no pass is needed."""
+    """Return a sentence on why a scorer cannot run on these inputs, or None if it can; no pass is run."""
     if scorer.refuses is None:
         return None
     try:
@@ -190,7 +190,7 @@ def refusal(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> st
 
 
 def run(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> Scores:
-    """Run a scorer, and return its scores for every group with a record of the data that it read.
+    """Run a scorer; return its scores for every group and, with them, a record of the data that it read.
 
     Raises:
         DgpruneError: scores of a wrong shape or not finite, or a read that the scorer does not declare.
@@ -213,7 +213,7 @@ def _views(scorer: Scorer, inputs: Inputs) -> dict[str, GroupView]:
 
 
 def _call(scorer: Scorer, view: Any, options: Mapping[str, Any], *, where: str) -> Any:
-    """Return the result of the scorer's function; turn an exception of its own into an error that names the scorer."""
+    """Return the result of the scorer's function; turn an exception in it into an error that names the scorer."""
     try:
         return scorer(view, **options)
     except (DgpruneError, MemoryError):

@@ -1,4 +1,4 @@
-"""Importance and between-source variance, from per-source risks and their gradients."""
+"""Scorers of importance and of variance between sources, from the risk on each source and its gradient."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def combined(mean: Effects, spread: Effects, *, mode: Form, beta: float) -> dict
 def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effects]:
     """Return layer -> (C,) effects on the mean, and on the population variance, of the source risks.
 
-    The effects are the derivatives by the gate; if `removed`, minus the changes on removal of the filter, which the
-    derivatives approximate.
+    The effects are the derivatives with respect to the gate; if `removed`, they are minus the changes on removal of the
+    filter, which the derivatives approximate.
     """
     first = next(iter(views.values()))
     risks = torch.tensor([first.risk(source) for source in first.sources], dtype=torch.float64)
@@ -89,7 +89,7 @@ def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effec
 def share(first: Effects, second: Effects) -> float:
     """Return the share of the second term: the median over filters of second / (first + second), both >= 0.
 
-    Filters for which both terms are 0 are left out, as they are dead however much the risks differ.
+    Filters for which both terms are 0 are left out: they are dead, however much the risks differ.
     """
     a, b = torch.cat(list(first.values())), torch.cat(list(second.values()))
     alive = a + b > 0
@@ -118,7 +118,7 @@ def squared_over_mean(effects: Effects) -> dict[str, Tensor]:
 
 
 def _gates(view: GroupView) -> Tensor:
-    """Return the (E, C) gradient by the gate of each filter on each source."""
+    """Return the (E, C) gradient with respect to each filter's gate on each source."""
     return torch.stack([view.gate(source) for source in view.sources])
 
 

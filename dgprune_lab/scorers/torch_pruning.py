@@ -21,7 +21,7 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
     Args:
         importance: an instance of any `tp.importance` class.
         name: name of the scorer in tables; None for the class name.
-        gradients: whether the importance reads `.grad`, which then holds the gradient of the mean source risk; labels
+        gradients: whether the importance reads `.grad`; it then holds the gradient of the mean source risk, and labels
             count as read.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The view through which a scorer reads one group: read-only, and limited to the data that the scorer declares."""
+"""The read-only view through which a scorer reads one group, limited to the data that the scorer declares."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class GroupView:
         return set(self._group.ends) <= self._inputs.ending_in_relu
 
     def places(self, site: Site) -> int:
-        """Return the number of positions in a filter's smallest map at a site; for a linear layer, at its consumer."""
+        """Return the number of positions in a filter's smallest map at a site (for a linear layer, at its consumer)."""
         sites = self._inputs.shapes[self.name].sites
         return min(math.prod(shape[1:]) for shape in sites[site] or sites["consumer_input"])
 
@@ -92,7 +92,7 @@ class GroupView:
         return self._inputs.shapes[self.name].activation_found
 
     def class_counts(self, domain: str) -> Tensor:
-        """Return the (K,) numbers of images of each class in the split that scorers read."""
+        """Return the (K,) number of images of each class in the split that scorers read."""
         self._check_read(domain, "labels")
         labels, rows = self._inputs.domains[domain].labels, self._inputs.domains[domain].rows(self._inputs.split)
         assert labels is not None
@@ -101,14 +101,14 @@ class GroupView:
     def maps(
         self, domain: str, *, site: Site = "consumer_input", unit: bool = False, shift: str | None = None
     ) -> tuple[Tensor, ...]:
-        """Return the mean maps on a domain, (C, ...) float64: one, at "conv_output" one per convolution of the group.
+        """Return the mean maps on a domain, (C, ...) float64: a single one, or at "conv_output" one per convolution.
 
         Args:
             domain: name of the domain.
             site: "activation", right after the activation and before any pooling; "consumer_input", the input of the
                 last layer that reads the group; or "conv_output", raw convolution outputs.
             unit: whether to divide each image's map by its Euclidean norm before the mean.
-            shift: an entry of `data.SHIFTS`, for the maps on a copy of the domain shifted with the default strength.
+            shift: an entry of `data.SHIFTS`; the maps are then those on a copy shifted with the default strength.
         """
         maps = self._read(MAP_NEEDS[site, unit], domain, shift=shift)[self.name]
         return tuple(part.clone() for part in (maps if isinstance(maps, tuple) else (maps,)))
@@ -133,11 +133,11 @@ class GroupView:
         return cloned(self._read("moments", domain)[self.name])
 
     def gate(self, domain: str) -> Tensor:
-        """Return the (C,) derivative of the domain's mean risk by each filter's gate."""
+        """Return the (C,) derivative of the domain's mean risk with respect to each filter's gate."""
         return self._read("gate", domain)[self.name].clone()
 
     def class_gate(self, domain: str) -> ClassMoments:
-        """Return, per true class, the mean and variance over its images of the derivative of its logit by the gate."""
+        """Return, per true class, the mean and variance over its images of d(its logit)/d(gate)."""
         return cloned(self._read("class_gate", domain)[self.name])
 
     def risk(self, domain: str) -> float:
@@ -145,13 +145,13 @@ class GroupView:
         return self._read("risk", domain)
 
     def removal(self, domain: str) -> Tensor:
-        """Return the (C,) change of the domain's mean risk when a filter is removed; runs one network per filter."""
+        """Return the (C,) change of the domain's mean risk when each filter is removed; runs one network per filter."""
         self._check_need("removal")
         self._check_read(domain, "labels")
         return self._inputs.removal(domain)[self.name].clone()
 
     def co_moments(self, domain: str, *, layer: str, by_class: bool) -> CoMoments | None:
-        """Return the co-moments of this group's responses with those of a consumer; None if they are not a pair."""
+        """Return the co-moments of this group's responses with those of a consumer; None if the two form no pair."""
         sums = self._read("class_co_moments" if by_class else "co_moments", domain).get((self.name, layer))
         return None if sums is None else cloned(sums)
 
@@ -162,20 +162,20 @@ class GroupView:
         return tuple(layer for group, layer in all_pairs if group.name == self.name)
 
     def co_moments_refused(self, *, tables: int) -> str | None:
-        """Return why this many tables of co-moments per pair are too large for this network, or None."""
+        """Return why this many tables of co-moments per pair are too large for this network, or None if not."""
         model = self._inputs.model
         return too_large(model, pairs(model, self._inputs.graph), tables=tables)
 
     def seen_by(self, scorer: Scorer) -> GroupView:
-        """Return a view of the same group for another scorer, limited to the data that that scorer declares."""
+        """Return a view of the same group for another scorer, limited to the data which that scorer declares."""
         return GroupView(scorer, self._group, inputs=self._inputs)
 
     def places_on(self, layer: str) -> list[tuple[Tensor, Tensor]]:
-        """Return pairs (positions on a layer's output axis, the group's filters there); empty if it produces none."""
+        """Return (positions on a layer's output axis, the group's filters there); empty if that layer produces none."""
         return produced(self._group, layer)
 
     def weight_gradient(self, domain: str) -> Tensor:
-        """Return the (C, K) derivative of the domain's mean risk by each entry of `weight`."""
+        """Return the (C, K) derivative of the domain's mean risk with respect to each entry of `weight`."""
         return self._weight_rows(self._read("weight_gradient", domain).__getitem__)
 
     def over_sources(self, read: Callable[[str], Tensor]) -> Tensor:
@@ -221,7 +221,7 @@ class GroupView:
             )
 
     def _check_read(self, domain: str, what: What) -> None:
-        """Record that a domain is read; refuse this if the scorer has not declared it."""
+        """Record that a domain is read; raise an error if the scorer has not declared this."""
         if domain not in self._inputs.domains:
             raise unknown("domain", domain, self._inputs.domains)
         role = self._inputs.domains[domain].role or "source"
@@ -235,7 +235,7 @@ class GroupView:
             self._inputs.touched[domain] = what
 
     def _read(self, need: Need, domain: str, *, shift: str | None = None) -> Any:
-        """Return the statistics of a domain for one need; refuse a need that the scorer has not declared."""
+        """Return a domain's statistics for one need; raise an error if the scorer has not declared the need."""
         self._check_need(need)
         self._check_read(domain, "labels" if need in LABELLED else "images")
         if shift is not None:
@@ -243,14 +243,14 @@ class GroupView:
         return getattr(self._inputs.statistics(domain, need, shift=shift), need)
 
     def _members(self, leaf: str) -> Iterator[tuple[Member, str, nn.Module]]:
-        """Yield (member, layer name, layer) for each of the group's members whose tensor has this name."""
+        """Yield (member, layer name, layer) for each of the group's members whose tensor is called `leaf`."""
         for member in self._group.members:
             layer, _, part = member.tensor.rpartition(".")
             if part == leaf:
                 yield member, layer, self._inputs.model.get_submodule(layer)
 
     def _entries_by_filter(self, member: Member, tensor: Tensor) -> Tensor:
-        """Return (C, K) float64: the entries of a tensor that belong to each filter."""
+        """Return the entries of a tensor that belong to each filter, (C, K) float64."""
         tensor = tensor.detach().double().cpu().movedim(member.axis, 0)
         flat = tensor.reshape(len(tensor), -1)
         return flat.new_zeros(self.filters, flat.shape[1]).index_copy_(0, member.filters, flat[member.positions])

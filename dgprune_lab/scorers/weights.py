@@ -40,7 +40,7 @@ def l2(view: GroupView) -> Tensor:
 
 
 def _without_norm(views: dict[str, GroupView]) -> str | None:
-    """Refuse groups without BatchNorm by reading their scale, which raises the error."""
+    """Read every group's BatchNorm scale, which raises an error for a group without BatchNorm."""
     for view in views.values():
         _ = view.scale
     return None

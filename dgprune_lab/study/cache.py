@@ -26,7 +26,7 @@ class Cache:
     """Values by key; the least recently used are evicted first. Safe to use from several threads.
 
     Args:
-        limit: function from the size of all values to the size allowed, in bytes; by default 5 % of the available
+        limit: function that maps the size of all values to the size allowed, in bytes; by default 5 % of the available
             memory. The newest value stays even if it is larger.
 
     Attributes:
@@ -47,7 +47,7 @@ class Cache:
             return self._entries[key][0]
 
     def find(self, fits: Callable[[Key], bool]) -> Any:
-        """Return the smallest value whose key fits, or None."""
+        """Return the value that takes the fewest bytes among those whose key fits, or None."""
         with self.lock:
             key = min(filter(fits, self._entries), key=lambda key: self._entries[key][1], default=None)
             return None if key is None else self.get(key)
@@ -78,10 +78,10 @@ class Cache:
 
 
 def stamp(model: nn.Module) -> tuple[object, ...]:
-    """Return a value, cheap to compute, that changes with any weight or layer.
+    """Return a value that is cheap to compute and changes whenever any weight or layer changes.
 
-    It holds the layers, the address and version of each tensor, and check sums of all values, since writing through
-    `.data` or numpy makes no new version. The check sums read each value once, on its device.
+    It holds the layers, the address and version of each tensor, and check sums of all values, because writing
+    through `.data` or numpy makes no new version. The check sums read each value once, on its device.
     """
     tensors = [*model.parameters(), *model.buffers()]
     layers = tuple((name, type(module)) for name, module in model.named_modules())
@@ -114,7 +114,7 @@ def _check_sums(tensors: Iterable[Tensor]) -> str:
 
 
 def _memory(tensor: Tensor) -> Tensor:
-    """Return the bytes of a tensor in memory order, copied only if there are gaps or words are not aligned."""
+    """Return a tensor's bytes in memory order, copied only if there are gaps or unaligned words."""
     if not tensor.is_contiguous():
         tensor = tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
     memory = tensor.detach().contiguous().flatten().view(torch.uint8)
@@ -125,7 +125,7 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 
 def _settings(model: nn.Module) -> list[tuple[str, str, object]]:
-    """Return (owner, name, value) of the layers' numbers, strings, functions and containers of these.
+    """Return (owner, name, value) of layer attributes that are numbers, strings, functions or containers of these.
 
     For layers that are not PyTorch's, the attributes of their classes count too, `forward` among them.
     """

@@ -23,15 +23,15 @@ _SEEDS = {"digits": "lenet_two_sources", "fashion": "fashion_lenet"}
 
 @public
 def demo(name: Literal["digits", "fashion", "paper"] = "digits", *, device: torch.device | str | None = None) -> Study:
-    """Return a study of a trained network with its domains, ready to prune; nothing is downloaded.
+    """Return a study of a trained network, ready to prune, with its domains; nothing is downloaded.
 
     Args:
         name: "digits": five convolutions with BatchNorm, trained on `mnist` and `uci_digits`, target `mnist_m`.
             "fashion": the same kind of network, trained on `fashion` and `fashion_colour`, target `fashion_photo`.
             "paper": the LeNet of Sun 2023 (arXiv:2306.13237), trained on `mnist` as the paper trains it, target
             `mnist_m`.
-        device: where evaluation runs; None for a CUDA GPU if there is one, otherwise the CPU. The numbers are the
-            same to about 1e-4.
+        device: where evaluation runs; None for a CUDA GPU if there is one, otherwise the CPU. The numbers on both
+            agree to about 1e-4.
 
     Raises:
         DgpruneError: an unknown name; a device that this machine does not have.

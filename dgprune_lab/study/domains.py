@@ -33,7 +33,7 @@ def in_roles(
 
 
 def _note_shared_images(sources: Sequence[Domain], targets: Sequence[Domain]) -> None:
-    """Note images of a target that are images of a source too; targets that have a role were compared before.
+    """Emit a note on target images that are also source images; targets that already have a role were compared before.
 
     Images in memory are compared at 64 positions, and completely if these agree. Blank images are ignored.
     """
@@ -54,7 +54,7 @@ def _note_shared_images(sources: Sequence[Domain], targets: Sequence[Domain]) ->
 
 
 def _excerpts(images: Tensor) -> list[bytes | None]:
-    """Return each image's values at 64 positions of every channel as bytes, or None if they are all equal."""
+    """Return each image's values at 64 positions of every channel as bytes; None for an image where all are equal."""
     rows, columns = (torch.linspace(size // 6, size - 1 - size // 6, 8).long() for size in images.shape[-2:])
     values = images[:, :, rows.to(images.device)][..., columns.to(images.device)].flatten(1).cpu()
     blank = (values == values[:, :1]).all(1).tolist()

@@ -35,7 +35,7 @@ _DEPTH, _MOST = 12, 20_000
 
 @dataclass
 class Fingerprint:
-    """A hash of values, and the objects that enter it by their id; keep them as long as the hash."""
+    """A hash of values, and the objects that it identifies by id; keep these alive as long as the hash is used."""
 
     key: str = ""
     objects: list[object] = field(default_factory=list)
@@ -202,7 +202,7 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=512)
 def _attribute_names(code: types.CodeType) -> tuple[str, ...]:
-    """Return the sorted names in a function: of attributes and, for getattr and vars, words in its strings too."""
+    """Return the sorted attribute names in a function; if it uses getattr or vars, also the words in its strings."""
     names = set(code.co_names)
     if names & {"getattr", "vars", "eval", "exec"}:
         names |= _words_in_strings(code)

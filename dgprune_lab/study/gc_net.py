@@ -41,7 +41,7 @@ class GCNet(nn.Module):
 
     Attributes:
         pairs: the pairs of consecutive layers, in the order of execution.
-        images: source -> number of images of each class over which rho was computed; one number without classes.
+        images: source -> number of images of each class that rho was computed on; a single number if not by class.
         options: the values of by_class, signed and split.
         reads: what was read of each split, {"mnist/score": "labels"}.
         graph: the filter groups of the network.
@@ -168,11 +168,11 @@ class GCNet(nn.Module):
 
     @property
     def spread(self) -> dict[str, Spread]:
-        """The distribution of each pair's connections; where it is narrow, pruning is close to random."""
+        """The distribution of rho over each pair's connections; where it is narrow, pruning is close to random."""
         return {pair.name: Spread.of(self.rho(pair.name)) for pair in self.pairs}
 
     def summary(self) -> str:
-        """Return a text with a line per pair, and an explanation if the connections of one hardly differ."""
+        """Return a text with a line per pair, and an explanation if some pair's connections hardly differ."""
         spread = self.spread
         lines = [f"{pair.group} to {pair.layer}: {pair.words(spread[pair.name])}" for pair in self.pairs]
         if any(NEARLY in line for line in lines):
@@ -183,7 +183,7 @@ class GCNet(nn.Module):
         return "\n".join(lines)
 
     def table(self) -> pd.DataFrame:
-        """Return a row per pair: layers, sizes, mean, spread and quantiles of rho, its null level, and a summary."""
+        """Return a row per pair: layers and sizes; mean, spread, quantiles and null level of rho; and a summary."""
         rows, spread = [], self.spread
         for pair in self.pairs:
             outputs, filters = self.rho(pair.name).shape
@@ -211,7 +211,7 @@ class GCNet(nn.Module):
 
 
 def input_positions(group: FilterGroup, layer: str) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield the input axis of a layer's weight, the positions of a group's filters on it, and the filters there."""
+    """Yield (input axis of a layer's weight, positions on it that a group's filters occupy, the filters there)."""
     for member in group.members:
         if member.tensor == f"{layer}.weight" and member.side == "in":
             yield member.axis, member.positions, member.filters

@@ -1,4 +1,4 @@
-"""Studies in pickles and deep copies: the arguments are copied, locks and cached results are not."""
+"""Pickling and deep-copying studies: their arguments are copied, locks and cached results are not."""
 
 from __future__ import annotations
 

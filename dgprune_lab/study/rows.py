@@ -1,4 +1,4 @@
-"""The columns of a row that describe a mask, its provenance, or all sources together; names of several studies."""
+"""Columns of table rows on a mask, its provenance, or all sources together; unique names for several studies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pooled(
     reads: Mapping[str, Seen] | None = None,
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """Return the columns of a row on one split of all sources, pooled; seen_by_* hold the most seen of any source.
+    """Return the columns of a row on one split of all sources, pooled; seen_by_* say the most seen of any source.
 
     `provenance` replaces that of the network; the `reads` of a scorer are added to it.
     """
@@ -68,7 +68,7 @@ def pooled(
 
 
 def require_labels(study: Study, split: str) -> None:
-    """Refuse a study whose loss cannot be measured on this split of its sources."""
+    """Raise an error if the study's loss cannot be measured on this split of its sources."""
     for domain in study.sources:
         if domain.labels is None:
             raise DgpruneError(f"source {domain.name!r} has no labels, so its loss cannot be measured.")
@@ -86,7 +86,7 @@ def why_no_loss(study: Study, split: str) -> str | None:
 
 
 def labelled_studies(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tuple[str, Study]]:
-    """Return (unique name, study) of one or several studies whose loss can be measured on this split.
+    """Return (unique name, study) for each of one or several studies; each must have a measurable loss on this split.
 
     Raises:
         DgpruneError: no study, or one whose loss cannot be measured; `what` begins the message.

@@ -43,7 +43,7 @@ class ScorerInputs:
     def gathered(
         self, domain: Domain, needs: Set[Need], *, alongside: Set[Need] = frozenset()
     ) -> Generator[int, None, Statistics]:
-        """Return the statistics of one pass over a domain: a cached pass that measured all `needs`, or a new one.
+        """Return the statistics of one pass over a domain: a cached pass if one measured all `needs`, else a new one.
 
         A new pass measures `alongside` too; it yields the number of images of each batch.
         """
@@ -82,7 +82,7 @@ class ScorerInputs:
         return self._snapshot.once(("removal", self.domains[domain].key, self.split), changes)
 
     def _risk_changes(self, domain: str, group: FilterGroup, *, full: float) -> Tensor:
-        """Return the (C,) change of a domain's mean risk when each filter is removed with all filters tied to it."""
+        """Return the (C,) change of a domain's mean risk when each filter, with all those tied to it, is removed."""
         change = torch.zeros(group.filters, dtype=torch.float64)
         for unit in group.units.unique().tolist() if int(group.units.max()) else ():
             tied = (group.units == unit).nonzero().flatten()

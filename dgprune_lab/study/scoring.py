@@ -50,11 +50,11 @@ class Request:
         return ScorerInputs(snapshot, split=self.split, model=model)
 
     def lacks_labels(self, domain: Domain) -> bool:
-        """Return whether the scorer declares to read labels of this domain, which has none."""
+        """Return whether the scorer declares that it reads labels of this domain although the domain has none."""
         return domain.labels is None and self.scorer.reads.get(domain.role or "source") == "labels"
 
     def refusal(self, snapshot: Snapshot) -> str | None:
-        """Return a sentence on why the scorer cannot run, or None if it can; this needs no image."""
+        """Return a sentence on why the scorer cannot run, or None if it can; no images are read."""
         scorer, domains = self.scorer, snapshot.domains.values()
         if "target" in scorer.reads and all(domain.role != "target" for domain in domains):
             return "the study has no target."
@@ -102,7 +102,7 @@ def scoring(
 def score_steps(
     snapshot: Snapshot, items: Sequence[Request | Scores], *, split: str, alongside: Sequence[Scorer] = ()
 ) -> Generator[tuple[int, int], None, list[Scores]]:
-    """Return the scores of several requests from one pass over each domain; see `Study.score_all`."""
+    """Compute the scores of several requests in one pass over each domain; see `Study.score_all`."""
     splits = dict.fromkeys(name for domain in snapshot.domains.values() for name in domain.splits)
     reads = any(isinstance(item, Request) and item.scorer.reads for item in items)
     if split not in splits and (reads or split != "score"):  # the default may be missing if no image is read
@@ -125,7 +125,7 @@ def score_steps(
 
 
 def _check_scores(scores: Scores, snapshot: Snapshot) -> Scores:
-    """Return given scores; refuse those that do not fit this network or were computed for another."""
+    """Return the given scores; raise an error if they do not fit this network or were computed for another."""
     fits = {g.name: g.filters for g in scores.graph.groups} == {g.name: g.filters for g in snapshot.graph.groups}
     if not fits:
         raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network; call study.score again.")

@@ -77,7 +77,7 @@ class Snapshot:
         return value
 
     def run(self, mask: Mask | None, run: Run) -> Generator[int, None, Any]:
-        """Return the outcomes under a mask or, if `run.layer` is set, its features, cached; yields between batches."""
+        """Return outcomes or, if `run.layer` is set, that layer's features under a mask; cached; yields per batch."""
         batchnorm = run.batchnorm or ("as_is" if mask is None else "recalibrate")
         choice("batchnorm", batchnorm, BatchNorm)
         if run.domain not in self.domains:

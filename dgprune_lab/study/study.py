@@ -57,14 +57,14 @@ class Study:
         sources: the domains that the model was trained on.
         targets: domains whose images differ from the sources'; labels are optional.
         normalise: (mean, std) of the images that the network expects, or "imagenet"; None if it takes images in [0, 1].
-            The normalisation then becomes the first module of `study.model`, see `dg.models.normalised`.
+            If given, it becomes the first module of `study.model`, see `dg.models.normalised`.
         trained_on: what a network from elsewhere was trained on: names of domains, of this study or not, for all of
             their images and labels; {"mnist": ["train"]} for one split; {"mnist_m": {"train": "images"}} for
-            images without labels. None: as the network records it, or unknown.
+            images without labels. None for what the network records, else unknown.
         name: name of the study in tables and files.
         layers: "conv" prunes filters of convolutions, "all" hidden units of linear layers too.
         device: where evaluation runs; None for the model's device.
-        origin: the Python expression that rebuilds this study, for code that is copied from a widget.
+        origin: the Python expression that rebuilds this study, used in code copied from a widget.
 
     Raises:
         DgpruneError: no source, two domains with one name, images of a size the network rejects, nothing to prune,
@@ -135,7 +135,7 @@ class Study:
 
     @property
     def provenance(self) -> Provenance:
-        """What the network's training has read; unknown for a network from elsewhere."""
+        """The data read in the network's training; unknown for a network from elsewhere."""
         return provenance_of(self.model)
 
     @property
@@ -202,7 +202,7 @@ class Study:
         return drain(score_steps(self._current(), items, split=split, alongside=alongside))
 
     def unavailable(self, scorer: Scorer, *, split: str = "score") -> str | None:
-        """Return a sentence on why a scorer cannot run on this split, or None if it can; this needs no image."""
+        """Return a sentence on why a scorer cannot run on this split, or None if it can; no images are read."""
         return Request.of(scorer, split).refusal(self._current())
 
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
@@ -277,7 +277,7 @@ class Study:
 
     @contextmanager
     def assume_unchanged(self) -> Iterator[None]:
-        """Within the block, skip in this thread the check for a changed network, which reads all weights."""
+        """Within the block, skip the check for a changed network, which reads all weights; in this thread only."""
         self._current()
         self._thread.depth = getattr(self._thread, "depth", 0) + 1
         try:
@@ -286,7 +286,7 @@ class Study:
             self._thread.depth -= 1
 
     def _current(self) -> Snapshot:
-        """Return the snapshot of the network and its domains, taken again if one of them has changed."""
+        """Return the snapshot of the network and its domains, taking a new one if any of them has changed."""
         if getattr(self._thread, "depth", 0) and not self._snapshot.evaluator.abandoned:
             return self._snapshot
         with self._cache.lock:

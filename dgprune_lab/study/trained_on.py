@@ -31,7 +31,7 @@ def with_training(model: nn.Module, trained_on: TrainedOn, domains: Sequence[Dom
 
 
 def declared_reads(trained_on: TrainedOn, domains: Sequence[Domain]) -> dict[str, Seen]:
-    """Return the declaration as reads: "domain/split" -> what was read of it; the split "*" stands for every split.
+    """Return the declaration as "domain/split" -> what was read from it; the split "*" stands for every split.
 
     >>> declared_reads(["photo"], [])
     {'photo/*': 'labels'}

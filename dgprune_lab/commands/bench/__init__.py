@@ -57,14 +57,14 @@ def main(
             after each row.
         quick: use small cases and few repeats, only to check that the benchmarks run.
         device: "cpu" or "cuda"; None for the CPU and then, if there is one, the GPU.
-        parts: which of `PARTS` to run; () for all, except those that start other programs if `quick`.
+        parts: which of `PARTS` to run; () for all, or with `quick` for all but those that start other programs.
 
     Returns:
         The rows. `ours` and `peer` are medians in `unit`; `ratio` = peer / ours, so above 1 means ours is faster.
 
     Raises:
-        DgpruneError: a part or a device that does not exist; a file that cannot be written (tried before anything is
-            timed); after all others have run, parts that failed.
+        DgpruneError: a part or a device that does not exist; a file that cannot be written (checked before anything is
+            timed); a part that failed (raised after all others have run).
     """
     for name in parts:
         if name not in PARTS:

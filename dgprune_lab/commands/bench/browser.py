@@ -79,8 +79,8 @@ _AIMS = {
 def browser_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Yield the times from a notebook's cold start to its first chart, and from a slider event to each response.
 
-    The responses are the savings, the first accuracy, and the accuracy on all images. On the CPU alone, where the demo
-    runs; skipped without Chromium or playwright.
+    The responses are the savings, the first accuracy, and the accuracy on all images. Timed on the CPU only, where the
+    demo runs; skipped without Chromium or playwright.
     """
     with tempfile.TemporaryDirectory(prefix="dgprune-bench-") as folder:
         try:
@@ -111,7 +111,7 @@ def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
 
 
 def _handle_and_session(lab: LabPage, repeats: int) -> Iterator[Row]:
-    """Yield the response times of a layer's handle and of the slider with many steps, and the time to save these."""
+    """Yield response times of a layer's handle and, with many steps, of the slider; and the time to save the steps."""
     name, aim = "handle of a layer to filter grid and savings, p95", _AIMS["savings"][1]
     yield _response_row(name, _time_moves(lab, _HANDLE, repeats), aim=aim, case="demo, first layer")
     lab.kernel(_MAKE_STEPS.format(steps=_STEPS), timeout=600)
@@ -124,13 +124,13 @@ def _handle_and_session(lab: LabPage, repeats: int) -> Iterator[Row]:
 
 
 def _time_moves(lab: LabPage, selector: str, repeats: int) -> list[dict[str, float]]:
-    """Move a slider of the page to ratios that are not on the curve, and return the milliseconds to each response."""
+    """Move a slider on the page to ratios that are not on the curve; return the milliseconds until each response."""
     values = [5 + (37 * k) % 90 for k in range(repeats)]
     return [lab.page.evaluate(_MOVE, [selector, value + (value % 5 == 0)]) for value in values]
 
 
 def _response_row(name: str, moves: list[dict[str, float]], *, key: str = "savings", aim: str, case: str) -> Row:
-    """Return the row of a response time: the 95th percentile, with the median in the note."""
+    """Return the row for a response time: its 95th percentile, with the median in the note."""
     times = sorted(move[key] for move in moves if key in move)
     count = len(times)
     note = f"p50 {times[count // 2]:.0f} ms; {case}, {count} moves"
@@ -138,7 +138,7 @@ def _response_row(name: str, moves: list[dict[str, float]], *, key: str = "savin
 
 
 def _panel_rows(lab: LabPage, *, seconds: float) -> Iterator[Row]:
-    """Yield the time until each panel is open and at rest, and how smoothly the slider moves the points of one."""
+    """Yield the time until each panel is open and idle, and how smoothly the slider moves the points in one of them."""
     for button in lab.page.locator(".dgx-more button:not([disabled])").all():
         button.click()
         lab.kernel("explorer.wait_idle(timeout=150)", timeout=180)

@@ -140,7 +140,7 @@ Page = TypeVar("Page", bound=LabPage)
 
 @contextmanager
 def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
-    """Within the context, run `dgprune-lab lab` in a folder and open an empty tab of headless Chromium on it.
+    """Within the context, run `dgprune-lab lab` in a folder, with an empty headless Chromium tab ready for it.
 
     Raises:
         DgpruneError: no Chromium, or a lab that does not start.

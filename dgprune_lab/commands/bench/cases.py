@@ -1,4 +1,4 @@
-"""The networks, images and scores on which both sides are timed."""
+"""The networks, images and scores on which this toolkit and its peers are timed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def network(name: str) -> nn.Module:
 
 
 def case(name: str, *, pixels: int, device: torch.device) -> Case:
-    """Return a network on a device, with the groups read from one image of `pixels` x `pixels`."""
+    """Return a network on a device, with its filter groups, as read with one image of `pixels` x `pixels`."""
     example = torch.rand((1, 3, pixels, pixels), generator=generator("bench", name)).to(device)
     model = network(name).to(device)
     return Case(name=name, model=model, graph=read_groups(model, example), example=example)
@@ -59,6 +59,6 @@ def random_scores(graph: FilterGraph, *, seed: int = 0) -> Scores:
 
 
 def domains(pixels: int, names: Sequence[str] = ("mnist", "mnist_m")) -> tuple[Domain, ...]:
-    """Return built-in domains with images padded to `pixels` x `pixels` and converted to float, for both sides."""
+    """Return built-in domains with images padded to `pixels` x `pixels` and converted to float, for us and the peer."""
     padded = [load(name).padded(pixels) for name in names]
     return tuple(replace(d, images=d.images.float() / 255) if d.images.dtype == torch.uint8 else d for d in padded)

@@ -47,7 +47,7 @@ def folder_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 def _batches(domain: Domain) -> Iterator[Tensor]:
-    """Return all images in the order of their files, float32, batch by batch."""
+    """Return batches of all images, float32, in the order of their files."""
     return (domain.take(rows).images for rows in torch.arange(len(domain)).split(_SIZE))
 
 

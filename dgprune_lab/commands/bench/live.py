@@ -25,7 +25,7 @@ _POLL = 0.002  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A network of torchvision, the pixels and images of each of two domains, the timed repeats, and the aim."""
+    """A torchvision network, image size and count for each of two domains, the number of repeats, and the aim."""
 
     name: str
     pixels: int
@@ -141,7 +141,7 @@ def _full_pass(study: Study, images: int) -> float:
 
 
 def _wait_for_row(explorer: Explorer) -> dict[str, Any]:
-    """Wait for the first numbers of the view, and return them."""
+    """Wait for the explorer's first numbers at its current ratio, and return them."""
     while True:
         rows = [row for row in explorer.frames.get("rows", []) if row["ratio"] == explorer.ratio]
         if rows:
@@ -150,7 +150,7 @@ def _wait_for_row(explorer: Explorer) -> dict[str, Any]:
 
 
 def equality_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Compare numbers of the demo on a GPU with those on the CPU: outcomes, and the sums of a pass for scorers."""
+    """Compare the demo's numbers on a GPU with those on the CPU: outcomes, and the sums of one pass for scorers."""
     if device.type == "cpu":
         return
     on_cpu, on_gpu = (_numbers(demo(device=place), quick=quick) for place in ("cpu", device))
@@ -161,7 +161,7 @@ def equality_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 def _numbers(study: Study, *, quick: bool) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return label -> the numbers to compare, and the sizes by which their differences are divided."""
+    """Return label -> (the numbers to compare, what to divide their differences by)."""
     images, ratios = (60, [0.5]) if quick else (None, grid(0, 0.8, 5))
     with collect_notes(lambda _: None):
         scores = study.score("l1")

@@ -1,4 +1,4 @@
-"""Attributions of all layers in one call against one call per layer; ticks of panels."""
+"""Time attributions of all layers in one call against one call per layer, and updates (ticks) of panels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def panel_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 def _first_map_row(rows: int) -> Row:
-    """Time a map before UMAP is compiled: in new processes with torch loaded and no compiled code in the cache."""
+    """Time a map for which UMAP must be compiled: in new processes with torch loaded and Numba's cache empty."""
     data = f"numpy.random.default_rng(0).normal(size=({rows}, 64))"
     ours = f"from dgprune_lab.stats.umap_process import embed; embed({data})"
     plain = f"import umap; umap.UMAP(random_state=0).fit_transform({data})"
@@ -104,7 +104,7 @@ def _attribute_layer(model: nn.Module, layer: str, *, domains: list[Domain], siz
 
 
 def _tick_row(panel: Any, study: Study, *, repeats: int, device: torch.device, background: bool) -> Row:
-    """Time ticks of a panel at new ratios; with `background`, after its background work."""
+    """Time ticks of a panel at new ratios; if `background`, after its background work is done."""
     scores = study.score("l1")
     ratios = cycle(_RATIOS)
 

@@ -1,4 +1,4 @@
-"""The one pass that measures all scorers' needs, against a bare forward and backward pass and a pass per scorer."""
+"""Time the one pass that serves all scorers, against a bare forward and backward pass and a pass per scorer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AWARE += ("gc_net", "taylor", "activation_l1", "apoz")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A network, the number of images of the pass, and the timed repeats of the pass and of all scorers."""
+    """A network, the number of images in the pass, and how often to time the pass and all scorers."""
 
     name: str
     pixels: int
@@ -38,14 +38,14 @@ QUICK = (Plan(name="lenet", pixels=28, images=60, repeats=(1, 1)),)
 
 
 def pass_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Time on LeNet and ResNet-18 the one pass for all domain-aware scorers, and their scores from it."""
+    """Time the one pass for all domain-aware scorers, and their scores from it, on LeNet and ResNet-18."""
     for plan in QUICK if quick else FULL:
         yield _single_pass_row(plan, device)
         yield _shared_pass_row(plan, device)
 
 
 def needs() -> list[Need]:
-    """Return the needs of all domain-aware scorers together, with their default options."""
+    """Return what all domain-aware scorers together need measured, with their default options."""
     return sorted(set().union(*(SCORERS[name].gathered(SCORERS[name].settled({})) for name in AWARE)))
 
 

@@ -1,11 +1,11 @@
-"""The peer: Torch-Pruning (Fang et al. 2023), as documented, and the fastest use of it that we found.
+"""The peer: Torch-Pruning (Fang et al. 2023), as documented, and in the fastest use that we found.
 
 Every function gets the same input as ours: the scores and the names of the layers to prune. Three ways to prune:
 
 - `prune_a_copy`: copy the network, build the graph of the copy, prune every group. A new network each time.
 - `Reused`: one copy and one graph; each call restores the full tensors by reference and prunes in place. Not
   documented, but nothing in the library is faster for a single ratio; each call overwrites the previous network.
-- `Stepwise`: one copy and one graph per scorer, pruned a little further at every ratio, as its iterative pruning does.
+- `Stepwise`: one copy and one graph per scorer, pruned further at every ratio, as in the library's iterative pruning.
   Only for ascending ratios; each call overwrites the previous network.
 """
 
@@ -29,7 +29,7 @@ Accuracies = dict[tuple[int, float, int], float]
 
 
 def lowest(scores: Scored, ratio: float) -> dict[str, list[int]]:
-    """Return layer -> the filters with the lowest scores: the same share of every layer, but at least one stays."""
+    """Return layer -> its filters with the lowest scores: the same share of every layer, but never all filters."""
     counts = {name: min(math.floor(ratio * len(v) + 1e-9), len(v) - 1) for name, v in scores.items()}
     return {name: values.argsort(stable=True)[: counts[name]].tolist() for name, values in scores.items()}
 
@@ -42,7 +42,7 @@ def build_graph(model: nn.Module, example: Tensor) -> Any:
 
 
 def prune_groups(model: nn.Module, graph: Any, removed: Mapping[str, Sequence[int]]) -> None:
-    """Remove the given filters of each layer, with their groups, in place."""
+    """Remove the given filters of each layer, and everything coupled to them, in place."""
     for name, filters in removed.items():
         if filters:
             graph.get_pruning_group(model.get_submodule(name), tp.prune_conv_out_channels, list(filters)).prune()
@@ -130,7 +130,7 @@ def sweep(
 
 
 def ranker(model: nn.Module, example: Tensor, *, scores: Scored, ratio: float) -> Callable[[], Iterator[Any]]:
-    """Return a function that lists the groups to prune by Torch-Pruning's high-level pruner with cached scores."""
+    """Return a function that lists the groups that Torch-Pruning's high-level pruner selects by cached scores."""
     names = {module: name for name, module in model.named_modules()}
     ready = {name: values.float() for name, values in scores.items()}
 
@@ -152,10 +152,10 @@ def ranker(model: nn.Module, example: Tensor, *, scores: Scored, ratio: float) -
 
 
 def fpgm(item: Case, *, only_convolutions: bool) -> Callable[[], Mapping[str, Tensor | None]]:
-    """Return a function that computes Torch-Pruning's FPGM importance of every group; graph and groups are prepared.
+    """Return a function that computes Torch-Pruning's FPGM importance of every group from a ready graph and groups.
 
-    `only_convolutions` leaves out the linear layer that consumes the last group, by an attribute that the importance's
-    constructor does not offer.
+    `only_convolutions` leaves out the linear layer that consumes the last group; this sets an attribute that is not an
+    argument of the importance's constructor.
     """
     graph = build_graph(item.model, item.example)
     groups = {

@@ -1,4 +1,4 @@
-"""The cost and gain of new processes: imports, and a sweep in two processes against the same sweep in one."""
+"""Time what new processes cost and gain: imports, and a sweep in two processes against the same sweep in one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STATEMENTS = {
 
 
 def process_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Time a sweep of LeNet or ResNet-18, scores ready, in two new processes and in this one."""
+    """Time a sweep of LeNet or ResNet-18, from scores already computed, in two new processes and in this one."""
     name, pixels, images, ratios = ("lenet", 28, 16, 2) if quick else ("resnet18", 32, 250, 20)
     model, pair, frames = network(name), domains(pixels), dict[str, pd.DataFrame]()
     scores = Study(model, sources=pair[:1], targets=pair[1:]).score("l1")

@@ -22,19 +22,19 @@ from ...training import TrainingOptions, finish, train
 from .timing import Row, race, require_same, seconds
 
 NETWORKS = {"lenet": "lenet_two_sources_0", "demo": "digits", "network in network": ""}
-"""Name in a row -> the shipped checkpoint; "" for a network that is trained here, for three epochs on garments."""
+"""Name in a row -> shipped checkpoint; "" for a network that this benchmark trains, for three epochs on garments."""
 TOLERANCE = 0.1
 _SIZE = 250
 
 
 def prunability_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Time prunability of three networks on all training images, by fast search, the value alone, and by grid."""
+    """Time prunability of three networks on all training images: fast search, with and without intervals, and grid."""
     for name, checkpoint in list(NETWORKS.items())[: 1 if quick else None]:
         yield from _rows(name, checkpoint, device=device, quick=quick)
 
 
 def naive(model: nn.Module, batches: list[tuple[Tensor, Tensor]], *, shares: tuple[float, ...]) -> list[float]:
-    """Return the mean loss at each share, each with a new sort and masked copy of the network, on all images."""
+    """Return the mean loss on all images at each share; every share sorts anew and masks a new copy of the network."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     losses = []
     for share in shares:

@@ -1,4 +1,4 @@
-"""A sweep over ratios and scorers on two domains, against loops over the peer and against the forward passes alone."""
+"""Time a sweep over ratios and scorers on two domains against loops over the peer, and against forward passes alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIZE = 250
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(live.Plan):
-    """A plan with the ratios and scorers of the sweep; its aim is against the loop over the peer."""
+    """A plan with the ratios and scorers of the sweep; its aim is a speed relative to the loop over the peer."""
 
     ratios: tuple[float, ...] = tuple(grid(0, 0.95, 20))
     scorers: tuple[str, ...] = SCORERS
@@ -48,7 +48,7 @@ def sweep_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 class _Sweep:
-    """The four ways to run one plan; the scores are computed before, for all of them."""
+    """The four ways to run one plan, all with the same scores, which are computed beforehand."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self.plan, self.device = plan, device
@@ -84,7 +84,7 @@ class _Sweep:
         return {(scorers[name], ratio, positions[domain]): value for name, ratio, domain, value in columns}
 
     def loop(self) -> peer.Accuracies:
-        """Run Torch-Pruning with a copy, a graph and a pruning for each network."""
+        """Run Torch-Pruning with a new copy, a new graph and one pruning for each pruned network."""
         return self._run_peer(lambda: lambda removed: peer.prune_a_copy(self.model, self.example, removed))
 
     def stepwise(self) -> peer.Accuracies:
@@ -97,7 +97,7 @@ class _Sweep:
             return peer.sweep(pruner, values, ratios=self.plan.ratios, domains=self.batches)
 
     def bare(self) -> float:
-        """Return the seconds of the forward passes of all pruned networks alone."""
+        """Return the seconds that the forward passes alone take, summed over all pruned networks."""
         return sum(self._time_forward(scores, ratio) for scores in self.scores for ratio in self.plan.ratios)
 
     def _time_forward(self, scores: Scores, ratio: float) -> float:

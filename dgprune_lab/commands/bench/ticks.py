@@ -20,7 +20,7 @@ _RATIO = 0.5
 
 
 def mask_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Time a mask from scores on ResNet-18: 2,880 filters in groups, which hold 4,800 channels of convolutions."""
+    """Time a mask from scores on ResNet-18: 2,880 filters in groups that comprise 4,800 convolution channels."""
     item = case("resnet18", pixels=32, device=device)
     scores, repeats = random_scores(item.graph), 5 if quick else 31
     rank = peer.ranker(item.model, item.example, scores=scores.values, ratio=0.5)

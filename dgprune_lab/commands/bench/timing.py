@@ -1,4 +1,4 @@
-"""Time several ways to do the same thing in turns, so that other load affects all alike; print the rows."""
+"""Time several ways to do the same thing, taking turns so that other load affects all alike; format the rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row:
 
 
 def seconds(action: Callable[[], object], device: torch.device) -> float:
-    """Return the wall time of one call; queued work of a GPU is finished before and after it."""
+    """Return the wall time of one call with the GPU work that it queues; work queued earlier is finished first."""
     _synchronise(device)
     start = time.perf_counter()
     action()
@@ -56,7 +56,7 @@ def race(sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: boo
     Args:
         sides: name -> function that does the work once and returns the seconds that count.
         repeats: number of turns that are counted.
-        warm_up: whether one more turn precedes these, uncounted; None for one if there are several repeats.
+        warm_up: whether an uncounted turn comes first; None for yes if there are several repeats.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     warm_up = repeats > 1 if warm_up is None else warm_up

@@ -23,8 +23,8 @@ def main(
 
     Args:
         timm: try timm's architectures instead of the package's own and torchvision's.
-        names: patterns such as "resnet*"; all architectures that match one are tried, without patterns one or two of
-            each family.
+        names: patterns such as "resnet*"; all architectures that match one are tried; without patterns, one or two
+            of each family.
         size: height and width of the images in pixels; None for the first of 64, 128, 224, ... that works.
         jobs: number of architectures that are tried at the same time, each with one thread.
         out: file for the rows as JSON, written after each row; rows that it already holds are not computed again.

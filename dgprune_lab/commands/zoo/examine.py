@@ -1,6 +1,6 @@
-"""The examination of one architecture, in a child process: groups, half of each removed, and an independent check.
+"""Examine one architecture in a child process: read its groups, remove half of each, and check independently.
 
-Then the same job by Torch-Pruning alone: half of each layer is removed, except the outputs.
+Then Torch-Pruning alone does the same job: it removes half of each layer, except the outputs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _groups(model: nn.Module, images: Tensor, *, row: dict[str, Any]) -> FilterG
 
 
 def _outcome_columns(model: nn.Module, state: str, *, outcome: str) -> dict[str, Any]:
-    """Return the columns of the outcome, "wrong" if the network has changed."""
+    """Return the columns on the outcome, which is "wrong" if the original network has changed."""
     same = state_of(model) == state
     return {"outcome": outcome if same else "wrong", "unchanged": same}
 
@@ -157,9 +157,9 @@ def _half_of_filters(units: Tensor) -> list[int]:
 def compare(model: nn.Module, mask: Mask, *, images: Tensor) -> dict[str, float]:
     """Return the largest differences of the pruned and the dense network's logits from the masked one's.
 
-    Both are divided by the standard deviation of the masked logits. The copy in float64 that is compared has the
-    BatchNorm statistics of the masked network: with the dense network's, hardly anything of the image reaches the
-    logits of a deep network without half of its filters, and mistakes would not show.
+    Both are divided by the standard deviation of the masked logits. The compared float64 copy of the network has
+    BatchNorm statistics measured under the mask: with the dense network's statistics, hardly anything of the image
+    reaches the logits of a deep network without half of its filters, and mistakes would not show.
     """
     exact, images = copy.deepcopy(model).double(), images.double()
     with torch.no_grad():

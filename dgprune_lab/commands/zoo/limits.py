@@ -44,7 +44,7 @@ class Ending:
         result: the result of the task.
         error: the last line of the exception, "KeyError: 'x'", or how the process ended.
         stage: the last stage that the task announced.
-        peaks: stage -> largest resident memory within it, in bytes above that at the first stage.
+        peaks: stage -> peak resident memory during it, in bytes in excess of that at the first stage.
     """
 
     kind: Literal["done", "error", "died", "timeout", "memory"] = "died"
@@ -57,8 +57,8 @@ class Ending:
 def run_limited(task: Task, argument: Any, *, limits: Limits, preload: tuple[str, ...] = ()) -> Ending:
     """Run `task(argument, stage)` in a child process and return how it ended; the child has ended when this returns.
 
-    The address space is not limited, since builds of torch may reserve much and use little; instead the resident memory
-    is checked every 20 ms.
+    The address space is not limited, because builds of torch may reserve much and use little; instead the resident
+    memory is checked every 20 ms.
 
     Args:
         task: a function that can be pickled; it calls `stage(name)` when a new part of its work begins.
@@ -138,7 +138,7 @@ def _read_messages(receive: Connection, ending: Ending, *, bases: list[int]) -> 
 
 
 def _with_exit_code(process: Any, ending: Ending) -> Ending:
-    """Return the ending of a child; if it died without an answer, with its exit code."""
+    """Return the ending of a child, with its exit code if it died without an answer."""
     if ending.kind == "died":
         process.join()
         ending.error = f"the process ended with code {process.exitcode}"

@@ -1,4 +1,4 @@
-"""The row of one architecture, writing and reading rows, and rows as Markdown.
+"""The row of results for one architecture; write and read rows, and show them as Markdown.
 
 The Markdown holds totals, counts per family, and one line per architecture.
 """
@@ -29,18 +29,18 @@ class Row:
     Attributes:
         name, family, source, convolutional: as in `Architecture`.
         outcome: "full" (all filters that the graph found), "partial" (some refused, by name), "refused" (in words),
-            "traceback", "wrong" (removed is not masked, or the network changed), "timeout", "memory", "not built" (its
-            own library's error).
+            "traceback", "wrong" (pruned and masked differ, or the network changed), "timeout", "memory", "not built"
+            (its own library's error).
         reason: what was refused and why, or the last line of the traceback, or the stage at which a limit was hit.
         size: height and width of the images in pixels.
         layers: "conv", or "all" where only hidden linear layers can be pruned.
         groups: number of groups.
-        prunable, filters: number of filters that can be pruned, and of all, as in `FilterGraph.share`.
+        prunable, filters: number of filters that can be pruned, and of all filters, as in `FilterGraph.share`.
         difference: largest difference between the logits of the pruned and of the masked network, divided by the
             standard deviation of the latter's, in float64; None if it is not finite.
         effect: the same difference between the dense and the masked network, which shows that the mask does something.
         seconds: processor time to read the groups.
-        peak: memory in bytes, above that of the built network, while the groups were read.
+        peak: peak memory while the groups were read, in bytes in excess of that of the built network.
         parameters, parameters_removed: number of parameters, and the share of them that `measure` finds removed.
         torch_pruning: the outcome of Torch-Pruning for the same job.
     """
@@ -72,7 +72,7 @@ class Row:
 
 
 def row_of(architecture: Architecture, ending: Ending, *, peer: Ending | None = None) -> Row:
-    """Return the row of an architecture from how its child process ended and, if there was one, the peer's."""
+    """Return an architecture's row, given how its child process ended and, if there was one, how the peer's ended."""
     values: dict[str, Any] = dict(ending.result)
     if ending.kind in ("error", "died"):
         values |= {"outcome": "not built" if ending.stage == "start" else "traceback", "reason": ending.error}
@@ -134,7 +134,7 @@ def line(row: Row) -> str:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """Return the sentences with the totals, the table of families and the table of architectures."""
+    """Return the sentences on totals, the table of families and the table of architectures as one Markdown text."""
     known = sorted(rows, key=lambda row: (not row.convolutional, row.source, row.family, row.name))
     parts = [*totals(known), "", *families(known), "", *_architecture_table(known)]
     return "\n".join(parts)
