@@ -26,13 +26,13 @@ Positions = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class Attributor:
-    """Computes attributions by Captum, on a copy of the network that is modified so that they are correct.
+    """Computes attributions with Captum on a copy of the network, modified so that the attributions are correct.
 
     A group's output is the output of its last producers (`FilterGroup.ends`; the attributions of a residual stream's
     producers are added up); for the method "activation" it is the input of the last consumer. In the copy, no module
     works in place, a module without parameters that is called several times becomes one module per call, and the
     operation after an attributed layer gets a copy of the layer's output: torchvision's residual blocks add to it in
-    place, on which integrated gradients would fail.
+    place, which would make integrated gradients fail.
 
     Args:
         model: the network; it stays unchanged, and the copy shares its parameters.
@@ -58,7 +58,7 @@ class Attributor:
             _transform_output(self._model.get_submodule(name), lambda output, name=name: self._apply_gate(name, output))
 
     def batch_size(self, method: Method) -> int:
-        """Return the images per call for which Captum and the backward pass take about 192 MB; at least one."""
+        """Return how many images per call make Captum and the backward pass take about 192 MB; at least one."""
         images = self._max_images // (STEPS if method in ("integrated_gradients", "conductance") else 1)
         return int(min(max(images, 1), _MAX_BATCH))
 
@@ -74,7 +74,7 @@ class Attributor:
         integrated_gradients   of y, in 20 steps from its value for a black image (Sundararajan et al. 2017)
         conductance            integrated gradients of the input that flow through the layer (Dhamdhere et al. 2018)
         activation             y itself
-        ablation               l minus l with the filter set to 0 at all positions; 0 where that is rounding of l
+        ablation               l minus l with the filter set to 0 at all positions; 0 if the difference is rounding
 
         y is the group's output, `layers` are names of groups; the batch must have labels.
         """
@@ -101,7 +101,7 @@ class Attributor:
     def _attribute_layers(
         self, batch: Batch, method: Method, groups: Sequence[FilterGroup]
     ) -> tuple[dict[str, Tensor], dict[str, Positions]]:
-        """Return the layers' attributions, channels on axis 1, and the positions of each group's filters there."""
+        """Return the layers' attributions, with channels on axis 1, and the positions of each group's filters on it."""
         positions: dict[str, Positions] = {group.name: group.end_places for group in groups}
         if method == "activation":
             positions = {g.name: {g.consumers[-1]: g.consumer_inputs[g.consumers[-1]]} for g in groups}
@@ -215,7 +215,7 @@ class _CopyPerCall(nn.Module):
 
 
 def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, list[tuple[int, ...] | None]]:
-    """Return module without children -> its output's shape per image in each call, None for one that is no tensor."""
+    """Return module without children -> its output's shape per image in each call; None where it is no tensor."""
     shapes: dict[str, list[tuple[int, ...] | None]] = {}
 
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -228,7 +228,7 @@ def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, list[tuple[in
 
 
 def _transform_output(layer: nn.Module, transform: Callable[[Tensor], Tensor]) -> None:
-    """Apply `transform` to a layer's output after all its hooks; as a hook it might not be the last to run."""
+    """Apply `transform` to a layer's output after all its hooks; if it were a hook itself, it might not run last."""
     kind = type(layer)
 
     def call(self: nn.Module, *inputs: Any, **options: Any) -> Any:

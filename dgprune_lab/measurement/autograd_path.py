@@ -73,7 +73,7 @@ class Path:
         self._visible, self._depends = visible, {None: False, image: True}
 
     def activation(self, edge: Edge, *, axis: int, index: Tensor) -> Place | None:
-        """Return the first activation after the layer or sum that produced a tensor, or its output if there is none.
+        """Return the first activation after the layer or sum behind a tensor, or that layer's or sum's output if none.
 
         A layer's output is taken after its BatchNorm. None if the path begins at an operation of unknown effect and
         has no activation, or if the chosen tensor is not visible. `axis` and `index` are the positions of the group's
@@ -157,7 +157,7 @@ class Path:
         return "activation", None
 
     def _elementwise_input(self, edge: Edge) -> Edge | None:
-        """Return the only tensor from which elementwise operations make this one, as in x * sigmoid(x), or None."""
+        """Return the single tensor from which elementwise operations compute this, as in x * sigmoid(x), or None."""
         queue, seen, entries = [edge], {edge}, set()
         while queue:
             current = queue.pop()
@@ -199,7 +199,7 @@ class Path:
 
 
 def _is_op(node: Any, names: tuple[str, ...]) -> bool:
-    """Return whether a node's operation has one of these names, also behind a prefix such as "Native"."""
+    """Return whether a node's operation has one of these names, with or without a prefix such as "Native"."""
     name = node.name()
     return any(name.startswith(start) or (len(start) > 3 and start in name) for start in names)
 
@@ -210,7 +210,7 @@ def _shape(edge: Edge) -> tuple[int, ...]:
 
 
 def _find_part(node: Any, axis: int, index: Tensor) -> tuple[Edge | None, int]:
-    """Return the part of a concatenation that holds all these positions, and its start; None if several parts do."""
+    """Return the part of a concatenation that holds all these positions, and its start; None if no single part does."""
     dim, start = _axis_of(node._saved_dim, len(_shape((node, 0)))), 0
     for edge in node.next_functions:
         size = _shape(edge)[dim] if edge[0] is not None else 0
@@ -249,7 +249,7 @@ def _positions(edge: Edge, parent: Edge, *, axis: int, index: Tensor, elementwis
 
 
 def _before_reduction(node: Any, *, axis: int, index: Tensor, count: int) -> tuple[int, Tensor] | None:
-    """Return the axis and positions before a mean, sum, maximum or selection of an item over some of `count` axes."""
+    """Return the axis and positions before a mean, sum, maximum or item selection over some of `count` axes."""
     dims = node._saved_dim if isinstance(node._saved_dim, tuple) else (node._saved_dim,)
     remaining = [k for k in range(count) if k not in [_axis_of(dim, count) for dim in dims]]
     return (remaining[axis], index) if axis < len(remaining) else None
@@ -273,7 +273,7 @@ def _undo_reshape(old: tuple[int, ...], new: tuple[int, ...], *, axis: int, inde
 
 
 def _axis_of(dim: int, count: int) -> int:
-    """Convert a dimension that autograd has saved to an axis, from 0."""
+    """Convert a dimension number saved by autograd to an axis number, counted from 0."""
     return _signed(dim) % count
 
 

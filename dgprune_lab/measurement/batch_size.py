@@ -13,7 +13,7 @@ from ..core import Domain, Observer, pass_room
 from ..pruning import device_of, shared_copy
 
 IMAGES = 250
-"""Maximum batch of a forward pass on a CPU, where more images are not faster."""
+"""Maximum batch size of a forward pass on a CPU, where larger batches are no faster."""
 GRADIENT_IMAGES = 125
 """Maximum batch of a pass with gradients on a CPU. With twice as many images of 28 x 28 pixels, maps are too large for
 the allocator to reuse, and a LeNet's pass takes 1.5 times as long; with fewer, a ResNet's last layers are underused.
@@ -69,10 +69,10 @@ def bytes_per_image(model: nn.Module, example: Tensor, *, gradients: bool) -> tu
 
 
 class _PeakMemory(Observer):
-    """Tracks the bytes of those tensors made in this block that are alive at once.
+    """Tracks how many bytes of the tensors made in this block are alive at once.
 
     Attributes:
-        peak: their maximum.
+        peak: maximum of these bytes.
         largest: bytes of the largest tensor.
     """
 

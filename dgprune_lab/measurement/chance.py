@@ -35,7 +35,7 @@ def at_chance(outcomes: Outcomes, *, classes: int) -> bool:
 
 
 class ChanceWatch:
-    """Warns once, with the usual causes, where a source is classified at chance on its score or report split.
+    """Warns once, with the usual causes, if a source is classified at chance on its score or report split.
 
     Attributes:
         batchnorm: whether the network has BatchNorm whose statistics may be stale.
@@ -48,7 +48,7 @@ class ChanceWatch:
     def see(self, outcomes: Outcomes, domain: Domain, *, split: str, mask: Mask | None = None) -> None:
         """Check the outcomes of a split, and warn if at chance; never if `mask` removes filters from the network.
 
-        Outcomes of fewer than 100 images are ignored unless they are the whole split, as they are only an estimate.
+        Outcomes of fewer than 100 images that are not the whole split are ignored, as they give only an estimate.
         """
         if self._silent or domain.role == "target" or split not in ("score", "report"):
             return

@@ -213,7 +213,7 @@ def pairs(model: nn.Module, graph: FilterGraph) -> list[tuple[FilterGroup, str]]
     """Return (group, consumer) for each layer that consumes a group and mixes its filters, in the order of execution.
 
     `FilterGroup.feeds` lists the layers that feed a consumer; a filter's response there is the sum of their raw
-    outputs. After a residual addition these are all summands, after a depthwise convolution only that convolution.
+    outputs. After a residual addition these are all summands; after a depthwise convolution, only that convolution.
     A concatenation feeds several groups to one consumer, which makes a pair with each of them. Grouped convolutions,
     which mix each filter into only some of their outputs, make no pair.
     """

@@ -224,7 +224,7 @@ class ClassMaps(Collector):
 
 
 def _blocks(y: Tensor) -> tuple[Tensor, ...]:
-    """Split images into blocks: on a CPU of about 1 MB, so that intermediate results stay in the processor's cache."""
+    """Split images into blocks, of about 1 MB on a CPU, so that intermediate results stay in the processor's cache."""
     block = _BLOCK if y.device.type == "cpu" else _GPU_BLOCK
     return y.split(max(1, block * len(y) // max(1, y.numel())))
 

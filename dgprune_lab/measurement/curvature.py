@@ -116,9 +116,9 @@ class Curvature:
         return total
 
     def trace(self, *, draws: int, seed: int) -> Steps[NDArray[np.float64]]:
-        """Return independent unbiased estimates (draws,) of the Hessian's trace, whose mean is the final estimate.
+        """Return (draws,) independent unbiased estimates of the Hessian's trace; their mean is the final estimate.
 
-        Each is the mean over batches of z' H z, H the batch's Hessian, with a new vector z of random signs for every
+        Each is the mean over batches of z' H z: H is the batch's Hessian, z a new vector of random signs for every
         batch (Girard 1989, Hutchinson 1989); one vector for all batches would cost the same and vary more.
         """
         total, signs = torch.zeros(draws, dtype=torch.float64), generator("hessian trace", seed)

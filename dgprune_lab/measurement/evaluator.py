@@ -45,7 +45,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Base:
-    """The network with the prefix of one BatchNorm setting, and the prefix's calibration outputs if they fit."""
+    """The network, its prefix's BatchNorm set for one `calibration`; the prefix's calibration outputs if they fit."""
 
     model: nn.Module
     chunks: list[Chunk] | None
@@ -120,7 +120,7 @@ class Evaluator:
     ) -> Generator[int, None, list[T]]:
         """Call `step` with the pruned network and each batch of a request; return the results.
 
-        Threads take turns, batch by batch, since a network behind a shared prefix stores its input while it runs.
+        Threads take turns, batch by batch, since a network after a shared prefix stores its input while it runs.
         """
         work = self._run_batches(mask, request, step)
         while True:
@@ -215,7 +215,7 @@ class Evaluator:
 
 
 class _BoundedList:
-    """A list of tensors with a size limit; `tensors` becomes None when it is exceeded."""
+    """A list of tensors with a size limit; `tensors` becomes None when the limit is exceeded."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] | None = []
@@ -247,7 +247,7 @@ class _PooledOutputs:
         self._sizes = torch.bincount(filters, minlength=group.filters).float()
 
     def run(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return the pooled outputs (B, C), float32, 0 for removed filters; the mean over the consumer's calls."""
+        """Return the pooled outputs (B, C), float32, averaged over the consumer's calls; 0 for removed filters."""
         pooled: list[Tensor] = []
         network = model.network if isinstance(model, AfterPrefix) else model
         if self._sizes.device != images.device:

@@ -1,4 +1,4 @@
-"""Gradients of a loss, refused where autograd cannot compute them; collectors of gradients by gates and weights."""
+"""Gradients of a loss, refused where autograd cannot compute them; collectors of gradients for gates and weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_differentiable(loss: Tensor) -> None:
 
 
 def note_cut_off(names: Iterable[str]) -> None:
-    """Issue a note about the layers that no gradient reaches although a scorer reads it, given their tensors' names."""
+    """Issue a note on layers that no gradient reaches but whose gradient a scorer reads, given their tensors' names."""
     if layers := list(dict.fromkeys(name.rpartition(".")[0] or name for name in names)):
         more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
         note(
@@ -38,7 +38,7 @@ def note_cut_off(names: Iterable[str]) -> None:
 
 
 def gradients_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False) -> tuple[Tensor, ...]:
-    """Return the gradient of a loss by each tensor, 0 for one that is not used.
+    """Return the gradient of a loss with respect to each tensor; 0 for a tensor that is not used.
 
     Args:
         twice: whether the gradient will be differentiated again.
@@ -60,7 +60,7 @@ def gradients_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False
 
 
 class RiskGradients(Collector):
-    """The mean risk and its derivatives by a gate on every group's output and by every tensor with a filter axis.
+    """The mean risk and its derivatives for a gate on every group's output and for every tensor with a filter axis.
 
     A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). Where such a producer is a
     BatchNorm, the gate's derivative is the sum of w dL/dw over gamma and beta, which needs no activation. Any other
@@ -127,7 +127,7 @@ class RiskGradients(Collector):
         return fields
 
     def _gate(self, group: FilterGroup, gradients: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
-        """Return the (C,) derivative of the risk by each filter's gate, given those by parameters and their values."""
+        """Return (C,): the risk's derivative for each filter's gate, given the parameters' derivatives and values."""
         total = torch.zeros(group.filters, dtype=torch.float64)
         for name, (positions, filters) in group.end_places.items():
             tensors = [tensor for tensor in (f"{name}.weight", f"{name}.bias") if tensor in self._gates]

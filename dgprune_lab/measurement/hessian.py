@@ -21,8 +21,8 @@ with warnings.catch_warnings():
 class Hessian(HessianLinearOperator):
     """curvlinops' Hessian of a mean loss, whose product with a vector takes two backward passes.
 
-    The package differentiates the backward pass in forward mode, which PyTorch cannot do for SiLU, Mish and GroupNorm,
-    and which takes 1.5 to 3 times as long on a CPU.
+    curvlinops itself differentiates the backward pass in forward mode, which PyTorch cannot do for SiLU, Mish and
+    GroupNorm, and which takes 1.5 to 3 times as long on a CPU.
     """
 
     def _matmat_batch(self, X: Any, y: Tensor, M: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Hooks on the inputs and outputs of layers, and the positions of a group's filters in them."""
+"""Hooks on the inputs and outputs of layers, and the positions of a group's filters in these tensors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from ..core import DgpruneError, FilterGraph, FilterGroup
 
 Site = Literal["activation", "consumer_input", "conv_output"]
-"""Where the maps of a group are taken: right behind its activation and before any pooling (without an activation,
-behind the BatchNorm or the residual sum); at the input of the last layer that consumes it; at the raw output of each
+"""Where the maps of a group are taken: directly after its activation and before any pooling (without an activation,
+after the BatchNorm or the residual sum); at the input of the last layer that consumes it; at the raw output of each
 convolution that produces it, before BatchNorm."""
 
 
@@ -73,7 +73,7 @@ class ConsumerInput:
 
 
 def produced(group: FilterGroup, layer: str) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs (positions on a layer's output axis, the group's filters there); empty if it produces none."""
+    """Return pairs (positions on a layer's output axis, the group's filters there); empty if the layer has none."""
     return [(m.positions, m.filters) for m in group.members if m.tensor == f"{layer}.weight" and m.side == "out"]
 
 
@@ -93,7 +93,7 @@ class Selection:
         self._index, self._is_identity = index, in_order(index, len(index))
 
     def select(self, y: Tensor) -> Tensor:
-        """Return y[:, index]; y itself if that selects everything in order."""
+        """Return y[:, index]; y itself if the index selects everything in order."""
         if self._is_identity and len(self._index) == y.shape[1]:
             return y
         if self._index.device != y.device:

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 class _Cancelled(Exception):
-    """Raised in the search of a generator that was closed."""
+    """Raised inside the search when its generator has been closed."""
 
 
 def lanczos_vectors(count: int) -> int:

@@ -60,7 +60,7 @@ def worst_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
-    """Return rows with the parameters, MACs per image (as counted by `MacCounter`) and bytes (with buffers)."""
+    """Return rows with the parameter count, MACs per image (as counted by `MacCounter`) and bytes (with buffers)."""
     twin = shared_copy(model)
     example = domain.take(domain.rows(next(iter(domain.splits)), 1), device=device_of(model)).images
     with MacCounter() as counter, torch.no_grad():

@@ -56,8 +56,8 @@ def evaluate(
         domain: the domain of the images.
         split: the split of the domain.
         images: number of images, from the start of the split; None for all.
-        size: images per batch; by default as many as take 256 MB of feature maps on a CPU, at most 250, or half of the
-            free memory of a GPU. Halved, with a note, on out-of-memory.
+        size: images per batch; by default as many as fit in 256 MB of feature maps on a CPU (at most 250), or in half
+            of a GPU's free memory. Halved, with a note, on out-of-memory.
 
     Raises:
         DgpruneError: no images, logits that are not finite, fewer outputs than classes, a network that cannot be

@@ -95,7 +95,7 @@ def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[Ro
 
 
 def calibration_count(domains: Sequence[Domain], images: int) -> int:
-    """Return on how many images BatchNorm is re-estimated: `images`, or fewer if the sources have fewer."""
+    """Return how many images BatchNorm is re-estimated on: `images`, or fewer if the sources have fewer."""
     return sum(len(rows) for batch in calibration_batches(domains, images) for _, rows in batch)
 
 

@@ -40,7 +40,7 @@ def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) ->
 
 
 def _keeps_logits(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, example: Tensor) -> bool:
-    """Return whether the network without every second filter gives the same logits with and without the prefix."""
+    """Return whether the network, minus every second filter, gives the same logits with and without the prefix."""
     keep = {
         g.name: (g.units % 2 == 0) if int(g.units.max()) else torch.ones(g.filters, dtype=torch.bool)
         for g in graph.groups
@@ -76,7 +76,7 @@ def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Ten
 
 
 class AfterPrefix(nn.Module):
-    """A pruned network whose input is the dense network's prefix output, from which the mask's channels are selected.
+    """A pruned network whose input is the dense network's prefix output; it selects the channels that the mask keeps.
 
     The prefix layers of `network`, a private copy, are replaced.
     """

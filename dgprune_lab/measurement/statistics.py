@@ -59,7 +59,7 @@ def gathering(
 
     Args:
         model, graph: the network and its filter groups.
-        domain, split: the split of the domain whose images are read, and whose labels for needs in `LABELLED`.
+        domain, split: the split of the domain whose images are read; for needs in `LABELLED`, its labels too.
         needs: names of the fields of Statistics to fill.
         size: images per batch, by default `batch_size`; halved, with a note, on out-of-memory.
         layout: memory format of the images, by default `layout_of`.

@@ -1,6 +1,6 @@
 """Hooks of one pass that send every group's maps, at one of three sites, to the collectors.
 
-A group's output right behind its activation and before any pooling is found in any network that can be traced.
+A group's output directly after its activation and before any pooling is found in any network that can be traced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Call = tuple[str, int]
 
 
 class ActivationMap(NamedTuple):
-    """Location of a group's maps right behind its activation: the result of one call of a torch function.
+    """Location of a group's maps directly after its activation: the result of one call of a torch function.
 
     Attributes:
         call: the call whose result holds the maps.
@@ -184,7 +184,7 @@ class Taps:
 
 
 def _complete(graph: FilterGraph, layer: str) -> Iterator[tuple[FilterGroup, Tensor]]:
-    """Yield each group whose filters a convolution produces exactly once each, with their positions on its output."""
+    """Yield each group of which a convolution produces every filter exactly once, with the positions on its output."""
     for group in graph.groups:
         for positions, filters in produced(group, layer):
             if len(filters) == len(filters.unique()) == group.filters:

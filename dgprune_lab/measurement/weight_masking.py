@@ -23,7 +23,7 @@ _SHARE = 1 / 10  # of the available memory, for images
 def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 0) -> WeightScores:
     """Return a score for every weight of the convolution and linear layers: "l1" is |w|, "random" uniform in [0, 1).
 
-    Higher = keep. Biases and BatchNorm are not scored. Raises a DgpruneError as `prunable` does, and for other scorers.
+    Higher = keep. Biases and BatchNorm are not scored. Raises DgpruneError as `prunable` does, and for unknown scorers.
 
     >>> import torch
     >>> weight_scores(torch.nn.Sequential(torch.nn.Linear(2, 3))).values["0.weight"].shape
@@ -124,7 +124,7 @@ class WeightMasking:
         self._cache: dict[tuple[object, ...], list[Batch]] = {}
 
     def removed(self, fraction: float) -> int:
-        """Return how many weights are zeroed if a fraction is kept: floor((1 - fraction) N + 1e-9), by the scope."""
+        """Return how many weights are zeroed if a fraction is kept: floor((1 - fraction) N + 1e-9), as `scope` says."""
         if self.scope == "global":
             return _removed_count(fraction, self.weights)
         return sum(_removed_count(fraction, rank.numel()) for rank in self._ranks.values())

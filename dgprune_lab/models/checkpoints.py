@@ -65,7 +65,7 @@ def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
 
 @public
 def shipped_card(name: str) -> dict[str, Any]:
-    """Return the card of a shipped network: data, seed, epochs, accuracy per domain and split, and the reasons."""
+    """Return the card of a shipped network: data, seed, epochs, accuracy per domain and split, and design reasons."""
     return _read_shipped(name)[1]
 
 

@@ -70,7 +70,7 @@ def _kind(data: bytes) -> str:
 
 
 def is_pickle(data: bytes) -> bool:
-    """Return whether the bytes are a file of torch.save or another pickle, and no TorchScript archive."""
+    """Return whether the bytes are a file of torch.save or another pickle, but not a TorchScript archive."""
     if not data.startswith(b"PK"):
         return data[:1] == b"\x80" and data[1:2] in (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05")
     try:
@@ -132,7 +132,7 @@ def _pickle(content: bytes) -> str:
 
 
 def _origin(names: Iterable[str]) -> str:
-    """What wrote these names: nn.DataParallel, DomainBed, or something else ("")."""
+    """Return what wrote these names: nn.DataParallel, DomainBed, or something else ("")."""
     listed = list(names)
     if listed and all(name.startswith("module.") for name in listed):
         return " of nn.DataParallel"

@@ -26,7 +26,7 @@ def layer_settings(model: nn.Module) -> dict[str, dict[str, str]]:
     """Return, for each layer by its dotted name, its kind and those settings that change what it computes in eval mode.
 
     A setting is an attribute that is a number, a text, a function (which counts by its name), or a list or tuple of
-    these; and the order of the layers of an nn.Sequential. Left out are dicts (hyperparameters, the origin of
+    these; so is the order of the layers of an nn.Sequential. Left out are dicts (hyperparameters, the origin of
     pretrained weights), the sizes of tensors, and what matters in training only: the momentum of BatchNorm, the
     probability of dropout, and whether a layer works in place.
 

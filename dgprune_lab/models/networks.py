@@ -56,7 +56,7 @@ class Residual(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, entering, H, W) to (B, leaving, H / stride, W / stride)."""
+        """Map (B, entering, H, W) to (B, leaving, H / stride, W / stride)."""
         inner = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         return self.relu2(inner + self.shortcut(x))
 
@@ -159,7 +159,7 @@ def vgg_small(
 ) -> nn.Sequential:
     """Build four 3 x 3 convolutions with BatchNorm and ReLU, like a VGG, small enough to train often on a CPU.
 
-    The first has stride 2, which takes a third of the time; the first three are followed by a pool. Then the mean over
+    The first has stride 2, which cuts the time to a third; the first three are followed by a pool. Then the mean over
     the map, dropout and one linear layer. For 3 x 28 x 28 or 3 x 32 x 32 images: 0.9 million MACs per image of 32.
     """
     check_count("vgg_small", widths, 4)
@@ -203,7 +203,7 @@ def resnet20(
     widths: Widths = (16, 32, 64),
     seed: Seed = 0,
 ) -> nn.Sequential:
-    """Build ResNet-20 for 3 x 32 x 32 images: 3 stages of 3 blocks, shortcuts B (He et al. 2016, section 4.2)."""
+    """Build ResNet-20 for 3 x 32 x 32 images: 3 stages of 3 blocks, shortcut option B (He et al. 2016, section 4.2)."""
     check_count("resnet20", widths, 3)
     return _resnet(widths, blocks=3, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 

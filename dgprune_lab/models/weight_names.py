@@ -21,14 +21,14 @@ _MAX_PREFIXES, _MAX_DEPTH = 20, 6
 
 
 class Tensors(NamedTuple):
-    """All tensors of a file by their dotted names, the keys of its dicts included, and the key of each."""
+    """All tensors of a file by dotted name, which includes the keys of nested dicts, and the key of each."""
 
     values: dict[str, Tensor]
     keys: dict[str, str]
 
     @classmethod
     def collect(cls, content: Any) -> Tensors:
-        """Collect the tensors, or if there are none the arrays, of a dict and the dicts nested in it."""
+        """Collect the tensors (the arrays, if there are no tensors) of a dict and the dicts nested in it."""
         tensors = cls({}, {})
         for key, own, tensor in [*_walk(content, "", kind=Tensor)] or _walk(content, "", kind=np.ndarray):
             name = _join_name(key, own)
@@ -63,7 +63,7 @@ class Fit:
 
     @property
     def prefix(self) -> str:
-        """Prefix of the names in the file, except those of single layers."""
+        """Prefix of the names in the file, except for layers with a prefix of their own."""
         return self.prefixes.get("", next(iter(self.prefixes.values()), ""))
 
     @property

@@ -61,11 +61,11 @@ def allocate(
 ) -> Mask | WeightMask:
     """Choose which filters stay when a share of the network is removed, lowest scores first.
 
-    Of N filters, floor(ratio N + 1e-9) are removed: less than one filter (one unit where grouped convolutions tie
-    filters) below the request, unless every layer is down to its last filter. Ties are broken by filter index. A
+    Of N filters, floor(ratio N + 1e-9) are removed, falling short of the request by less than one filter (a unit where
+    grouped convolutions tie filters), unless every layer is down to its last filter. Ties are broken by filter index. A
     larger ratio always keeps a subset of the filters that a smaller one keeps.
 
-    Layers and filters can be set by hand. They count in `ratio`, and the other layers lose the rest: with scope
+    Layers and filters can be set by hand. They count toward `ratio`, and the other layers lose the rest: with scope
     "layer" the same share each, to within one filter. `mask.layers` shows the ratio of each layer.
 
     Args:
@@ -156,7 +156,7 @@ def _weight_mask(scores: WeightScores, ratio: float, *, scope: Scope, budget: Bu
 
 
 def by_scope(tensors: Mapping[str, Tensor], scope: Scope, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """Apply a function to the entries (N,) of each tensor, or for scope "global" of all together; keep the shapes."""
+    """Apply a function to the entries (N,) of each tensor, or, for scope "global", of all together; keep the shapes."""
     if scope == "layer":
         return {name: function(tensor.flatten()).view(tensor.shape) for name, tensor in tensors.items()}
     joined = function(torch.cat([tensor.flatten() for tensor in tensors.values()]))

@@ -36,7 +36,7 @@ def rebuild(model: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn.Mo
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
-    """Return a copy with its own weights and no hooks; each module stays in train or eval mode as it is."""
+    """Return a copy with its own weights and no hooks; each module keeps its train or eval mode."""
     return rebuild(model, lambda _, tensor: tensor.clone())
 
 

@@ -111,9 +111,9 @@ class Elements:
             self.fixed.append((ids.unique(), reason))
 
     def join(self, first: Tensor, second: Tensor, *, reason: str, tie: str = "") -> None:
-        """Record that ids at equal positions are one filter or, with `tie`, are removed together because of that layer.
+        """Record ids at equal positions as one filter or, if `tie` names a layer, as removed together because of it.
 
-        Where one position has no id, the id at the other is marked as not removable, for `reason`.
+        Where only one of two positions has an id, that id is marked as not removable, for `reason`.
         """
         first, second = (part.flatten() for part in torch.broadcast_tensors(first, second))
         self.fix(first[second <= 0], reason)

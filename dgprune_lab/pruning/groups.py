@@ -243,7 +243,7 @@ class _GroupReader:
         return dict(sorted(inputs.items(), key=lambda item: self._order.get(item[0], last)))
 
     def _members(self, number: int, filters_of: ToFilters) -> Iterator[Member]:
-        """Yield each axis of a tensor that carries filters of the group."""
+        """Yield each tensor axis that carries filters of the group."""
         elements = self._trace.elements
         for (tensor, axis), at in self._axes[number].items():
             filters, side = filters_of(elements.starts[tensor, axis][0] + at), elements.sides.get((tensor, axis), "out")
@@ -252,7 +252,7 @@ class _GroupReader:
     def _read_flow(
         self, consumers: Iterable[str], producers: tuple[str, ...]
     ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-        """Return producers whose output reaches a consumer directly (`ends`), and consumer -> such layers (`feeds`)."""
+        """Return `ends`, producers whose output reaches a consumer directly, and `feeds`, consumer -> its producers."""
         reads = {layer: self._trace.reads[layer] for layer in consumers}
         written = {end for marks in reads.values() for mark in marks for end in mark.ends}
         feeds = {layer: {feed for mark in marks for feed in mark.feeds} for layer, marks in reads.items()}

@@ -100,7 +100,7 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
 
 
 def refuse_other_types(model: nn.Module, images: Tensor) -> None:
-    """Refuse a network with weights of another type than float32 that cannot take the images of a domain.
+    """Refuse a network whose weights are not float32 if it cannot take the images of a domain.
 
     A network that converts its input itself is accepted. Groups can be read and filters removed in any type.
 

@@ -21,7 +21,7 @@ def ids_along(marks: Marks, axis: int) -> Tensor | None:
 
 
 def channel_ids(trace: ChannelTrace, x: Tensor, *, axis: int) -> Tensor | None:
-    """Return (C,) ids on an axis of a map, after tying ids at the same position of it; None if there are none."""
+    """Return (C,) ids on an axis of a map, after tying ids at the same position on it; None if there are none."""
     for label in trace.marks(x).labels:
         if axis in varying(label):
             flat = label.movedim(axis, -1).reshape(-1, label.shape[axis])
@@ -112,7 +112,7 @@ def record_mixing(
 
 
 def tie(trace: ChannelTrace, parts: Tensor, *, reason: str = "mixed") -> None:
-    """Tie the ids (K, C) at equal positions of K parts, which the current layer lets be removed only together."""
+    """Tie the ids (K, C) at equal positions of K parts, which the current layer requires to be removed together."""
     trace.elements.join(parts[:1], parts, reason=trace.reason(reason), tie=trace.location())
 
 
@@ -156,7 +156,7 @@ def _norm(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) 
 
 
 def _rearrange(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """Rearrange labels in channel shuffles, and where channels become positions or back: pixel shuffles and im2col.
+    """Rearrange labels in channel shuffles, and in pixel shuffles and im2col (channels to positions or back).
 
     Channels that fill one block of positions are tied, as are those at the same place in the groups of a shuffle.
     """

@@ -72,8 +72,8 @@ def _tie_parts(trace: ChannelTrace, label: Tensor, *, axis: int, length: int, in
 def reshape_labels(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
     """Reshape the labels; where an axis is split in two, tie filters at the same inner position.
 
-    This assumes that the outer size is fixed in the code, as in a shuffle of groups; in the layers `trace.pairs` the
-    inner size is, as in a maximum over pairs of channels.
+    This assumes that the outer size is fixed in the code, as in a shuffle of groups; in the layers listed in
+    `trace.pairs`, the inner size is fixed, as in a maximum over pairs of channels.
     """
     x, labels = args["self"], []
     for label in trace.marks(x).labels:

@@ -139,7 +139,7 @@ def _own_sizes(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _find_match(label: Tensor, others: list[Tensor], *, size: tuple[int, ...]) -> Tensor | None:
-    """Return another operand's label of the same channels: of equal shape, or varying along more or fewer axes."""
+    """Return another operand's label for the same channels: equal in shape, or varying along more or fewer axes."""
     equal = [each for each in others if each.shape == label.shape]
     crossing = [
         each
@@ -157,7 +157,7 @@ def _ordered(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: st
 
 
 def _strided(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """Accept only the memory format of a pooled 1 x 1 map, written as strides, which moves no value."""
+    """Accept only strides that give the memory format of a pooled 1 x 1 map, since these move no value."""
     x = args["self"]
     first = tuple(args["stride"][:2])
     if tuple(args["size"]) != tuple(x.shape) or x.shape[2:].numel() != 1 or first != (x.shape[1], 1):

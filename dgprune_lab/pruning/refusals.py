@@ -104,7 +104,7 @@ def layer_of(error: Exception, model: nn.Module) -> str:
 
 
 def layer_label(name: str, model: nn.Module) -> str:
-    """Return the name and class of a layer as text, or "the forward of" the network's class for the network."""
+    """Return a layer's name and class as text; for the network itself, "the forward of" and its class."""
     kind = type(model.get_submodule(name)).__name__
     return f"{name} ({kind})" if name else f"the forward of {kind}"
 

@@ -33,7 +33,7 @@ class Order:
         starts: group -> global number of its first unit.
         total: number of all units, including those that are never removed.
         own: number of units at the start that belong to layers with a ratio of their own.
-        fixed: number of units at the start that are always removed: those, then the filters removed by hand.
+        fixed: number of units at the start that are always removed: those in `own`, then those removed by hand.
         blocked: layer -> (global number of the next unit that only the layer's ratio or the cap protects, share of the
             layer that is removed once this unit is).
     """
@@ -173,7 +173,7 @@ def removal_order(scores: Scores, *, scope: Scope, limits: Limits = _UNLIMITED) 
 
 
 def cached_order(scores: Scores, *, scope: Scope, limits: Limits) -> Order:
-    """Return `removal_order`, cached on the scores, which never change: a slider tries many ratios of one score."""
+    """Return `removal_order`, cached on the immutable scores, since a slider tries many ratios with the same scores."""
     cached, key = scores.__dict__.setdefault("_orders", {}), (scope, *limits.key)
     order = cached.get(key)
     if order is None:
@@ -185,7 +185,7 @@ def cached_order(scores: Scores, *, scope: Scope, limits: Limits) -> Order:
 
 
 def _rank_layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
-    """Rank the units of one layer: those removed by hand first, those kept by hand last, by score between."""
+    """Rank the units of one layer: those removed by hand first, those kept by hand last, the others by score."""
     name, units = group.name, group.units.numpy()
     size = np.bincount(units)
     mean = np.bincount(units, weights=scores.values[name].double().numpy()) / size
@@ -214,7 +214,7 @@ def _rank_layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
 
 
 def _check_by_hand(group: FilterGroup, limits: Limits, *, lost: float, kept: bool) -> None:
-    """Refuse filters by hand that contradict the layer's own ratio, or the cap on every layer."""
+    """Refuse filters set by hand that contradict the layer's own ratio, or the cap on every layer."""
     own, layer = limits.ratios.get(group.name), f"layer {group.name!r}"
     if lost > limits.max_ratio + 1e-9:
         raise DgpruneError(

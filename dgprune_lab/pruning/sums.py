@@ -20,7 +20,7 @@ _NAMES |= {"std": "standard deviation", "var": "variance", "var_mean": "variance
 
 
 def _reduce(trace: ChannelTrace, *, args: dict[str, Any], output: Any, name: str) -> None:
-    """Reduce labels: sums and norms over channels ignore zeroed ones, other reductions depend on their number."""
+    """Reduce labels: sums and norms over channels ignore zeroed ones; other reductions depend on the channel count."""
     x = args["self"]
     axes = args.get("dim", args.get("axis"))
     axes = list(range(x.ndim)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else list(axes)
@@ -79,7 +79,7 @@ def _addmm(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: s
 
 
 def _bmm(trace: ChannelTrace, *, args: dict[str, Any], output: Tensor, name: str) -> None:
-    """Refuse the channels that a product of feature maps sums over; it keeps the others apart."""
+    """Refuse the channels that a product of feature maps sums over; the other channels stay separate."""
     remaining = []
     for tensor, summed in ((args["self"], 2), (args["mat2"], 1)):
         for label in trace.marks(tensor).labels:

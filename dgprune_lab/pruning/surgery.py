@@ -127,7 +127,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 
 @contextmanager
 def zeroing(model: nn.Module, mask: Mask, *, renew: Callable[[Tensor], object] | None = None) -> Iterator[None]:
-    """Zero within the block, in the network itself, the entries that `masked` sets to zero; then restore them.
+    """Zero the same entries as `masked`, but in the network itself and only within the block; then restore them.
 
     With `renew`, large parts of weights are not restored; `renew` fills these weights with new values instead.
     """
@@ -202,7 +202,7 @@ def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...],
 
 
 def _block_lengths(graph: FilterGraph) -> list[int]:
-    """Return the length of runs of equal ids in each of `graph.distinct`: 49 for flattened 7 x 7 maps, 1 for none."""
+    """Return the length of runs of equal ids in each of `graph.distinct`: 49 for flattened 7 x 7 maps, 1 if no runs."""
     if "_blocks" not in graph.__dict__:
         graph.__dict__["_blocks"] = [_block_length(ids) for ids in graph.distinct]
     return graph.__dict__["_blocks"]

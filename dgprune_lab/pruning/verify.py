@@ -31,7 +31,7 @@ _SECONDS = 8.0  # of this thread's CPU time, after which failing groups are no l
 def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
     """Return which filters of a network must be removed together, for any architecture.
 
-    Every group is tested: about half of its filters, the first, the last and about three quarters are removed from a
+    Each group is tested: about half of its filters, then the first, the last, and about three quarters are cut from a
     copy with random weights, and the logits must equal those of the same copy with these filters masked, to 0.1 % of
     the difference between two images. Groups are tested all at once and, if that fails, by bisection. A group that
     fails is refused by name; the others remain.
@@ -97,7 +97,7 @@ def _drop_failing(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> F
 
 
 class _Trial:
-    """Compares removing with masking filters of some groups, on a copy with random weights."""
+    """Compares removing and masking the filters of some groups, on a copy with random weights."""
 
     _kind: _Removed = "half"
 
@@ -163,7 +163,7 @@ class _Trial:
         return failed
 
     def _find_failing(self, groups: tuple[FilterGroup, ...]) -> FilterGroup:
-        """Return one group that may be why these groups fail together: near the failure, then by bisection."""
+        """Return one group that may be why these groups fail together: search near the failure, then bisect."""
         for near in self._near_failure(groups):
             if self.failure(near) is not None:
                 groups = near
@@ -263,9 +263,9 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _trial_mask(graph: FilterGraph, groups: tuple[FilterGroup, ...], *, kind: _Removed) -> Mask:
-    """Return a mask that lacks a random half of the units of these groups, the first, the last, or three quarters.
+    """Return a mask that removes the first, the last, a random half or three quarters of the units of these groups.
 
-    Half and three quarters vary from group to group, up and down: equal shares in two groups would hide code that
+    The shares near half and three quarters vary by group, up and down: equal shares in two groups would hide code that
     takes the number of channels of one of them from the other.
     """
     generator = torch.Generator().manual_seed(1)
