@@ -92,12 +92,6 @@ class NotebookPage(LabPage):
         tab.locator(".jp-NotebookKernelStatus, .jp-KernelStatus, [data-status='idle']").first.wait_for(state="attached")
         return opened
 
-    def restart_kernel(self) -> None:
-        """Restart the kernel as another program does, without the page."""
-        for kernel in json.loads(self._send("GET", "/api/kernels")):
-            self._send("POST", f"/api/kernels/{kernel['id']}/restart", body={})
-        self._client = None
-
     def delete_kernel(self) -> None:
         """Take the kernel away, as a server that shuts down does."""
         for kernel in json.loads(self._send("GET", "/api/kernels")):

@@ -354,21 +354,6 @@ def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab
     assert lab.outside == []
 
 
-def test_a_kernel_that_another_program_restarts_is_not_called_busy(lab: NotebookPage) -> None:
-    lab.page.set_viewport_size({"width": 1280, "height": 720})
-    lab.run_all()
-    lab.settled()
-    lab.restart_kernel()
-
-    def is_gone() -> bool:
-        lab.drag(0.3)  # the new process may be silent until it is asked
-        lab.page.wait_for_timeout(500)
-        return lab.page.locator(".dgx", has_text="Run this cell again").count() >= 1
-
-    assert wait_until(is_gone)
-    assert lab.page.locator(".dgx", has_text="Python is busy").count() == 0
-
-
 def test_without_its_kernel_the_page_still_shows_what_was_computed(lab: NotebookPage) -> None:
     lab.page.set_viewport_size({"width": 1280, "height": 720})
     lab.run_all()

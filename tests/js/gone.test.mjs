@@ -59,4 +59,10 @@ test("a kernel that another program has restarted is another process with the sa
   assert.equal(page.gone, true);
   end();
   assert.ok(Object.values(signals).every((held) => held.size === 0));
+  const other = { ...page, gone: false, lost: false };
+  watchKernel(other);
+  signals.statusChanged.forEach((act) => act(kernel, "busy"));
+  assert.equal(other.gone, false);
+  signals.statusChanged.forEach((act) => act(kernel, "restarting"));
+  assert.equal(other.gone, true);
 });
