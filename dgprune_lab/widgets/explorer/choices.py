@@ -23,7 +23,7 @@ class Choices(TypedDict):
     """The state of the controls. `id` grows with each change; `by` says whether the web page or Python made it.
 
     `step` is the number of the network that the slider prunes further, 0 for the full one; `layers` and `forced` are
-    what is set by hand, as in `dg.allocate`, with the filters' indices in the full network. Without them: 0 and none.
+    what is set by hand, as in `dg.allocate`, with the filters' indices in the full network. Defaults: 0 and none.
     """
 
     id: int
@@ -59,9 +59,9 @@ def is_by_hand(choices: Choices) -> bool:
 
 
 def setting_words(choices: Choices, *, has_batchnorm: bool, tree: bool) -> str:
-    """Return ratio and settings in words; scope, budget and BatchNorm where they are not the explorer's defaults.
+    """Return ratio and settings in words; scope, budget and BatchNorm only if they differ from the explorer's defaults.
 
-    With `tree`, the step too.
+    With `tree`, name the step too.
     """
     differ = [percent(choices["ratio"]) + _SHARE_OF.get(choices["budget"], "")]
     differ += ["global"] * (choices["scope"] == "global")
@@ -72,18 +72,18 @@ def setting_words(choices: Choices, *, has_batchnorm: bool, tree: bool) -> str:
 
 
 def plan_key(choices: Choices) -> Key:
-    """Return the choices that one plan serves, as a key."""
+    """Return, as a key, the choices that determine a plan."""
     return choices["scorer"], choices["scope"], choices["budget"], choices.get("step", 0), by_hand(choices)
 
 
 def frame_key(choices: Choices) -> Key:
-    """Return the choices that all frames of one curve share, as a key."""
+    """Return, as a key, the choices that all frames of one curve share."""
     scorer, scope, budget, *rest = plan_key(choices)
     return scorer, scope, budget, choices["batchnorm"], *rest
 
 
 def choices_of(key: Key, ratio: float) -> Choices:
-    """Return the choices of a frame: its key as `frame_key` made it, and its ratio."""
+    """Return the choices of a frame, given its ratio and its key from `frame_key`."""
     scorer, scope, budget, batchnorm, step, (layers, *lists) = key
     pairs = zip(("remove", "keep"), lists, strict=True)
     forced = {name: {layer: list(filters) for layer, filters in indices} for name, indices in pairs if indices}
@@ -106,7 +106,7 @@ def checked_choices(choices: Mapping[str, Any], *, scorer: str, graph: FilterGra
         steps: the numbers of the steps that there are.
 
     Raises:
-        DgpruneError: a value that is none; the message names the control.
+        DgpruneError: a value that is not valid; the message names the control.
     """
     step, known = choices.get("step", 0), list(steps)
     if isinstance(step, bool) or step not in known:
@@ -157,7 +157,7 @@ def arguments(choices: Choices, *, taken: Mask | None, graph: FilterGraph) -> di
 
     Args:
         choices: checked choices.
-        taken: the mask of the step, which filters of the full network it has; None for the full network.
+        taken: the step's mask, which tells the filters of the full network that it has; None for the full network.
         graph: the filter groups of the step's network.
 
     Raises:
@@ -185,7 +185,7 @@ class Cut(NamedTuple):
 
     Attributes:
         mask: the filters that stay; its `ratio_requested` is that of the choices.
-        ratio: the possible ratio that is nearest to it: what is set by hand may not allow it.
+        ratio: the possible ratio nearest to the requested one, which what is set by hand may not allow.
         limits: what is set by hand.
     """
 
@@ -212,7 +212,7 @@ def cut(scores: Scores, choices: Choices, *, full: Study, taken: Mask | None) ->
 
 
 def hand_reads(study: Study) -> Reads:
-    """Return what a choice by hand was based on: the explorer shows its user numbers from every `report` split.
+    """Return what a choice by hand was based on: the explorer shows the user numbers from every `report` split.
 
     The accuracies beside the controls, and the changes on a filter's card, come from the labels of that split, or from
     its images where there are no labels. So a choice by hand in an explorer with a target is target-aware.

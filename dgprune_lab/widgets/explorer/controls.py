@@ -95,7 +95,7 @@ class Controls(CommWidget):
     def steps(self) -> pd.DataFrame:
         """The steps as a table to read: a line per network, with what was done and its accuracy in percent.
 
-        Of a domain without labels it says the agreement with the full network.
+        For a domain without labels, it gives the agreement with the full network.
         """
         rows: list[dict[str, Any]] = []
         for step in self._session.steps.rows():
@@ -108,8 +108,8 @@ class Controls(CommWidget):
     def pins_table(self) -> pd.DataFrame:
         """The pinned views as a table to read: size, accuracy per domain, and its difference from the present view.
 
-        Accuracies are in percent, with 95 % intervals over images; differences (pin minus present view) are in points,
-        paired by image. Waits until the present view is measured.
+        Accuracies are in percent, with 95 % intervals over images; differences (pin minus present view) are in
+        percentage points, paired by image. Waits until the present view is measured.
         """
         self._session.worker.wait("exact", "pin", "pins", timeout=threading.TIMEOUT_MAX)
         return self._session.board.table(self.view)
@@ -158,7 +158,7 @@ class Controls(CommWidget):
         Args:
             epochs: how many epochs.
             options: how to train; None for the options of `dg.prune_and_tune`. Their `epochs` are not used.
-            wait: return when the new step is there, however long that takes; Ctrl-C ends the waiting.
+            wait: whether to return only when the new step is there, however long that takes; Ctrl-C ends the waiting.
 
         Raises:
             DgpruneError: a fine-tuning is running already; the explorer is closed; with `wait`, it failed or was

@@ -45,13 +45,13 @@ class Explorer(SessionActions):
     other cells can run at the same time. At rest every number equals `dg.measure` of the pruned network on all images,
     or on the first `images`. Where that takes more than a quarter of a second, an estimate from fewer images comes
     first; the page says from how many, and how long the exact numbers will take. A move of a control ends what runs.
-    Curves, latency and what a panel computes in the background are computed while a page shows the explorer, or a cell
+    Curves, latency and a panel's background results are computed only while a page shows the explorer, or a cell
     waits for them (`wait_idle`).
     The attributes ratio, scorer, scope, budget and batchnorm hold the current view; setting one moves the controls.
     `layers` and `forced` set layers and filters by hand. Whoever sets them has seen the accuracies that the explorer
     shows, those of the target too, so such a choice is target-aware where the study has a target.
     `apply` and `finetune` make steps, networks from which the slider goes on; `step` goes to one of them. Costs and
-    changes always refer to the full network, and filters have its numbers.
+    changes always refer to the full network, and filters are numbered as there.
 
     Args:
         study: the network and its domains.
@@ -62,7 +62,7 @@ class Explorer(SessionActions):
         scorers: your own scorers, for the menu.
         panels: panels offered below the charts; None for the built-in ones.
         device: where the evaluation runs; None for the study's device.
-        images: the exact numbers are from the first so many images of each domain; None for all images.
+        images: how many images of each domain, from the first, give the exact numbers; None for all images.
         calibration: number of source images on which BatchNorm is re-estimated for the exact numbers.
 
     Raises:

@@ -50,7 +50,7 @@ class Origin(NamedTuple):
     taken: Mask
 
     def full_mask(self, mask: Mask) -> Mask:
-        """Return a mask of the smaller network as one of the full network, whose requested ratio is a share of that."""
+        """Return the smaller network's mask, and the ratio requested, in terms of the full network."""
         before = replace(self.taken, scope=mask.scope, budget=mask.budget)
         ratio = 1 - (1 - before.ratio_achieved) * (1 - mask.ratio_requested)
         return replace(before.then(mask), ratio_requested=ratio)
@@ -66,7 +66,7 @@ class Frame:
         payload: the data sent to the page: ratio, estimate, images per domain and whether these are all, sentence,
             latency, and the rows of charts A and D.
         mask: which filters of the full network stay.
-        timed: the table with a row for the latency; None as long as it is not measured.
+        timed: the table with a row for the latency; None until the latency is measured.
     """
 
     table: pd.DataFrame
@@ -100,7 +100,7 @@ def measure_frame(
     Args:
         images, calibration: see `Explorer`; images None for all.
         estimate: whether the frame stands in for one from more images.
-        origin: the full network, where `study` is that of a smaller one.
+        origin: the full network, if `study` is that of a smaller one.
     """
     share, rows, parts = time_share(mask), list[Row](), list[str]()
     full_study, full_mask = (study, mask) if origin is None else (origin.study, origin.full_mask(mask))
@@ -141,7 +141,7 @@ def full_table(study: Study, mask: Mask, *, images: int | None) -> Generator[flo
 
 
 def all_images(study: Study, images: int | None) -> bool:
-    """Return whether so many images of each domain are all of them."""
+    """Return whether this number of images per domain covers all images of every domain."""
     return images is None or all(len(domain.rows(SPLIT)) <= images for domain in study.domains)
 
 
@@ -151,16 +151,16 @@ def is_labelled(study: Study) -> bool:
 
 
 def time_share(mask: Mask) -> float:
-    """Return about which share of the full network's time the pruned one takes: the mean of two shares.
+    """Return roughly the share of the full network's time that the pruned one takes: the mean of two shares.
 
-    Convolutions take about the share of the MACs, all that is done to each value about the share of the filters.
+    Convolutions scale about with the share of MACs left, elementwise work about with the share of filters left.
     """
     left, full = mask.cost, mask.graph.full
     return (left.macs / full.macs + left.filters / full.filters) / 2
 
 
 def weighted(steps: Generator[int, None, Outcomes], weight: float) -> Generator[float, None, Outcomes]:
-    """Return the result of a generator that yields numbers of images; yields them times a weight."""
+    """Return the result of a generator that yields numbers of images; yield these numbers times a weight."""
     while True:
         try:
             images = next(steps)
@@ -223,13 +223,13 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
 
 
 def curve_rows(points: Sequence[Row]) -> Row:
-    """Return the rows `curves`, `gaps`, `names` of chart A; names are not spread: this needs the plot's height."""
+    """Return the rows `curves`, `gaps`, `names` of chart A; names are not spread, which needs the plot's height."""
     data = sweep_data(points, now=None, chance=None, step=STEP, height=10**9)
     return {name: data[name] for name in ("curves", "gaps", "names")}
 
 
 def exposure_text(exposures: Iterable[Exposure]) -> str:
-    """Return a text that explains the marks in chart D; that a source was seen stands in the sentence."""
+    """Return a text that explains the marks in chart D, except "seen": the sentence says that a source was seen."""
     marks: list[Exposure] = [mark for mark in dict[Exposure, None].fromkeys(exposures) if mark not in ("", "seen")]
     return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
@@ -237,9 +237,9 @@ def exposure_text(exposures: Iterable[Exposure]) -> str:
 def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool, full_mask: Mask | None = None) -> str:
     """Return one line on what removal did: "50 % of the filters removed: mnist 98 → 92 %, mnist_m 65 → 44 %".
 
-    The number is the slider's; where what was achieved differs by half a point or more, both are said. If nothing is
-    removed and BatchNorm is recalibrated, the line says that the change is due to that. `full_mask` is the mask
-    of the full network, where `mask` is that of a smaller one.
+    The number is the slider's; if the ratio achieved differs by half a percentage point or more, both are given. If
+    nothing is removed and BatchNorm is recalibrated, the line says that the change is due to that. `full_mask` is the
+    mask of the full network, if `mask` is that of a smaller one.
     """
     requested, achieved, counted = mask.ratio_requested, mask.ratio_achieved, _COUNTED[mask.budget]
     nothing, differ = mask.cost.filters == mask.graph.free, abs(requested - achieved) >= 0.005
@@ -273,7 +273,7 @@ def _part(row: Row, full: Outcomes, *, estimate: bool) -> str:
 def latency_steps(study: Study, mask: Mask | None, *, slow: bool) -> Generator[None, None, list[float]]:
     """Time batches of 32 images, yielding between them; return the milliseconds of each.
 
-    A `slow` one can be cancelled while it runs; this costs microseconds, which count where a batch takes milliseconds.
+    A `slow` batch can be cancelled while it runs; this costs microseconds, which matter if a batch takes milliseconds.
     """
     domain = study.domains[0]
     images = domain.take(domain.rows(SPLIT, LATENCY_IMAGES), device=study.device).images

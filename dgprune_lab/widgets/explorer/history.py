@@ -1,4 +1,4 @@
-"""The settled choices of an explorer, back and forth."""
+"""The settled choices of an explorer, for undo and redo."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class History:
     def settle(self, choices: Mapping[str, Any], *, is_present: Callable[[], bool] = lambda: True) -> bool:
         """Make these choices the present ones and drop undone ones; return whether they are new.
 
-        A measurement settles choices in a thread of its own, when the view may be another one already: choices that
-        `is_present` denies, or that were present before a move that is under way, are not settled.
+        A measurement settles choices in a thread of its own, by when the view may have changed: nothing is settled if
+        `is_present` returns False, or while a move is under way.
         """
         entry = entry_of(choices)
         with self._lock:
@@ -69,7 +69,7 @@ class History:
         return deepcopy({"undo": self._entries[: self._place], "redo": self._entries[self._place + 1 :]})
 
     def restore(self, undo: Sequence[Entry], redo: Sequence[Entry]) -> None:
-        """Put earlier choices before the present ones, and undone ones behind."""
+        """Put earlier choices before the present ones, and undone choices after them."""
         now = self._entries[self._place]
         self._entries, self._place = [*map(entry_of, undo), now, *map(entry_of, redo)], len(undo)
 

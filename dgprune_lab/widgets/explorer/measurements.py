@@ -115,7 +115,7 @@ class Measurements:
     def scoring(self, choices: Choices) -> Generator[str, None, None]:
         """Compute the scores of a view; yields the progress in words after each batch.
 
-        If a job that was dropped had begun the same pass over the images, it goes on where it was.
+        If a job that was dropped had begun the same pass over the images, that pass is resumed.
         """
         item = self.menu[choices["scorer"]]
         if self._scoring is None or self._scoring[0] is not item:
@@ -174,7 +174,7 @@ class Measurements:
     def plan(self, choices: Choices) -> Row:
         """Return the plan (removal order and steps) with a step for exactly this ratio, and the scorer's `exposure`.
 
-        Discards what `is_outdated` finds to be of another network or another scorer.
+        Discards what `is_outdated` finds to come from an earlier state of the network or scorer.
         """
         if self._contents() != self._content:
             self._content, self._graph = self._contents(), self.full.graph
@@ -189,7 +189,7 @@ class Measurements:
         return self.plans.plan(scores, choices)
 
     def plan_at_once(self, choices: Choices) -> Row | None:
-        """Return a plan with the one step of this ratio, while a layer's handle moves; quick, without a look at data.
+        """Return a plan with the step of this ratio only, for while a layer's handle moves; quick, as it reads no data.
 
         None if there is a whole plan already, or if the scores are not known yet.
         """
@@ -204,14 +204,14 @@ class Measurements:
         return {"key": as_lists(frame_key(choices)), "rows": rows, "lines": curve_rows(points)}
 
     def tried(self) -> list[tuple[Choices, Frame]]:
-        """Return all views that were measured on all images, of every step, scorer and setting, as scorers are now."""
+        """Return all views measured on all images, of every step and setting, by scorers not changed since."""
         now = {name for name in {key[0] for key in [*self._frames]} & {*self.menu} if not self._is_outdated(name)}
         curves = [(key, list(frames.items())) for key, frames in list(self._frames.items()) if key[0] in now]
         pairs = [(key, ratio, frame) for key, frames in curves for ratio, frame in frames if not frame.is_estimate]
         return [(choices_of(key, ratio), frame) for key, ratio, frame in pairs]
 
     def exact(self, choices: Choices) -> Frame | None:
-        """Return the frame of exactly this ratio on all images; None if it is not measured, or of another mask."""
+        """Return the frame of exactly this ratio on all images; None if not measured, or if its scorer has changed."""
         frame = self._frames.get(frame_key(choices), {}).get(choices["ratio"])
         return None if frame is None or frame.is_estimate or self._is_outdated(choices["scorer"]) else frame
 
@@ -239,7 +239,7 @@ class Measurements:
     ) -> Generator[tuple[int, int, str], None, None]:
         """Measure the missing ratios of the curve, the nearest to the view first; estimate slow ones before.
 
-        Yields at each step the number of ratios done, that of all, and what is being done, in words.
+        Yields at each step the number of ratios done, the total number, and what is being done, in words.
         """
         batchnorm = choices["batchnorm"]
         possible = [ratio for ratio in ratios if self.plans.allows(choices, ratio)]

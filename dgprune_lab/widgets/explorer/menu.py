@@ -80,7 +80,7 @@ def _unfit(study: Study, scores: Scores) -> str | None:
 
 
 def option_controls(study: Study, scorer: Scorer) -> list[Row]:
-    """Return a control for each option of a scorer, {name, value, choices}; choices are None for a number.
+    """Return a control {name, value, choices} for each option of a scorer; choices are None for a number.
 
     Only options that are literal values, switches, numbers, domains or shifts are offered.
     """

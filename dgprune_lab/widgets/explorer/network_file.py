@@ -24,7 +24,7 @@ def file_name(study: str, view: Choices) -> str:
 
 
 def safe_name(text: str, *, most: int) -> str:
-    """Return a text in characters that are safe in a file name everywhere; of a long one, its end."""
+    """Return a text in characters that are safe in any file name; only the end of a long text is kept."""
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", text)[-most:].lstrip("._-")
 
 

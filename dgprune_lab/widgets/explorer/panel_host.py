@@ -190,7 +190,7 @@ def _selection(content: Mapping[str, Any], state: Row) -> tuple[Row, Row]:
 
 
 def _cells(cells: Any) -> list[tuple[str, int]] | None:
-    """Return the set of filters that was picked; None for a single one."""
+    """Return the set of filters that was picked; None for a single filter."""
     if not isinstance(cells, list):
         return None
     pairs = [(cell.get("group"), cell.get("filter")) for cell in cells if isinstance(cell, Mapping)]

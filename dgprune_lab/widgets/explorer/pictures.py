@@ -79,7 +79,7 @@ def _with_rows(part: Any, data: Mapping[str, Any]) -> Any:
 
 
 def view_charts(view: View) -> Iterator[tuple[str, Row]]:
-    """Yield (name, specification) of the charts of the present view with its curve, those that have numbers."""
+    """Yield (name, specification) of each chart of the present view and its curve that has numbers."""
     present, labelled = view.present, is_labelled(view.study)
     if present is None:
         return
@@ -141,9 +141,9 @@ def filters_kept_svg(
 def _add(
     paths: Mapping[str, list[str]], x: float, y: float, size: int, *, kept: bool, forced: str, silent: bool
 ) -> None:
-    """Add a cell, by shape: a disc stays, a ring is removed; by hand a square stays, a cross is in the ring.
+    """Add a cell: a disc if kept, a ring if removed; by hand, a square if kept, a ring with a cross if removed.
 
-    A line through it: silent.
+    A line through the cell marks a silent filter.
     """
     if silent and not (forced == "remove" and not kept):
         paths["slits" if kept else "lines"].append(f"M{x + 2} {y + size / 2}h{size - 4}")

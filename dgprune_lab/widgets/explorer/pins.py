@@ -37,8 +37,8 @@ class Pinned:
         table: the table of its frame.
         mask: the filters that stay, in the indices of the full network.
         outcomes: domain -> the outcomes behind the accuracies of the table.
-        scorer: identifies the function or the scores that ranked the filters when this was last looked at.
-        outdated: whether the scorer of that name removes other filters by now; the label says so.
+        scorer: identifies the function or the scores that ranked the filters when this was last checked.
+        outdated: whether the scorer of that name now removes other filters; the label says so.
     """
 
     choices: Mapping[str, Any]
@@ -74,7 +74,7 @@ class PinBoard:
         return len(self._pins) >= MOST
 
     def add(self, measurements: Measurements, view: Choices) -> Generator[Any, None, None]:
-        """Pin a view that is measured, once; yields between batches, should its outcomes be out of the cache."""
+        """Pin a measured view if it is not pinned yet; yields between batches if its outcomes are not cached."""
         if letter := self.letter_of(measurements, view):
             note(f"this view is pinned already, as {letter}.")
             return
@@ -84,7 +84,7 @@ class PinBoard:
                 self._pins = [*self._pins, (view, pinned)]
 
     def letter_of(self, measurements: Measurements, view: Choices) -> str | None:
-        """Return the letter under which a view is pinned, with the numbers that it has now; None if it is not."""
+        """Return the letter under which a view is pinned with its present numbers; None if it is not."""
         frame = measurements.exact(view)
         if frame is None or frame.mask is None:
             return None
@@ -99,7 +99,7 @@ class PinBoard:
             self._pins = [pin for k, pin in enumerate(self._pins) if numbers and k not in numbers]
 
     def compare(self, measurements: Measurements, view: Choices) -> Generator[Any, None, None]:
-        """Make a view the present one, with which the pins are compared, if there are any.
+        """Make a view the present one, with which any pins are compared.
 
         Pins by a scorer of the same name that removes other filters by now say so.
         """
@@ -107,7 +107,7 @@ class PinBoard:
         self._now = (yield from _pinned(measurements, view)) if self._pins else None
 
     def _rank_again(self, measurements: Measurements, view: Choices) -> None:
-        """Update the pins that share a view's scorer and step, whose scores are known, if the scorer was replaced."""
+        """Update the pins with the scorer and step of a view, whose scores are known, if the scorer was replaced."""
         fresh: dict[int, Pinned] = {}
         for at, pin in self:
             if (at["scorer"], at.get("step", 0)) == (view["scorer"], view.get("step", 0)):
@@ -154,7 +154,7 @@ def _key(view: Choices) -> list[Any]:
 
 
 def _scorer(measurements: Measurements, view: Choices) -> str:
-    """Return a key of a view's scorer: of its function and the variables that this reads, or of its values."""
+    """Return a key of a view's scorer, from its function and the variables which that reads, or from its scores."""
     item = measurements.menu[view["scorer"]]
     return fingerprint(item.function if isinstance(item, Scorer) else item.values).key
 
@@ -189,10 +189,10 @@ def pin_rows(pins: Sequence[Pinned], now: Pinned | None) -> list[Row]:
     """Return the rows of the table of pins, for the page.
 
     `cells` has, per domain, the accuracy in percent with its 95 % interval over images (without labels: the agreement
-    with the full network), and `difference`: accuracy of the pin minus that of the present view, in points, paired by
-    image. `differs` is the number of filters that one of both keeps and the other removes, divided by the number of
-    filters that can be removed. Both are empty where the present view is not measured (`now` is None); `against` is its
-    key.
+    with the full network), and `difference`: accuracy of the pin minus that of the present view, paired by image, in
+    percentage points. `differs` is the number of filters that one of the two keeps and the other removes, divided by
+    the number that can be removed. `difference` and `differs` are empty if the present view is not measured (`now` is
+    None); `against` is the key of that view.
     """
     return [_pin_row(letter, pin, now) for letter, pin in zip(LETTERS, pins, strict=False)]
 
@@ -261,7 +261,7 @@ def _points(change: tuple[float, float, float] | None) -> str:
 
 
 def _exposure_words(exposure: Exposure) -> str:
-    """What was looked at of a domain, in words; empty for nothing."""
+    """What data of a domain was looked at, in words; empty for nothing."""
     return "data use not recorded" if exposure == "?" else exposure
 
 

@@ -59,7 +59,7 @@ class Plans:
         return {**plan, "exposure": self._exposure(chosen.mask, choices)}
 
     def allows(self, choices: Choices, ratio: float) -> bool:
-        """Whether what is set by hand allows this ratio; outside, the nearest possible mask would be drawn again."""
+        """Whether what is set by hand allows this ratio; if not, its point would repeat the nearest possible mask."""
         plan = self.cached.get(plan_key(choices)) if is_by_hand(choices) else None
         return plan is None or plan["range"][0] - 1e-9 <= ratio <= plan["range"][1] + 1e-9
 
@@ -68,7 +68,7 @@ class Plans:
         return {**plan(scores, **options, taken=self._taken), "key": as_lists(plan_key(choices))}
 
     def _exposure(self, mask: Mask, choices: Choices) -> Row | None:
-        """Return which images the choice of filters has looked at, as a sign and a sentence; None for nothing."""
+        """Return which images the choice of filters is based on, as a sign and a sentence; None if nothing to say."""
         study, batchnorm = self._study, choices["batchnorm"]
         provenance = mask_provenance(study.provenance, mask, batchnorm=batchnorm, study=study)
         by_hand = is_by_hand(choices) or choices.get("step", 0) > 0  # an earlier step may have been
@@ -77,7 +77,7 @@ class Plans:
 
 
 def put_newest(cache: dict[Key, Any], key: Key, value: Any) -> None:
-    """Store a value as the newest, and drop the oldest beyond those that are kept."""
+    """Store a value as the newest, and drop the oldest beyond the number that is kept."""
     cache.pop(key, None)
     cache[key] = value
     for old in list(cache)[:-_MOST]:
@@ -103,8 +103,8 @@ def plan(
         taken: which filters of the full network this network has; None for the full network.
 
     Returns:
-        groups: {name, rank, score, index, full} per layer of the full network, where `index` holds the filters that
-        are left, by their numbers there, and `full` their number there; of each layer, those of the highest ranks are
+        groups: {name, rank, score, index, full} per layer of the full network; `index` holds the filters left, numbered
+        as in the full network, and `full` is how many that layer has; in each layer, those of highest rank are
         kept. `range`: the smallest and largest ratio that `limits` allow.
     """
     order = cached_order(scores, scope=scope, limits=limits)
@@ -121,7 +121,7 @@ def plan(
 def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, budget: Budget, taken: Mask | None = None) -> Row:
     """Return what remains at one ratio: number of filters per layer, the four costs, and the rows of chart C.
 
-    `ratio_achieved` is a share of what this network has, `removed` one of what the full network has.
+    `ratio_achieved` is a share of this network, `removed` a share of the full network.
     """
     mask = Mask(order.keep(order.count(ratio, budget)), ratio, scores.graph, scope=scope, budget=budget)
     full_mask = mask if taken is None else taken.then(mask)
@@ -137,7 +137,7 @@ def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, budget: Bu
 
 
 def _group(group: FilterGroup, scores: Scores, *, limits: Limits, taken: Mask | None) -> Row:
-    """A layer of the full network: a layer of which one filter is left is no group of the smaller network any more."""
+    """A layer of the full network: with only one filter left, it is no longer a group of the smaller network."""
     name, index = group.name, list(range(group.filters)) if taken is None else taken.kept(group.name)
     row = {"name": name, "index": index, "full": group.filters}
     if name not in scores.graph.names:

@@ -38,7 +38,7 @@ class SavedStep:
         label: what was done, in words.
         made: for "prune", the choices that were applied; for "finetune", `epochs`, `options` and `batchnorm`.
         mask: which filters of the full network are left.
-        table: what was measured of it on the `report` splits; None if nothing was.
+        table: what was measured of the step on the `report` splits; None if nothing was.
     """
 
     number: int
@@ -55,7 +55,7 @@ class SavedSession:
     """A session of the explorer.
 
     Attributes:
-        id: tells sessions apart; one that goes on keeps it.
+        id: tells sessions apart; a session that is continued keeps it.
         steps: the full network, then the steps in their order.
         choice: the state of the controls.
         pins: the choices of the pinned views.
@@ -190,7 +190,7 @@ def _table(rows: list[Any] | None) -> pd.DataFrame | None:
 
 
 def _difference(name: str, was: Any, now: Mapping[str, Any]) -> str:
-    """What differs between a domain of a session and the one of that name here."""
+    """What differs between a domain of a session and the domain of that name here."""
     was = was if isinstance(was, dict) else {"data": was}
     if was.get("data") != now["data"]:
         return f"other images, labels or splits of {name!r} (hash {was.get('data')!s:.12}, here {now['data']:.12})"
@@ -249,7 +249,7 @@ def _check_scores(scores: Any, *, name: str) -> None:
 
 
 def _check_masks(network: nn.Module, mask: Mask, *, study: Study, name: str) -> None:
-    """Refuse a network whose masks, since the study's network, are together another mask than that of the step."""
+    """Refuse a network whose masks since the study's network do not combine to the mask of the step."""
     masks: Any = network.dgprune_masks
     left = {group.name: torch.arange(group.filters).tolist() for group in study.graph.groups}
     try:

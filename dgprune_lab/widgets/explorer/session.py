@@ -133,7 +133,7 @@ class Session:
         self.worker.put("exact", self._exact, priority=EXACT, after=after)
 
     def renew(self) -> None:
-        """Measure the current view anew if the network, or a variable that its scorer reads, has changed since."""
+        """Measure the current view again if the network, or a variable that its scorer reads, has changed since."""
         measured = self.steps.ready(self.view.get("step", 0))
         if measured is not None and not self.closed and measured.is_outdated(self.view):
             self.measure(ack=self.status["ack"])

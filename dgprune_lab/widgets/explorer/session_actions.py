@@ -46,7 +46,7 @@ class SessionActions(Controls):
         return self._code(all_steps=False)
 
     def save(self, folder: str | Path, *, replace: bool = False) -> Path:
-        """Save the session into a folder, with which `Explorer.load` goes on, and `dgprune-lab report` makes a page.
+        """Save the session into a folder, which `Explorer.load` continues and `dgprune-lab report` turns into a page.
 
         It holds the network of each step and of the present view (safetensors), the masks with filter indices of the
         full network, choices, pins and history (session.json), tables (CSV, and Parquet where pyarrow is installed),
@@ -115,7 +115,7 @@ class SessionActions(Controls):
         self._session.worker.put("download", self._download, priority=EXACT)
 
     def _retry(self) -> None:
-        """Do again what failed last; measure the present view if it was nothing else."""
+        """Do again what failed last; measure the present view if nothing else failed."""
         session, bench = self._session, self._session.workbench
         jobs = {"download": self.download, "save": session.save, "pin": session.pin}
         jobs |= {"apply": bench.apply, "finetune": bench.again}
@@ -209,7 +209,7 @@ def _maker(item: Item, study: Study) -> dict[str, Any]:
 
 
 def _scored(item: Item, study: Study) -> dict[str, list[float]]:
-    """The scores of a scorer on the full network, rounded; {} where it gives none there."""
+    """The scores of a scorer on the full network, rounded; {} if it gives none there."""
     try:
         scores = study.score(item)
     except Exception:  # a user's own scorer may raise anything, or run on the network of a later step alone
@@ -218,7 +218,7 @@ def _scored(item: Item, study: Study) -> dict[str, list[float]]:
 
 
 def _scorers(saved: SavedSession, given: Sequence[Item], study: Study) -> list[Item]:
-    """The scorers of the user's own, and those that the menu makes, of a saved session.
+    """The scorers of a saved session: the user's own, and those that the menu makes.
 
     Raises:
         DgpruneError: one that the present choice or a pin names is missing; one that is given is another one.

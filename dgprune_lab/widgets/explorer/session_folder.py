@@ -68,8 +68,8 @@ def session_content(
 ) -> Iterator[tuple[str, str | bytes | nn.Module]]:
     """Yield (name in the folder, text, bytes or network) of a session's files, each made when it is asked for.
 
-    Tables are written as CSV, and as Parquet too where pyarrow is installed (extra `[parquet]`): it is 100 MB on the
-    disk, which nobody who reads CSV should have to fetch.
+    Tables are written as CSV, and as Parquet too where pyarrow is installed (extra `[parquet]`): pyarrow takes
+    100 MB on disk, which nobody who reads CSV should have to download.
 
     Args:
         networks: number of a step -> function that returns its network.

@@ -40,8 +40,8 @@ class Step(SavedStep):
     Attributes:
         network: the network; its weights may be in `file` instead of memory, so use `Steps.network`.
         file: where its weights are, once they were written.
-        away: whether they are there alone.
-        used: when it was used, as a count.
+        away: whether the weights are in `file` only.
+        used: when the step was last used, as a count.
     """
 
     network: nn.Module = field(repr=False)
@@ -117,7 +117,7 @@ class Steps:
         return later[1] if later is not None and later[0] == number else None
 
     def at(self, number: int) -> Measurements:
-        """Return the measurements of a step. Those of another later step are dropped, with all that its study caches.
+        """Return the measurements of a step; drop those of any other later step, with all that its study caches.
 
         The first call for a step examines its network, which takes as long as `Study`.
         """
@@ -138,8 +138,8 @@ class Steps:
     def describe(self, measured: Measurements, view: Choices) -> Generator[object, None, bool]:
         """Note what was measured of the full network, and of the step of a view that removes nothing.
 
-        The numbers are those of the networks as they were made: where the view re-estimates BatchNorm otherwise, the
-        step is measured once more. Returns whether the full network was changed in place; what was noted is then
+        The numbers are those of the networks as they were made: if the view treats BatchNorm differently, the step is
+        measured once more. Returns whether the full network was changed in place; what was noted before is then
         dropped. Yields between batches.
         """
         content, number, batchnorm = self.full.study.content, view.get("step", 0), view["batchnorm"]
@@ -174,7 +174,7 @@ class Steps:
     def silent(self, number: int) -> Generator[object, None, dict[str, list[int]]]:
         """Return layer -> the filters of a step whose activation is 0 on every source image of the split `score`.
 
-        They have their numbers in the full network. Yields between batches. A study without images to score has none.
+        Filters are numbered as in the full network. Yields between batches. A study without images to score has none.
         """
         study, taken, scorer = self.at(number).study, self[number].mask, SCORERS["activation_l1"]
         if study.unavailable(scorer) is not None:
@@ -257,7 +257,7 @@ class Steps:
 def accuracy_rows(table: pd.DataFrame) -> list[Row]:
     """Return the accuracy of each domain, as plain values; without labels, the agreement with the full network.
 
-    `metric` says which of both it is.
+    `metric` says which of the two it is.
     """
     styles, columns = domain_styles_of(table), ("domain", "role", "metric", "value", "low", "high")
     return [
@@ -272,7 +272,7 @@ def accuracy_rows(table: pd.DataFrame) -> list[Row]:
 
 
 def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer, a shared one once."""
+    """Every parameter and buffer; a shared one comes once."""
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 

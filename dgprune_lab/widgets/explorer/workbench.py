@@ -74,7 +74,7 @@ class Workbench:
         self._session.worker.put("apply", lambda: self._apply(view), priority=EXACT)
 
     def finetune(self, options: TrainingOptions) -> None:
-        """Fine-tune the present network, in the background; filters that are removed in it are applied first.
+        """Fine-tune the present network in the background, after applying the removals of the view.
 
         Raises:
             DgpruneError: a fine-tuning is running; the explorer is closed.
@@ -114,7 +114,7 @@ class Workbench:
     def _applied(self, view: Choices) -> Generator[None, None, int | None]:
         """Make the mask of a view a step and go there; return its number.
 
-        Where nothing is removed, it is that of the view's step; None where nothing could be pruned further.
+        If nothing is removed, that is the number of the view's step; None if nothing could be pruned from there.
         """
         session, number = self._session, view.get("step", 0)
         measurements = session.steps.at(number)

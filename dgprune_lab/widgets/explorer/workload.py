@@ -14,9 +14,9 @@ from ...study import Study
 from .frames import SPLIT, Frame, Origin, measure_frame, time_share, weighted
 
 QUICK = 0.25
-"""Seconds; where all images take less, no estimate comes first."""
+"""Seconds; if all images take less, no estimate comes first."""
 TIMED = 0.05
-"""Seconds; what takes less is not precise enough to learn from."""
+"""Seconds; a timing below this is not precise enough to learn from."""
 _SOON, _LATER = 0.7, 2.5  # seconds that an estimate may take, and one from few images that spares much more time
 _FEW, _SPARED = 32, 8
 _SIZES = (8, 16, _FEW, 64, 125, 250)  # possible numbers of images per domain of an estimate
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class Pace:
-    """Seconds of a piece of work, learned from the last ones.
+    """Seconds that a piece of work takes, learned from the latest pieces.
 
     Work is counted in images of the full network; an image of a pruned network counts as its `time_share`. What was
     learned before counts as much as 32 images, so that one slow batch changes little of what is announced.
@@ -121,7 +121,7 @@ class Workload:
         return self.pace.seconds(sum(piece.work for piece in pieces))
 
     def probe(self) -> Generator[None, None, None]:
-        """Time the full network on a few images, and on more as long as that is too fast to time, if not done yet."""
+        """Time the full network, if not done yet, on a few images, then on more while that is too quick to time."""
         if self.pace.known:
             return
         yield from yielding(self._few(_PROBES[0]), None)
@@ -162,8 +162,8 @@ class Workload:
 def affordable(sizes: Sequence[int], seconds: Sequence[float], *, exact: float) -> int:
     """Return the number of images of an estimate, given how long estimates of each size and the exact numbers take.
 
-    As many as take 0.7 seconds and less than half as long as the exact numbers; if that is fewer than 32, up to 32 that
-    take two and a half, if the exact numbers take eight times as long; at least the smallest.
+    The largest size that takes less than 0.7 seconds and half the time of the exact numbers; a size up to 32 may take
+    2.5 seconds, if that is less than an eighth of the exact numbers' time; at least the smallest size.
 
     >>> affordable([8, 16, 32, 64, 125], [0.08, 0.16, 0.32, 0.64, 1.25], exact=9.0)
     64

@@ -16,7 +16,7 @@ from .vega import shared_static
 class LiveChart(CommWidget):
     """An Altair chart drawn in the page by the toolkit's own Vega; a saved notebook shows it as a picture.
 
-    Inputs bound to the chart's parameters stand below it and get their keyboard events. They act only in the page:
+    Inputs bound to the chart's parameters stand below it and receive keyboard events. They act only in the page:
     nothing is sent to Python.
 
     Args:

@@ -39,7 +39,7 @@ class CommWidget(anywidget.AnyWidget):
             self.comm.__class__ = without_reply_thread(type(self.comm))
 
     def listen(self) -> None:
-        """Start receiving messages of the page and changes of its visibility."""
+        """Start receiving messages from the page and changes of its visibility."""
         views, message = weakly(self.views_changed), weakly(self.handle_message)
         self.set_trait("_view_count", 0)
         self.observe(lambda event: views(event["old"] or 0, event["new"] or 0), "_view_count")
@@ -52,10 +52,10 @@ class CommWidget(anywidget.AnyWidget):
         """Act on a change of the number of pages that show this widget."""
 
     def settle(self) -> None:
-        """Wait until what the widget computes by itself is there."""
+        """Wait until the widget has finished what it computes by itself."""
 
     def still(self) -> str:
-        """Return the HTML that a notebook shows when no kernel runs, of what is there now."""
+        """Return the HTML of what is there now, which a notebook shows when no kernel runs."""
         return ""
 
     def _repr_mimebundle_(self, **options: Any) -> Any:

@@ -50,7 +50,7 @@ def vega_bundle(*, kind: Kind = "module") -> str:
 
 
 def cache_path(*, kind: Kind) -> Path:
-    """Return the path at which the bundle is cached; it depends on the versions of vl-convert, Vega-Lite, snippet."""
+    """Return the path of the cached bundle, named by `kind` and versions of vl-convert, Vega-Lite and snippet."""
     folder = Path(platformdirs.user_cache_dir("dgprune-lab"))
     return folder / f"vega-{version('vl-convert-python')}-{alt.SCHEMA_VERSION}-{kind}-1.js"
 
@@ -69,7 +69,7 @@ class VegaHost(anywidget.AnyWidget):
 
 
 def vega_host() -> VegaHost:
-    """Return the VegaHost of this kernel; it is made at the first call, and again only if it was closed."""
+    """Return the VegaHost of this kernel, made at the first call, and again only if it was closed."""
     if not _hosts or _hosts[0].comm is None:
         _hosts[:] = [VegaHost()]
     return _hosts[0]
