@@ -56,9 +56,9 @@ def _kind(data: bytes) -> str:
         if KEY in str(header[0].get("__metadata__")):
             return "a network that dg.save wrote, under another name; rename it to NAME.safetensors"
         return _safetensors({name: entry for name, entry in header[0].items() if name != "__metadata__"})
-    for start, words in _STARTS.items():
+    for start, kind in _STARTS.items():
         if data.startswith(start):
-            return words
+            return kind
     if data.startswith(b"PK"):
         return _archive(data)
     if is_pickle(data):
@@ -133,7 +133,7 @@ def _pickle(content: bytes) -> str:
 
 def _origin(names: Iterable[str]) -> str:
     """Return what wrote these names: nn.DataParallel, DomainBed, or something else ("")."""
-    listed = list(names)
-    if listed and all(name.startswith("module.") for name in listed):
+    keys = list(names)
+    if keys and all(name.startswith("module.") for name in keys):
         return " of nn.DataParallel"
-    return " of DomainBed" if any(name.startswith("network.0.") for name in listed) else ""
+    return " of DomainBed" if any(name.startswith("network.0.") for name in keys) else ""

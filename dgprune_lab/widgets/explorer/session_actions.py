@@ -217,13 +217,13 @@ def _scored(item: Item, study: Study) -> dict[str, list[float]]:
     return {layer: [float(f"{value:.6g}") for value in values.tolist()] for layer, values in scores.values.items()}
 
 
-def _scorers(saved: SavedSession, given: Sequence[Item], study: Study) -> list[Item]:
+def _scorers(saved: SavedSession, passed: Sequence[Item], study: Study) -> list[Item]:
     """The scorers of a saved session: the user's own, and those that the menu makes.
 
     Raises:
         DgpruneError: one that the present choice or a pin names is missing; one that is given is another one.
     """
-    items = {name_of(item): item for item in given}
+    items = {name_of(item): item for item in passed}
     for name, how in saved.scorers.items():
         made = _made(name, how)
         if name in items:

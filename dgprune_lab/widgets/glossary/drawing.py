@@ -17,12 +17,12 @@ SOURCE, TARGET, INK = "var(--dg-source)", "var(--dg-target)", "currentColor"
 
 
 def text(
-    at: Point, words: str, *, size: float = 11, anchor: Anchor = "middle", colour: str = INK, bold: bool = False
+    at: Point, label: str, *, size: float = 11, anchor: Anchor = "middle", colour: str = INK, bold: bool = False
 ) -> str:
-    """Return words whose baseline is at a point."""
+    """Return a text whose baseline is at a point."""
     weight = ' font-weight="600"' if bold else ""
     place = f'x="{at[0]:g}" y="{at[1]:g}" font-size="{size:g}" text-anchor="{anchor}"'
-    return f'<text {place} fill="{colour}"{weight}>{html.escape(words)}</text>'
+    return f'<text {place} fill="{colour}"{weight}>{html.escape(label)}</text>'
 
 
 def line(points: Iterable[Point], *, colour: str = INK, width: float = 1.5, dash: str = "", opacity: float = 1) -> str:
@@ -79,7 +79,7 @@ def kept(at: Point, *, keep: bool = True, size: float = 14) -> str:
 
 def row(at: Point, keep: Sequence[bool], *, step: float = 18) -> str:
     """Return filters side by side."""
-    return "".join(kept((at[0] + step * place, at[1]), keep=one) for place, one in enumerate(keep))
+    return "".join(kept((at[0] + step * place, at[1]), keep=stays) for place, stays in enumerate(keep))
 
 
 def digit(at: Point, figure: str, *, target: bool = False, size: float = 26) -> str:

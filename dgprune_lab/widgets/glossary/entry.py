@@ -46,9 +46,9 @@ class Entry:
     def html(self) -> str:
         """Return picture and words, without the style."""
         formula = f"<p><code>{html.escape(self.formula)}</code></p>" if self.formula else ""
-        words = f"<p><strong>{html.escape(self.word)}</strong></p><p>{html.escape(self.text)}</p>{formula}"
+        explanation = f"<p><strong>{html.escape(self.word)}</strong></p><p>{html.escape(self.text)}</p>{formula}"
         code = f"<p>In code: <code>{html.escape(self.where)}</code></p>"
-        return f'<div class="dg-word">{self.picture}<div>{words}{code}</div></div>'
+        return f'<div class="dg-word">{self.picture}<div>{explanation}{code}</div></div>'
 
     def __repr__(self) -> str:
         return "\n".join(filter(None, [f"{self.word}: {self.text}", self.formula, f"In code: {self.where}"]))

@@ -26,8 +26,8 @@ class Glossary:
         return "\n\n".join(map(repr, self))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        words = "".join(entry.html() for entry in self)
-        return {"text/html": f'{STYLE}<div class="dg-words">{words}</div>', "text/plain": repr(self)}
+        entries_html = "".join(entry.html() for entry in self)
+        return {"text/html": f'{STYLE}<div class="dg-words">{entries_html}</div>', "text/plain": repr(self)}
 
 
 @overload

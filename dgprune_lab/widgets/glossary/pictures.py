@@ -16,8 +16,8 @@ def domain() -> str:
 
 def source() -> str:
     images = digit((8, 10), "3") + digit((8, 42), "7")
-    words = text((46, 88), "images and labels", size=10)
-    return images + arrow((42, 40), (92, 40), colour=SOURCE) + text((67, 32), "trains", size=10) + _network() + words
+    label = text((46, 88), "images and labels", size=10)
+    return images + arrow((42, 40), (92, 40), colour=SOURCE) + text((67, 32), "trains", size=10) + _network() + label
 
 
 def target() -> str:
@@ -33,13 +33,13 @@ def _network() -> str:
 
 def split() -> str:
     parts = [(8, 92, "train", "trains"), (100, 46, "score", "scorers read"), (146, 46, "report", "is reported")]
-    drawn = ""
+    shapes = ""
     for place, (x, width, name, use) in enumerate(parts):
-        drawn += box((x, 34), (width, 26), fill=SOURCE, stroke=SOURCE, opacity=0.45 - 0.15 * place)
-        drawn += text((x + width / 2, 51), name, bold=True) + text(
+        shapes += box((x, 34), (width, 26), fill=SOURCE, stroke=SOURCE, opacity=0.45 - 0.15 * place)
+        shapes += text((x + width / 2, 51), name, bold=True) + text(
             (x + width / 2, 76 + 12 * (place == 1)), use, size=9.5
         )
-    return text((100, 22), "the images of one domain") + drawn
+    return text((100, 22), "the images of one domain") + shapes
 
 
 def filter_() -> str:
@@ -47,13 +47,15 @@ def filter_() -> str:
         box((86 + 9 * (k % 3), 26 + 9 * (k // 3)), (9, 9), fill=INK, opacity=share)
         for k, share in enumerate((0.1, 0.5, 0.9, 0.1, 0.5, 0.9, 0.1, 0.5, 0.9))
     )
-    shown = "".join(
+    map_cells = "".join(
         box((146 + 9 * (k % 4), 22 + 9 * (k // 4)), (9, 9), fill=INK, opacity=share)
         for k, share in enumerate((0.1, 0.8, 0.2, 0.1, 0.1, 0.1, 0.9, 0.2, 0.2, 0.8, 0.3, 0.1, 0.1, 0.1, 0.8, 0.2))
     )
     names = [(28, "image"), (99, "filter"), (164, "its map")]
     arrows = arrow((52, 40), (78, 40)) + arrow((118, 40), (140, 40))
-    return digit((10, 22), "3", size=36) + weights + shown + arrows + "".join(text((x, 78), name) for x, name in names)
+    return (
+        digit((10, 22), "3", size=36) + weights + map_cells + arrows + "".join(text((x, 78), name) for x, name in names)
+    )
 
 
 def group() -> str:
@@ -68,7 +70,7 @@ def group() -> str:
 
 def mask() -> str:
     keep = (True, False, True, True, False, True, False, True, True)
-    marks = "".join(text((27 + 18 * k, 62), "1" if one else "0", bold=one) for k, one in enumerate(keep))
+    marks = "".join(text((27 + 18 * k, 62), "1" if stays else "0", bold=stays) for k, stays in enumerate(keep))
     return (
         text((100, 18), "filters of one layer")
         + row((20, 28), keep)
@@ -153,9 +155,9 @@ def interval() -> str:
 
 def paired() -> str:
     pairs = [(28, 22), (50, 45), (38, 30), (70, 62), (60, 55)]
-    drawn = "".join(line([(60, a), (140, b)], opacity=0.7) + dot((60, a)) + square((140, b), INK) for a, b in pairs)
+    shapes = "".join(line([(60, a), (140, b)], opacity=0.7) + dot((60, a)) + square((140, b), INK) for a, b in pairs)
     return (
-        drawn
+        shapes
         + text((60, 92), "network A", size=10)
         + text((140, 92), "network B", size=10)
         + text((100, 12), "each line: the same image", size=9.5)

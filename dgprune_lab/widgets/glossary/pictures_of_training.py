@@ -38,8 +38,8 @@ _RUN = (
 
 def instability() -> str:
     fall = line([(106, 24), (112, 24)]) + line([(109, 24), (109, 52)]) + line([(106, 52), (112, 52)])
-    words = text((114, 66), "lost at an event", size=9.5, anchor="start")
-    return axes(across="training", up="accuracy") + curve(_RUN) + fall + words
+    label = text((114, 66), "lost at an event", size=9.5, anchor="start")
+    return axes(across="training", up="accuracy") + curve(_RUN) + fall + label
 
 
 def mean_stability() -> str:
@@ -57,8 +57,8 @@ def prunability() -> str:
     loss = curve("M 36 14 C 60 60 76 68 110 70 L 188 71")
     limit = line([(24, 60), (190, 60)], dash="4 3")
     place = line([(69, 60), (69, 82)], dash="2 2") + dot((69, 60), radius=4)
-    words = text((76, 56), "the allowed loss", size=9.5, anchor="start")
-    return axes(across="share of weights kept", up="loss") + loss + limit + place + words
+    label = text((76, 56), "the allowed loss", size=9.5, anchor="start")
+    return axes(across="share of weights kept", up="loss") + loss + limit + place + label
 
 
 def flatness() -> str:
@@ -69,12 +69,12 @@ def flatness() -> str:
 
 
 def sensitivity() -> str:
-    drawn = line([(56, 76), (192, 76)], width=1, opacity=0.6) + text((192, 92), "contribution", size=9.5, anchor="end")
+    shapes = line([(56, 76), (192, 76)], width=1, opacity=0.6) + text((192, 92), "contribution", size=9.5, anchor="end")
     for y, name, first, second in ((26, "filter 1", 110, 118), (56, "filter 2", 88, 160)):
-        drawn += kept((8, y - 8)) + text((28, y + 3), name, anchor="start", size=9.5)
-        drawn += line([(first, y), (second, y)], opacity=0.6) + dot((first, y), colour=SOURCE, radius=4)
-        drawn += square((second, y), TARGET)
-    return drawn + text((140, 44), "responds to the domain", size=9)
+        shapes += kept((8, y - 8)) + text((28, y + 3), name, anchor="start", size=9.5)
+        shapes += line([(first, y), (second, y)], opacity=0.6) + dot((first, y), colour=SOURCE, radius=4)
+        shapes += square((second, y), TARGET)
+    return shapes + text((140, 44), "responds to the domain", size=9)
 
 
 def effect_size() -> str:
@@ -142,14 +142,14 @@ def dss() -> str:
 
 
 def risk_variance() -> str:
-    drawn = axes(up="risk")
+    shapes = axes(up="risk")
     for x, heights, name in ((48, (50, 22), "with the filter"), (126, (34, 31), "without it")):
         for place, height in enumerate(heights):
-            drawn += box(
+            shapes += box(
                 (x + 20 * place, 82 - height), (16, height), fill=SOURCE, stroke=SOURCE, opacity=0.6 - 0.35 * place
             )
-        drawn += text((x + 18, 95), name, size=9.5)
-    return drawn + text((108, 14), "risks on two sources", size=9.5)
+        shapes += text((x + 18, 95), name, size=9.5)
+    return shapes + text((108, 14), "risks on two sources", size=9.5)
 
 
 def gc_net() -> str:

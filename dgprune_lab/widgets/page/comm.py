@@ -65,7 +65,7 @@ class CommWidget(anywidget.AnyWidget):
             if os.environ.get(PICTURES) == "whole":
                 data.pop("application/vnd.jupyter.widget-view+json", None)
                 self.settle()
-            data["text/html"] = _SVG.sub(lambda found: image(found[0]), self.still())
+            data["text/html"] = _SVG.sub(lambda match: image(match[0]), self.still())
         return bundle
 
 
