@@ -26,9 +26,9 @@ class Attributions:
         pair: the reference domain, and the domain that is compared with it.
         split: the split that was read.
         rows: row numbers of the images in each domain.
-        values: layer -> attributions on the two domains, (N, C) and (M, C) float32; all 0 for a filter that is within
-            the resolution of 0 on every image.
-        resolution: layer -> see `stats.resolution`.
+        values: layer -> attributions on the two domains, (N, C) and (M, C) float32; all 0 for a filter whose values
+            are within `resolution` of 0 on every image.
+        resolution: layer -> the difference below which values count as equal, see `stats.resolution`.
         labels: true classes of the images, (N,) and (M,).
     """
 
@@ -54,7 +54,7 @@ class Attributions:
         return d, area, q_values(p_values(first, second, labels=self.labels))
 
     def active(self) -> dict[str, Tensor]:
-        """Return layer -> (C,) bool: filters whose attribution varies within a class, on the images of both domains.
+        """Return layer -> (C,) bool: filters whose attribution varies within a class, both domains' images together.
 
         Silent filters and filters with a constant output do not vary: their d is 0 by definition, not measured.
         """
@@ -97,7 +97,7 @@ def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Doma
 
 
 def rows_of(domain: Domain, split: str, images: int | None = None) -> Tensor:
-    """Return the row numbers of a split's first images.
+    """Return the row numbers of the first `images` images of a split.
 
     Raises:
         DgpruneError: an unknown split, or one without images.
@@ -172,7 +172,7 @@ def _resolution(values: tuple[Tensor, Tensor], labels: tuple[NDArray[np.int64], 
 
 
 def _zero_rounding(values: tuple[Tensor, Tensor], limit: float) -> tuple[Tensor, Tensor]:
-    """Set the attributions of filters that never exceed the limit, which are rounding errors, to 0."""
+    """Set to 0 the attributions of filters that never exceed the limit: they are rounding errors."""
     silent = torch.maximum(*(part.abs().amax(0) for part in values)) <= limit
     return values[0].masked_fill(silent, 0), values[1].masked_fill(silent, 0)
 

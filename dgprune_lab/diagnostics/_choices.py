@@ -59,7 +59,7 @@ class Choice:
         return {**cells, **unknown}
 
     def size_rows(self) -> Rows:
-        """Return the rows of the remaining filters (where they are known), parameters, MACs and bytes."""
+        """Return the rows with the numbers of remaining filters (if known), parameters, MACs and bytes."""
         if self.mask is None:
             rows = cost_rows(self.network, self.study.domains[0]) if self.network is not None else []
         else:
@@ -97,7 +97,7 @@ def choice_of(study: Study, name: str, chosen: Mask | nn.Module | None, *, batch
 
 
 def _read_mask(full_mask: Mask, network: nn.Module) -> Mask | None:
-    """Return the mask of all rounds in which `dg.prune` made a network, in original indices; None if it is unknown.
+    """Return one mask for all rounds in which `dg.prune` made a network, in original indices; None if it is unknown.
 
     Raises:
         DgpruneError: a network pruned from one with other layers.

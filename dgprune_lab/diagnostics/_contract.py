@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 
 Row = dict[str, Any]
 Rows = list[Row]
-"""The rows of a table, from which `tidy` makes it."""
+"""Rows from which `tidy` makes a table."""
 Steps = Generator[tuple[int, int] | tuple[int, int, str], None, pd.DataFrame]
-"""A generator that yields (done, total), and a label where there is one, and returns the table."""
+"""A generator that yields (done, total) or (done, total, label), and returns the table."""
 
 
 class Diagnostic(Stepwise[Parameters, pd.DataFrame]):

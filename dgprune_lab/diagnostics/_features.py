@@ -38,7 +38,7 @@ class Features:
 
     @property
     def stacked(self) -> Floats:
-        """All features in one table (masks x images of all domains, C): by mask, then by domain."""
+        """All features in one table (masks x images of all domains, C), ordered by mask, then by domain."""
         return np.concatenate([values for by_domain in self.values for values in by_domain.values()])
 
     def linear(self) -> Floats:

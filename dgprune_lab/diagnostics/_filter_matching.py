@@ -31,7 +31,7 @@ class Match(NamedTuple):
 def pooled_outputs(study: Study, domains: Sequence[Domain], *, images: int, split: str = "score") -> dict[str, Tensor]:
     """Return group -> (N, C) float32: the spatial mean of every filter's output on each image; no label is read.
 
-    The output is taken at the input of the group's last consumer, averaged over its calls if it is called twice.
+    The output is taken at the input of the group's last consumer, averaged over calls if it is called repeatedly.
 
     Args:
         study: the study whose network is run, on a copy in eval mode.

@@ -62,7 +62,7 @@ def read_off(fractions: Sequence[float], losses: Sequence[float], *, limit: floa
 
 
 def grid_of(step: float) -> tuple[float, ...]:
-    """Return the shares 1, 1 - step, 1 - 2 step, ... down to above 0.
+    """Return the shares 1, 1 - step, 1 - 2 step, ... down to the last one above 0.
 
     Raises:
         DgpruneError: a step outside (0, 0.5], or one that makes more than 10,000 shares.
@@ -80,7 +80,7 @@ def grid_of(step: float) -> tuple[float, ...]:
 
 
 def tolerances_of(tolerance: float | Sequence[float]) -> list[float]:
-    """Return one or several tolerances as a list without repetitions; a note warns of one above 1.
+    """Return one or several tolerances as a list without repetitions; a note warns if one is above 1.
 
     Raises:
         DgpruneError: no tolerance.
@@ -94,7 +94,7 @@ def tolerances_of(tolerance: float | Sequence[float]) -> list[float]:
 
 
 def check_full_loss(loss: float, *, name: str) -> None:
-    """Refuse a loss of the full network, 0 or not finite, to which no tolerance can be relative."""
+    """Refuse a full network's loss that is 0 or not finite: no tolerance can be relative to it."""
     if loss == 0 or not math.isfinite(loss):
         raise DgpruneError(
             f"the training loss of {name!r} is {loss:g}, so a tolerance relative to it has no meaning. Use more "
@@ -215,8 +215,8 @@ class LossCurve:
             yield from self.at(share)
 
     def shares_of(self, tolerance: float) -> list[float]:
-        """Return the measured shares, from 1 down, off which a tolerance is read: those of its own search, so that
-        its result does not depend on other tolerances; all if there was no such search or the grid is complete.
+        """Return the measured shares, from 1 down, that decide the result for a tolerance: those of its own search, so
+        that other tolerances do not affect it; all if there was no such search or the grid is complete.
         """
         shares, _ = self.points
         searched = self._searched.get(tolerance)

@@ -86,7 +86,7 @@ def mask_cells(
 ) -> Row:
     """Return the columns of a row about a pruned network (the full network if `mask` is None), on a domain if given.
 
-    `provenance` replaces the provenance of the network.
+    `provenance`, if given, replaces the network's own.
     """
     cells: Row = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
     cells["batchnorm"] = batchnorm_cell(study, "as_is" if mask is None else batchnorm)

@@ -55,7 +55,7 @@ class Found:
     """The result of `find`.
 
     Attributes:
-        mask: the filters of the network that was chosen; its `selection` names the splits that the search read.
+        mask: the filters of the chosen network; `mask.selection` names the splits that the search read.
         goal: the goal of the search, as text.
         table: accuracy, loss, size and cost of every network that was tried, with the columns `evaluation` (0 for the
             full network, then in the order of the search), `meets` (the goal) and `chosen`; at evaluation 0 also the
@@ -85,10 +85,10 @@ class AccuracyGoal(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The candidates: one per ratio of the grid, as `allocate` makes them.
+    """The candidate networks: one per ratio of the grid, with the mask that `allocate` makes.
 
     Attributes:
-        limits: arguments of `allocate` on layers and filters by hand; {} for none.
+        limits: arguments of `allocate` that limit layers or filters by hand; {} for none.
     """
 
     ratios: Sequence[float]
@@ -120,7 +120,7 @@ class Search:
     Attributes:
         first: index of the first candidate that may be chosen; 1 where limits exclude the full network.
         rows: index of a candidate -> its rows of the table, in the order of evaluation.
-        accuracy: index of a candidate -> its accuracy, the lowest of the sources.
+        accuracy: index of a candidate -> its accuracy, on the source where it is lowest.
         meets: index of a candidate -> whether it meets the goal.
     """
 
@@ -164,7 +164,7 @@ class Search:
         return row["value"]
 
     def add_goal(self, metric: str, value: float, *, unit: str, on: str = "") -> None:
-        """Add a goal to the rows of the full network: an accuracy on a source or all of them, or a limit on a size."""
+        """Add a goal to the rows of the full network: an accuracy on one or all sources, or a size limit."""
         named = [domain for domain in self.sources if domain.name == on]
         cells = self._cells(None, named[0] if named else None)
         self.rows[0].append({**cells, "metric": metric, "value": value, "unit": unit})
@@ -195,7 +195,7 @@ class Search:
         return [*rows, *(worst_rows(rows) if len(self.sources) > 1 else ()), *costs]
 
     def _cells(self, mask: Mask | None, domain: Domain | None = None) -> Row:
-        """Return the columns of a row about a candidate; None for the full network."""
+        """Return the columns of a row about a candidate, or about the full network if `mask` is None."""
         provenance = self.study.provenance
         if mask is not None:
             provenance = mask_provenance(provenance, mask, batchnorm=self.batchnorm, study=self.study)

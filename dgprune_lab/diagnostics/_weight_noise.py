@@ -15,7 +15,7 @@ from ..stats import Floats
 from ..study import Study
 
 SEARCHED = (1e-9, 1e6)
-"""The smallest and the largest size of noise that is tried, as multiples of the first one."""
+"""The smallest and the largest size of noise to search, as multiples of the first size tried."""
 _HALVINGS = 10
 
 
@@ -38,7 +38,7 @@ class WeightNoise:
         self._sources, self._split, self._images = study.sources, split, images
 
     def losses(self, size: float) -> Generator[None, None, Tensor]:
-        """Return (N,) the loss of each image, averaged over the noise samples times `size`; yields between batches."""
+        """Return each image's loss, (N,), averaged over the noise samples scaled by `size`; yields between batches."""
         losses: list[Tensor] = []
         for direction in self._directions if size else self._directions[:1]:
             self.masking.shift(direction, by=size)
@@ -51,7 +51,7 @@ class WeightNoise:
         return float(drain(self.losses(size)).mean())
 
     def within(self, size: float, limit: float) -> bool:
-        """Return whether `loss` is at most `limit`; stops as soon as the sum of the losses exceeds it."""
+        """Return whether `loss` is at most `limit`; stops as soon as the sum of the losses rules that out."""
         count = sum(len(source.rows(self._split, self._images)) for source in self._sources)
         remaining = limit * count * len(self._directions)
         for direction in self._directions:
@@ -67,7 +67,7 @@ def largest_noise(noise: WeightNoise, *, limit: float) -> float:
     """Return the largest size of noise at which the mean loss stays within a limit, to a relative precision of .001.
 
     From a hundredth of the weights' root mean square, or .01 where all weights are 0, the size is doubled or halved
-    until the limit is passed, then bisected ten times on a log scale. NaN where no size of `SEARCHED` passes it.
+    until the limit is passed, then bisected ten times on a log scale. NaN if the search leaves `SEARCHED`.
     """
     squares = sum(float(weight.double().square().sum()) for weight in noise.masking.full.values())
     start = inside = outside = 0.01 * (math.sqrt(squares / noise.masking.weights) or 1.0)
@@ -89,7 +89,7 @@ def largest_noise(noise: WeightNoise, *, limit: float) -> float:
 
 
 def margins(outputs: Sequence[tuple[Tensor, Tensor]]) -> Floats:
-    """Return (N,) the logit of the true class minus the largest other logit, from (logits, labels) of each batch."""
+    """Return the true class's logit minus the largest other logit, (N,), from (logits, labels) of each batch."""
     batches = []
     for logits, labels in outputs:
         true = logits.gather(1, labels[:, None]).squeeze(1)

@@ -30,7 +30,7 @@ def evaluate_in_workers(
     """Return domain -> the outcomes of each mask; yields (done, total) evaluations.
 
     Args:
-        executor: its workers can import this package; they need not be processes of this machine.
+        executor: its workers must be able to import this package, but may run on other machines.
         study: the network and its domains.
         masks: the filters to remove.
         options: split, batchnorm and images of `Study.outcomes`.
@@ -76,7 +76,7 @@ def _collect_results(
     masks: Sequence[Mask],
     options: Mapping[str, Any],
 ) -> Iterator[tuple[Sequence[int], list[list[Numbers]]]]:
-    """Yield each part with its worker's outcomes, except parts whose worker lacks the study.
+    """Yield each part of the masks (indices) with its outcomes, except parts whose worker lacks the study.
 
     Yields an empty part now and then while it waits, so that the caller can cancel.
     """
@@ -101,9 +101,9 @@ def _collect_results(
 def evaluate_masks(
     token: str, pickled: bytes | None, keeps: Sequence[Keep], options: Mapping[str, Any]
 ) -> tuple[list[list[Numbers]], list[str]] | None:
-    """Return for each mask and domain the outcomes as arrays, and the notes; runs in a worker, with one thread.
+    """Return the outcomes of each mask and domain as arrays, and the notes; runs in a worker, with one thread.
 
-    A worker keeps the last study and its token for the next part. None: the worker lacks the study.
+    A worker keeps the last study and its token for the next part. Returns None if the worker lacks the study.
     """
     torch.set_num_threads(1)  # before anything else: OpenMP may hang in a forked process that uses more
     notes: list[str] = []

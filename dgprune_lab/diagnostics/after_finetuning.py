@@ -31,7 +31,7 @@ Choice = str | Scorer | None
 Key = tuple[int, str, float]
 """(index of the study, name of the scorer, ratio) of a run."""
 _EndRows = Mapping[str, Row]
-"""The row of accuracy for each domain at the end of one run."""
+"""Domain -> its row of accuracy at the end of one run."""
 
 EXTRA = ("network", "rounds", "epochs", *PAIRED)
 
@@ -75,11 +75,11 @@ def after_finetuning(
         progress: whether to show a progress bar.
 
     Returns:
-        A tidy table of shares; `rounds` and `epochs` (per round) are in every row, and `network`, the name of the
-        study, in those of a study without known training seed. A row of metric "difference" has further columns:
+        A tidy table of shares; `rounds` and `epochs` (per round) are in every row, and `network`, the study's name, in
+        the rows of a study whose training seed is unknown. A row of metric "difference" has further columns:
         `seeds` (the training seeds), `minimum_detectable_effect` (half the width of the interval), `p_value` (paired t
-        test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` hold the most that either network has
-        seen. After Ctrl-C the table holds the runs that are complete.
+        test) and `p_holm` (adjusted for the number of ratios); its columns `seen_by_*` hold the most that either
+        network has seen. After Ctrl-C the table holds the runs that are complete.
 
     Raises:
         DgpruneError: no study, scorer or ratio; studies of other domains or of the same network; two scorers of one

@@ -34,9 +34,9 @@ def against_scorers(
 ) -> Steps:
     """Compare a choice of filters, such as `explorer.mask`, with the best of several scorers, after equal fine-tuning.
 
-    Every scorer removes the share of the filters that the mask removes, the same share of each layer. The best one has
-    the highest accuracy right after removal, averaged over the sources on their `score` splits; targets and reported
-    images play no part in the choice, which `selection` of its mask records. Then both choices are pruned from the
+    Every scorer removes as large a share of filters as the mask does, the same share in each layer. The best has the
+    highest accuracy right after removal, averaged over the sources on their `score` splits, as `selection` of its mask
+    records; targets and reported images play no part in this. Then both choices are pruned from the
     full network and fine-tuned on the sources with the same order of images.
 
     Args:
@@ -52,7 +52,7 @@ def against_scorers(
 
     Returns:
         The table of `diagnostics.compare`, for `charts.compare`: `a` is the mask, `b` the best scorer, whose name
-        is in the column `scorer` of its rows. Rows of `difference` above 0: the mask is better. Its intervals are
+        is in the column `scorer` of its rows. A `difference` above 0: the mask is better. Its intervals are
         over images; another training or another fine-tuning may reverse a small difference.
 
     Raises:
@@ -90,7 +90,7 @@ def _steps(study: Study, mask: Mask, *, items: Sequence[Scorer], finetuning: dic
 def _best_mask(
     study: Study, mask: Mask, *, items: Sequence[Scorer], finetuning: dict[str, Any]
 ) -> Generator[Any, None, Mask]:
-    """Return the mask of the scorer with the highest accuracy on the sources, the first of equal ones."""
+    """Return the mask of the scorer with the highest accuracy on the sources, the first in a tie."""
     reads: Reads = {f"{domain.name}/{SPLIT}": "labels" for domain in study.sources}
     accuracy_of: dict[Mask, float] = {}
     for item in items:

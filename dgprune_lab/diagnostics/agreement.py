@@ -32,7 +32,7 @@ def agreement(
     budget: Budget = "filters",
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Compare which filters every two scorers keep, per layer and for the whole network.
+    """Compare which filters the scorers keep, pair by pair, per layer and for the whole network.
 
     Metrics, for every pair (columns `scorer` and `other`) and every `group` (a layer, or "all"):
 

@@ -37,7 +37,7 @@ def attribution_maps(
         domain: name of a domain with labels.
         layer: name of a group of filters.
         image: index of the image in the split.
-        filters: number of filters to show: those with the largest absolute sum of the map, largest first.
+        filters: number of filters to show: those whose map has the sum of largest magnitude, largest first.
         split: the split that the image comes from.
 
     Raises:

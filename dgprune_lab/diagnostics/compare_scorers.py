@@ -84,7 +84,7 @@ def compare_scorers(
         A tidy table with the columns `against`, `network` and `draws`.
 
     Raises:
-        DgpruneError: no scorer, no ratio, no domain with labels; a scorer that draws against itself.
+        DgpruneError: no scorer, no ratio, no domain with labels; a scorer that draws, compared with itself.
     """
     if not scorers or not ratios:
         raise DgpruneError("compare_scorers needs at least one scorer, scorers=['l1'], and one ratio, ratios=[0.5].")
@@ -158,8 +158,8 @@ def compare_networks(
         split: the split that is reported.
 
     Raises:
-        DgpruneError: fewer than two studies, two with one name, no common domain with labels, a name that is none of
-            theirs, different images under one name.
+        DgpruneError: fewer than two studies, two with one name, no common domain with labels, a name in
+            `domains` that is not one of these, different images under one name.
     """
     names = [] if isinstance(studies, Study) else [study.name for study in studies]
     if len(names) < 2 or len(set(names)) < len(names):

@@ -30,7 +30,7 @@ def sam_sharpness(
     """Return how much the loss rises within a small ball around the weights; lower is predicted to generalise better.
 
     max { L(w + e) - L(w) : |e| <= radius }, to first order: e = radius g / |g|, g the gradient of the mean loss L over
-    all images together, by all parameters. This is the ascent step of SAM; the maximum may be higher.
+    all images together, in all parameters. This is the ascent step of SAM; the maximum may be higher.
 
     Args:
         studies: one or several networks with their sources.
@@ -67,7 +67,7 @@ def sam_sharpness(
 def hessian_trace(
     studies: Studies, *, draws: Repeats = 2, images: Count | None = None, split: str = "train", seed: Seed = 0
 ) -> pd.DataFrame:
-    """Return the trace of the Hessian of the mean loss by all parameters; lower is predicted to generalise better.
+    """Return the trace of the mean loss's Hessian in all parameters; lower is predicted to generalise better.
 
     Hutchinson's estimator: the mean over draws, and over batches of at most 100 images, of z' H z, with a new vector z
     of random signs for every batch and draw. The interval is Student's t over draws. See `flatness` for the assumptions

@@ -125,7 +125,7 @@ def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, Ro
 
 
 def accuracy_change(after: Outcomes, full: Outcomes) -> tuple[float, float, float] | None:
-    """Return accuracy after minus before on the same images, with low and high, paired; None without labels."""
+    """Return the accuracy after minus that before, low and high, paired by image; None without labels."""
     if after.correct is None or full.correct is None:
         return None
     values = after.correct.double().numpy(), full.correct.double().numpy()

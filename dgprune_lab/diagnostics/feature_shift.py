@@ -68,7 +68,7 @@ def feature_shift(
     trustworthiness   of that map, in [0, 1]: how far neighbours on the map are neighbours among the features.
 
     Intervals are over images (method: `stats.discrepancy`). The k-th images of two domains are assumed to show the same
-    object, as in mnist and mnist_m: they are never compared with each other, and the classifier has both in one fold.
+    object, as in mnist and mnist_m: such a pair is never compared, and the classifier has both in one fold.
 
     Rely on the numbers with their intervals; a map only suggests where to look: its distances, the sizes of clouds and
     the gaps between them have no meaning.
@@ -148,7 +148,7 @@ def number_rows(study: Study, features: Features, *, which: int, seed: int) -> R
 
 
 def _bandwidth(features: Features, *, announce: bool) -> float | None:
-    """Return the median distance of the full network's features; None, with a note if `announce`, where it is 0."""
+    """Return the median distance of the full network's features; None where it is 0, with a note if `announce`."""
     try:
         return median_distance(np.concatenate(list(features.values[0].values())))
     except DgpruneError as error:

@@ -53,8 +53,8 @@ def find(
     """Find the smallest network that keeps a share of the accuracy, or the largest one within a size.
 
     The networks are those of one scorer at the ratios of a grid; each keeps a subset of the filters of the one before.
-    The search reads the labels of the sources' `score` split, never a target, and the mask records it: every later
-    table shows it in `seen_by_selection`. Report the result on another split.
+    The search reads the labels of the sources' `score` split, never a target; the mask records these reads, and
+    every later table shows them in `seen_by_selection`. Report the result on another split.
 
     keep    the largest ratio with accuracy >= keep x accuracy of the full network as given, by bisection. If
             accuracy falls with every larger ratio, the result is that of trying the whole grid; if it does not, a
@@ -68,7 +68,7 @@ def find(
             "macs" (per image), "kilobytes" (1,000 bytes of parameters and buffers), "milliseconds" (median latency of
             32 images, measured here: it varies, so the search may end next to the right ratio).
         on: name of a source, or "worst_source": the lowest accuracy of all sources with labels, before and after.
-        scorer, scope, budget: as in `allocate`; the budget is what the ratios count.
+        scorer, scope, budget: as in `allocate`; the budget says what a ratio is a share of.
         ratios: the grid; 0.01, 0.02, ..., 0.99 by default, at most 1,023. 0, the full network as given, always belongs
             to it. With layers or filters by hand, ratios that they rule out are skipped.
         layers, max_layer_ratio, reads: as in `allocate`.

@@ -78,7 +78,7 @@ def flatness(
         seed: random seed of the search's first vector and of the trace's signs.
         draws: number of estimates of the trace; see `hessian_trace`.
         steps: positions along each eigenvector at which the loss is measured, in units of |w|; () for none.
-        mask: locate this pruned network: every parameter that pruning removes is 0, the others are unchanged.
+        mask: locate the network pruned by this mask too: parameters that it removes are 0, the others unchanged.
         progress: whether to show a progress bar.
 
     Returns:
@@ -88,8 +88,8 @@ def flatness(
         images of the squared norm of the gradient of one image's loss (uncentred), interval over images; "loss" (nats),
         L(w + step |w| v) with v the unit eigenvector of this rank, interval over images. The sign of v is arbitrary; it
         is chosen so that its entry of largest magnitude is positive. With a mask p: "pruned_loss", L(w_p);
-        "pruned_distance", |w_p - w|; "pruned_step", v (w_p - w), the step that comes closest to it on each eigenvector;
-        "pruned_off_plane", its distance from the plane of the first two eigenvectors; distances in units of |w|.
+        "pruned_distance", |w_p - w|; "pruned_step", v (w_p - w), the step closest to w_p on each eigenvector;
+        "pruned_off_plane", the distance of w_p from the plane of the first two eigenvectors; distances in units of |w|.
 
     Raises:
         DgpruneError: sources without labels, a loss that is not finite, an operation without second derivative,

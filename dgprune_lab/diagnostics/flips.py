@@ -32,7 +32,7 @@ def flips(
     seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
-    """Count the images whose prediction changes by removal, per domain.
+    """Count, per domain, the images whose prediction changes when filters are removed.
 
     Metrics, each as a share of all N images in [0, 1] and, with the suffix `_count`, as a number of images:
 
@@ -40,8 +40,8 @@ def flips(
     wrong_to_right   incorrectly before, correctly after; right_to_wrong - wrong_to_right is the accuracy lost (`drop`).
     changed          another class is predicted than before; the only metric of a domain without labels.
 
-    Intervals (95 %, "images") are bootstraps over images; if no image flips, or every image, they end at the exact
-    binomial bound.
+    Intervals (95 %, "images") are bootstraps over images; if no image flips, or every image does, they end at the
+    exact binomial bound.
 
     Args:
         study: the network and its domains, or several studies with different names (column `network`).

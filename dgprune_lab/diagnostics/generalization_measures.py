@@ -51,7 +51,7 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
     """Return |w - w_0| over the weights of convolution and linear layers; smaller is predicted to generalise better.
 
     w_0 are the weights that the network's builder draws from its seed. Metric "distance_from_initialisation", a row
-    per network; empty, with a note, if builder and seed are not known, or make layers of other names or sizes.
+    per network; empty, with a note, if builder and seed are unknown, or make layers with other names or sizes.
     """
 
     def distance(study: Study) -> float:
@@ -160,7 +160,7 @@ def random_perturbation(
     """Return the control for prunability: a random perturbation of the same norm in place of pruning.
 
     min { a : mean over draws of L(w + |w - w_a| u / |u|) <= (1 + tolerance) L(w) }, w_a = w with only the share a of
-    largest |w| kept, u standard normal; lower is predicted to generalise better. Searched as in `prunability` "fast".
+    largest |w| kept, u standard normal; lower is predicted to generalise better. Searched as by "fast" `prunability`.
 
     Args:
         studies, tolerance, images, split, seed: see `sharpness`.
@@ -208,7 +208,7 @@ def generalization_measures(
     Args:
         measures: which of the simpler measures to compute, by their metric; None for all. Prunability and the training
             loss are always in the table.
-        draws: number of noise samples of sharpness and random_perturbation; hessian_trace keeps its two.
+        draws: number of noise samples of sharpness and random_perturbation; hessian_trace always takes two.
 
     Raises:
         DgpruneError: an unknown measure.

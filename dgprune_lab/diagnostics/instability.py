@@ -46,11 +46,11 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
             or diverged are left out, with a note.
 
     Returns:
-        A tidy table; `runs` is the number of runs in a correlation, `warning` a sentence if it is below 8, which the
-        chart shows instead of the correlation.
+        A tidy table; `runs` is the number of runs in a correlation, `warning` a caveat if there are fewer than 8: the
+        chart shows it instead of the correlation.
 
     Raises:
-        DgpruneError: no finished run, or runs with other domains or splits.
+        DgpruneError: no finished run, or runs with different domains or splits.
     """
     run_list = [runs] if isinstance(runs, PruningRun) else list(runs)
     finished = {number: run for number, run in enumerate(run_list, start=1) if run.finished}

@@ -28,7 +28,7 @@ def map_agreement(first: Map, second: Map, *, ratio: Ratio = 0.0, neighbours: Co
     Args:
         first, second: tables of `diagnostics.feature_shift` with a map, of the same images.
         ratio: pruning ratio of the network whose images are compared; 0 is the full network.
-        neighbours: number of neighbours for the shared neighbours; fewer than there are other images.
+        neighbours: how many nearest images count as an image's neighbours; fewer than there are other images.
 
     Returns:
         A table with a line per question: `question`, `value` in [-1, 1] (shared neighbours: [0, 1]; empty where it is

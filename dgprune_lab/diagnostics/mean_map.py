@@ -25,7 +25,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
 
     Maps are taken just after the activation. Metric "mean_map": a row per filter, domain and position (columns `row`
     and `column`). Metric "cosine": a row per filter and pair of domains, `domain` and `other`: the cosine of the two
-    mean maps, which is `dss` of this pair. Images of all domains are read, targets too: target-aware.
+    mean maps, which is `dss` of this pair. Images of all domains are read, targets included: it is target-aware.
 
     Args:
         study: the network and its domains.

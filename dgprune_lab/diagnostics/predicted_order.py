@@ -25,7 +25,7 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
 
     Returns:
         A table with a line per measure (and tolerance): the value of each network, `predicts` (a name, or "neither" if
-        the values are equal, training losses within 3 %, or one is missing), `intervals` ("overlap" or "apart"; empty
+        a value is missing or both are equal; training losses: within 3 %), `intervals` ("overlap" or "apart"; empty
         if there are none) and, with `measured`, `verdict`: "right", "wrong" or "none".
 
     Raises:

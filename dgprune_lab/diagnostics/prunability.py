@@ -88,7 +88,7 @@ def prunability(
             that L is the loss of the recalibrated network, not of the network as given.
         search: "grid" measures every share; "fast" tries those at 1, 2, 4, ... steps below 1 and bisects between the
             last one within the limit and the next, with at least five times fewer evaluations than a .01 grid; of the
-            shares that it skips, some above its value may exceed the limit, and some below may be within it.
+            shares that it skips, some above the result may exceed the limit, and some below may be within it.
         step: distance between neighbouring shares of the grid.
         images: measure the loss on the first `images` images of each source only.
         split: the split on which L is measured.
@@ -103,7 +103,7 @@ def prunability(
         A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
         Metric "prunability" (share): a row per network and tolerance, interval over resampled images. Its value is
         `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the
-        unbroken range from 1 in its search; if the loss only grows towards small shares, the exact value lies in
+        unbroken range from 1 in that search; if the loss only grows towards small shares, the exact value lies in
         (bracket_low, value]. `monotone`: whether `smallest` equals `contiguous_end`. `isolated_feasible`: further
         ranges within the limit. `training_loss`: L.
 
@@ -162,7 +162,7 @@ def _steps(
 
 
 def loss_curve(study: Study, setting: Setting, *, name: str, refuse: float | None = None) -> LossCurve:
-    """Return the loss curve of one network, before any measurement; `refuse`: see `LossCurve`, for single weights.
+    """Return the loss curve of one network, before any measurement; `refuse` (single weights only): see `LossCurve`.
 
     Raises:
         DgpruneError: what `WeightMasking` and the scorer refuse.

@@ -36,7 +36,7 @@ def run_ends(runs: Mapping[str, PruningRun], *, epoch: Epoch = "last") -> pd.Dat
         epoch: "last", or "best" for the epoch that was best on the split on which events are measured.
 
     Raises:
-        DgpruneError: no run, a run that has not ended, another value of `epoch`.
+        DgpruneError: no run, a run that has not ended, an unknown `epoch`.
     """
     lines = {}
     for name, run in runs.items():

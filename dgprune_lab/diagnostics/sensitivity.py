@@ -53,7 +53,7 @@ def sensitivity(
                  Below 1e-5 of the layer's largest contributions, values are rounding errors and count as 0.
     auroc        within each class the probability that an image of `domain` has the larger attribution (ties half),
                  then the mean over classes; .5 where the domains do not differ.
-    score        for each of `scorers`, its scores.
+    score        the filter's score by each of `scorers`.
     rank_correlation, rank_correlation_active  Spearman's correlation over filters of |d| with *minus* the score, with a
                  bootstrap interval over filters; over the filters of all layers together, and over the active ones
                  among them: those whose attribution varies within a class. (The others, silent or with a constant

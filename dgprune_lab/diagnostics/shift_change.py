@@ -15,7 +15,7 @@ Table = Annotated[
 
 @public
 def shift_change(frame: Table, *, ratio: Ratio, metric: str = "mmd") -> pd.DataFrame:
-    """Compare a distance between two domains in the pruned network with that in the full one, for each pair.
+    """Compare, for each pair of domains, their distance in the pruned network with that in the full one.
 
     Args:
         frame: a table of `diagnostics.feature_shift` of one layer, with the full network (ratio 0) and `ratio`.
@@ -25,10 +25,10 @@ def shift_change(frame: Table, *, ratio: Ratio, metric: str = "mmd") -> pd.DataF
     Returns:
         A table with a line per pair, the largest increase first: `pair` ("a and b"), `full` and `pruned` (the two
         values), `change`, `moves` ("apart", "together", or "intervals overlap": the two 95 % intervals share a value,
-        a stricter rule than a test of the difference) and `text`, all of it in words.
+        a stricter rule than a test of the difference) and `text`, a summary in words.
 
     Raises:
-        DgpruneError: a metric that is no distance between domains; a ratio that the table lacks; several layers.
+        DgpruneError: a metric that is not a distance between domains; a ratio that the table lacks; several layers.
     """
     rows: Any = frame[(frame["metric"] == metric) & frame["other"].notna()]
     if rows.empty:

@@ -61,8 +61,8 @@ def stability(
     scorer runs on each half. A scorer that reads no images agrees with itself by construction: its value is 1 and its
     column `images` 0. A scorer that draws uses another seed for each half (interval "seeds").
 
-    "training_seeds": the scorer runs on one network trained with several seeds, and each two of these are compared.
-    Their filters do not correspond by index, so within each layer they are matched one to one by the correlation of
+    "training_seeds": the scorer runs on one network trained with several seeds, and every two of them are compared. The
+    networks' filters do not correspond by index, so within each layer they are matched one to one by the correlation of
     their outputs (spatial means) on the same source images, and the scores of matched filters are compared. With a poor
     match the comparison means little.
 
@@ -70,7 +70,7 @@ def stability(
 
     rank_correlation            Spearman's correlation of the two scores, as in `agreement`, in [-1, 1].
     rank_correlation_by_chance  the same with the filters of each layer paired at random, 200 times: mean and 95 % range
-                                (interval "random matchings"); a range for single pairs even where `pair` is empty.
+                                (interval "random matchings"); the range of single pairs even where `pair` is empty.
     overlap, overlap_by_chance  overlap of the filters kept at this ratio, as in `agreement`, in [0, 1].
     match_correlation           only "training_seeds": mean correlation of the matched filters' outputs, in [-1, 1].
 
@@ -141,7 +141,7 @@ def halves(study: Study, *, seed: int) -> tuple[Study, Study]:
 
 
 def _halve_domain(domain: Domain, seed: int) -> tuple[Domain, Domain]:
-    """Return the domain with each half of its `score` split; twice unchanged if it has no such split."""
+    """Return two copies of a domain, each with one half of its `score` split; both unchanged if it has none."""
     rows = domain.splits.get("score")
     if rows is None:
         return domain, domain

@@ -69,8 +69,8 @@ def sweep(
         ratios: shares to remove; 0, .05, ..., .95 by default.
         seeds: number of draws of a scorer that draws, or their seeds; others run once and their column `seed` is empty.
         executor: evaluates the networks in its workers, one thread each, such as `ProcessPoolExecutor(2)`; the rows are
-            the same. The scores are computed in this process, so scorers need not be picklable, nor need the
-            study where workers are forked, as on Linux before Python 3.14.
+            the same. The scores are computed in this process, so scorers need not be picklable; the study
+            must be, except where workers are forked, as on Linux before Python 3.14.
         study, scorers, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:

@@ -30,7 +30,7 @@ def trade_off(
 
     For each network (column `network`): accuracy and loss (nats) per domain with labels, with intervals over images;
     worst_domain_accuracy of the sources and of the targets; filters, parameters, macs (per image) and bytes; with
-    `latency` the median milliseconds of 32 images with their range.
+    `latency` also the median milliseconds that 32 images take, with their range.
 
     Args:
         study: the network and its domains.
@@ -78,7 +78,7 @@ def _steps(choices: list[Choice], *, split: str, images: int | None, latency: bo
 
 
 def network_rows(choice: Choice, outcomes: Mapping[str, Outcomes], *, split: str, kind: str = "network") -> Rows:
-    """Return the rows of one network, except that of its latency, from its outcomes on each domain."""
+    """Return the rows of one network from its outcomes on each domain, without the row of latency."""
     rows = []
     for name, outcome in outcomes.items():
         cells = choice.cells(domain=choice.study.domain(name), split=split)

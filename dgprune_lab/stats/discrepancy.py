@@ -102,7 +102,7 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: S
 
     Returns:
         No unit, in [-2, 2]: 2 where the domains are distinguished without error, close to 0 by chance (it may be
-        negative). It grows with the number of images, which train the classifier. The ends of the interval are NaN
+        negative). It grows with the number of images that train the classifier. The ends of the interval are NaN
         where every image has one version classified correctly and one not.
     """
     x, y = pair(first, second, ids)
@@ -125,8 +125,8 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: S
 def cka(first: Rows, second: Rows, *, seed: Seed = 0) -> Estimate:
     """Estimate how similarly two networks represent the same images: linear centred kernel alignment, debiased.
 
-    HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X', L = Y Y' and HSIC_1 the unbiased estimate over
-    different images of Song et al. 2012 (JMLR 13); the index is Kornblith et al. 2019, the debiased form
+    HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X', L = Y Y' and HSIC_1 the unbiased estimate of Song
+    et al. 2012 (JMLR 13) over different images; the index is Kornblith et al. 2019, the debiased form
     Murphy et al. 2024 (Correcting biased CKA). The plain form approaches 1 for any two networks with many filters.
 
     The interval is computed like that of `mmd`, from halves of the images. In simulations, 400 repetitions each, it
@@ -162,8 +162,8 @@ def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
     """Estimate how well groups of images are separated: the mean over images of (b - a) / max(a, b).
 
     a is an image's mean distance to the other images of its group, b its mean distance to the images of the nearest
-    other group (Rousseeuw 1987, J. Comput. Appl. Math. 20); the only image of a group counts 0. The interval is the
-    bootstrap over images of this number per image; the images it is measured against stay fixed.
+    other group (Rousseeuw 1987, J. Comput. Appl. Math. 20); an image alone in its group counts 0. The interval
+    is the bootstrap over images of these numbers; the images to which distances are measured stay fixed.
 
     Args:
         rows: (N, D), features or positions on a map.

@@ -94,7 +94,7 @@ def resolution(first: ClassMoments, second: ClassMoments) -> float:
 
 
 def filled(sizes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return layer -> absolute effect sizes; those that are NaN become the largest of the network, or 1."""
+    """Return layer -> absolute effect sizes; NaN becomes the network's largest, or 1 if there is none above 0."""
     known = torch.cat([size.flatten() for size in sizes.values()]).abs()
     largest = max(known[known.isfinite()].tolist(), default=0.0) or 1.0
     return {name: torch.nan_to_num(size.abs(), nan=largest) for name, size in sizes.items()}

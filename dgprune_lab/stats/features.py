@@ -34,7 +34,7 @@ def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Floats]
         by: (M, D), the reference set: usually the unpruned network's features on a source domain.
 
     Returns:
-        name of the set -> (N, D), without unit.
+        name of the set -> (N, D), the standardised features, without unit.
 
     Raises:
         DgpruneError: another number of columns than in `by`, a number that is not finite, or no set in which any column

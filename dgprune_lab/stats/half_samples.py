@@ -54,7 +54,7 @@ def within(weights: Floats) -> Draws:
 
 
 def mean_of_pairs(table: Floats, draw: Draws) -> Floats:
-    """Return the mean of an (N, M) table over pairs of different images, (1 + HALVES,); sets its other entries to 0."""
+    """Return the mean of an (N, M) table over pairs of different images, (1 + HALVES,); zeroes the other entries."""
     w, v, (p, q) = draw
     table[p, q] = 0
     return ((w @ table) * v).sum(1) / (w.sum(1) * v.sum(1) - (w[:, p] * v[:, q]).sum(1))

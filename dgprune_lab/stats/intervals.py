@@ -219,14 +219,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def difference_row(pairs: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
-    """Return the row of the mean of value - baseline's value over training seeds, with its 95 % t interval.
+    """Return the row of the mean of (value - baseline's value) over training seeds, with its 95 % t interval.
 
     Args:
         pairs: (name, row, the baseline's row) of each training seed.
 
     Returns:
-        The first row with the metric "difference", `PAIRED` without `p_holm`, the mean `ratio_achieved`, and the most
-        that either side has seen.
+        The first row, changed to the metric "difference", with the columns `PAIRED` except `p_holm`, the mean
+        `ratio_achieved`, and the most that either side has seen.
     """
     rows: list[Any] = [row for _, row, _ in pairs]
     gaps = [row["value"] - other["value"] for _, row, other in pairs]

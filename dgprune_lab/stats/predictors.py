@@ -72,7 +72,7 @@ def granulated(measure: Floats, outcome: Floats, *, grid: Grid, draws: Floats) -
     """Return tau-a over the pairs that differ in one hyperparameter alone, (R, H); their mean is granulated tau.
 
     For each hyperparameter: tau-a (ties count as 0) over the networks that agree in all others, averaged over the
-    values of the others (Jiang et al. 2020, arXiv:1912.02178, section 4), which a resample weighs by how often it draws
+    values of the others (Jiang et al. 2020, arXiv:1912.02178, section 4); a resample weights them by how often it draws
     their pairs. Two networks of one cell, which differ in the training seed only, are no pair. NaN for a hyperparameter
     without a pair.
     """
@@ -99,8 +99,8 @@ def conditional_mutual_information(
     min over sets S of at most `most` hyperparameters of I(V_m; V_o | U_S) / H(V_o | U_S), over ordered pairs of
     networks: V the sign of the difference in measure and in outcome, U_S the values that both networks have in S (Jiang
     et al. 2020, arXiv:1912.02178, section 4, who leave open what happens to ties). Here a pair that is tied in one of
-    the two is dropped, and a cell of U_S weighs as much as it has pairs. A set S that determines the outcome's order is
-    left out; NaN if none remains.
+    the two is dropped, and each cell of U_S is weighted by its number of pairs. A set S that determines the outcome's
+    order is left out; NaN if none remains.
     """
     a, b, _ = _pair_signs(measure, outcome)
     untied = np.abs(a * b)

@@ -25,7 +25,7 @@ Values = Mapping[str, Tensor]
 
 
 class Overlap(NamedTuple):
-    """Share of the kept filters that two masks have in common, its mean by chance and half its 95 % range by chance."""
+    """Share of the kept filters that two masks have in common; by chance, its mean and half its 95 % range's width."""
 
     value: float
     chance: float

@@ -10,7 +10,7 @@ from ..core import DgpruneError, public
 
 @public
 def pareto_front(cost: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return (N,) bool: True where no other point costs as little or less and is worth as much or more, one strictly.
+    """Return (N,) bool: True where no other point is at least as good in cost and value, and better in one of them.
 
     Equal points are on the front together. A point without a cost or value (NaN) is not on it, and beats none.
 
