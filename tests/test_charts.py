@@ -339,6 +339,13 @@ def test_names_stay_near_the_start_of_curves_that_cross_the_left_half_steeply() 
     assert all(abs(a["value"] - b["value"]) >= gap - 1e-9 for a, b in combinations(data["names"], 2))
 
 
+def test_names_stand_in_the_order_of_their_curves_where_there_is_room() -> None:
+    starts = [{"value": 99.0, "label": "a long name of a domain"}, {"value": 65.0, "label": "short"}]
+    points = [*((30.0, value) for value in range(82, 100)), *((5.0, value) for value in range(30, 71))]
+    first, second = place_names(starts, gap=5.0, width=500, lines=[], texts=[], points=points)
+    assert first["value"] > second["value"], "although the short name would cover nothing above the long one"
+
+
 def test_the_plot_of_chart_a_takes_most_of_its_width() -> None:
     padding = charts.sweep(table()).to_dict()["padding"]
     assert (padding["left"] + padding["right"]) / 300 <= 0.2

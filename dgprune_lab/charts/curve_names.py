@@ -31,7 +31,7 @@ def place_names(
 
     A free height is at least `gap` from other names and `texts`, and clear of `lines` and of the `points` (share
     removed, value) that the name reaches in a plot of `width` pixels. If no height nearby is free, as when steep curves
-    cross the names, a name goes where it covers the fewest points.
+    cross the names, a name goes where it covers the fewest points, and if it can below those of higher curves.
 
     >>> place = {"gap": 4, "width": 400, "lines": [98.0], "texts": [], "points": [(10.0, 95.0)]}
     >>> [row["value"] for row in place_names([{"value": 98.0, "label": "mnist"}], **place)]
@@ -46,6 +46,7 @@ def place_names(
         inside = [y for step in steps if gap / 2 <= (y := row["value"] + step) <= 100 - gap / 2] or [row["value"]]
         clear = [y for y in inside if all(abs(y - height) >= room - 1e-9 for height, room in taken)] or inside
         close = [y for y in clear if abs(y - row["value"]) <= FAR * gap] or clear
+        close = [y for y in close if all(y < other["value"] for other in placed)] or close  # in the curves' order
         covered = {y: sum(abs(y - value) < CLEAR * gap for value in near) for y in close}
         height = min(close, key=lambda y, value=row["value"]: (covered[y], round(1e6 * abs(y - value))))
         taken.append((height, gap))

@@ -164,16 +164,19 @@ export function placeNames(rows, { gap, width, lines, texts, points }) {
   const taken = [...lines.map((height) => [height, CLEAR * gap]), ...texts.map((height) => [height, gap])];
   const steps = [...Array(Math.ceil(400 / gap)).keys()].flatMap((k) => [(-k * gap) / 4, (k * gap) / 4]);
   const orAll = (some, all) => (some.length ? some : all);
+  let lowest = Infinity;
   return [...rows].sort((a, b) => b.value - a.value).map((row) => {
     const reach = (100 * (BEFORE + LETTER * row.label.length)) / width;
     const near = points.filter(([removed]) => removed <= reach).map(([, value]) => value);
     const inside = orAll(steps.map((step) => row.value + step).filter((y) => gap / 2 <= y && y <= 100 - gap / 2), [row.value]);
     const clear = orAll(inside.filter((y) => taken.every(([height, room]) => Math.abs(y - height) >= room - 1e-9)), inside);
     const cost = (y) => 1e10 * near.filter((value) => Math.abs(y - value) < CLEAR * gap).length + Math.round(1e6 * Math.abs(y - row.value));
-    const close = orAll(clear.filter((y) => Math.abs(y - row.value) <= FAR * gap), clear);
+    const nearby = orAll(clear.filter((y) => Math.abs(y - row.value) <= FAR * gap), clear);
+    const close = orAll(nearby.filter((y) => y < lowest), nearby); // in the curves' order
     const costs = close.map(cost);
     const value = close[costs.indexOf(Math.min(...costs))];
     taken.push([value, gap]);
+    lowest = Math.min(lowest, value);
     return { ...row, value };
   });
 }
