@@ -186,7 +186,7 @@ def tuning_steps(
     """Fine-tune a network on the `train` splits of the sources and return the result; the argument stays unchanged.
 
     Weights and random numbers are those of `dg.prune_and_tune(study of this network, None, ratio=0.0, rounds=1,
-    epochs=epochs, options=options, batchnorm=batchnorm)`. Yields {text, done, total} after each batch.
+    epochs=epochs, options=options, batchnorm=batchnorm)`. Yields {words, done, total} after each batch.
     """
     again = batchnorm == "recalibrate" and study.has_batchnorm
     settled = replace(options, epochs=epochs, seed=seeded("tuning", 0, options.seed, 1))
